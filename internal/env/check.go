@@ -1,0 +1,206 @@
+package env
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Level says how much a [Result] matters.
+type Level string
+
+// The levels of a Result.
+const (
+	OK    Level = "ok"
+	Note  Level = "note"  // worth knowing; nothing to mend
+	Fault Level = "fault" // a run would not have its full environment
+)
+
+// Result is one finding of [Manifest.Check].
+type Result struct {
+	Level Level  `json:"level"`
+	What  string `json:"what"`
+	State string `json:"state"`
+	Mend  string `json:"mend,omitempty"`
+}
+
+// checkLimit bounds each program that Check starts. A browser starts in a
+// second or two; a loaded two-core machine was seen to take ten.
+const checkLimit = time.Minute
+
+// Check verifies all of the environment: every command there, executable and
+// unchanged (content too), Python and each of its packages, the browsers (it
+// launches one), the fixed variables that hold a path, and the host paths. It
+// reports what is well, too. caller is the caller's environment; the programs
+// that Check starts run in the toolset's own, with a HOME of their own.
+func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error) {
+	var list []Result
+	add := func(level Level, what, state, mend string) { list = append(list, Result{level, what, state, mend}) }
+
+	list = append(list, m.checkCommands()...)
+	for _, s := range m.Shadowed {
+		add(Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it stands first", s.By, s.Tool, s.By), "")
+	}
+	for _, a := range m.Absent {
+		add(Note, a.Name, "absent: this environment was built --without "+a.Name, "")
+	}
+
+	home, err := os.MkdirTemp("", "cc-ci-run-check-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(home)
+	e, err := m.Environment(append([]string{"HOME=" + home}, caller...), nil)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, m.checkPython(ctx, e.Environ())...)
+	list = append(list, m.checkBrowser(ctx, e.Environ()))
+
+	for _, v := range e {
+		if v.Verdict == Fixed && filepath.IsAbs(v.Value) {
+			if _, err := os.Stat(v.Value); err != nil {
+				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Rule+" in toolset.toml")
+			} else {
+				add(OK, v.Name, v.Value, "")
+			}
+		}
+	}
+	for _, p := range m.Host.Paths {
+		if real, err := filepath.EvalSymlinks(p); err != nil {
+			add(Fault, p, err.Error(), "the host must provide it ([host] paths in toolset.toml)")
+		} else {
+			add(OK, p, real, "")
+		}
+	}
+	return list, nil
+}
+
+func (m *Manifest) checkCommands() []Result {
+	var list []Result
+	if m.Backend == BackendHost {
+		list = m.faults(true)
+		lib, _ := filepath.EvalSymlinks(filepath.Join(m.Bin, "../lib"))
+		if tree, err := hashTree(lib); err != nil || tree != m.Python.Tree {
+			list = append(list, Result{Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"})
+		}
+	}
+	entries, err := os.ReadDir(m.Bin)
+	if err != nil {
+		return append(list, Result{Fault, m.Bin, err.Error(), "run `make build`"})
+	}
+	for _, e := range entries {
+		if _, ok := m.commands[e.Name()]; !ok && m.Backend == BackendHost {
+			list = append(list, Result{Fault, e.Name(), "is in the bin directory and not in the toolset", "declare it in toolset.toml, or run `make build`"})
+		}
+	}
+	good := 0
+	for name := range m.commands {
+		if info, err := os.Stat(filepath.Join(m.Bin, name)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			good++
+		} else if m.Backend != BackendHost { // the host backend's faults are in the list already
+			list = append(list, Result{Fault, name, "not an executable file in " + m.Bin, "its package in toolset.toml must bring it"})
+		}
+	}
+	slices.SortFunc(list, func(a, b Result) int { return strings.Compare(a.What, b.What) })
+	summary := Result{OK, "commands", fmt.Sprintf("%d of %d are there and executable", good, len(m.commands)), ""}
+	if good < len(m.commands) {
+		summary.Level, summary.Mend = Fault, "see below"
+	}
+	return append([]Result{summary}, list...)
+}
+
+// checkPython imports each declared package, in the toolset's own Python.
+func (m *Manifest) checkPython(ctx context.Context, environ []string) []Result {
+	const mend = "run `make build`"
+	args := []string{"-c", importPackages}
+	for _, p := range m.Python.Packages {
+		args = append(args, p.Name)
+	}
+	out, err := m.output(ctx, environ, args...)
+	var found map[string]struct{ Version, Error string }
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	if err != nil {
+		return []Result{{Fault, "python", err.Error(), mend}}
+	}
+	list := []Result{{OK, "python", m.Python.Version, ""}}
+	for _, p := range m.Python.Packages {
+		switch f := found[p.Name]; {
+		case f.Error != "":
+			list = append(list, Result{Fault, "python: " + p.Name, f.Error, mend})
+		case f.Version != p.Version:
+			list = append(list, Result{Fault, "python: " + p.Name, "is version " + f.Version + ", declared " + p.Version, mend})
+		default:
+			list = append(list, Result{OK, "python: " + p.Name, f.Version + ", imports", ""})
+		}
+	}
+	return list
+}
+
+const importPackages = `
+import importlib, importlib.metadata as md, json, re, sys
+normal = lambda name: re.sub("[-_.]+", "-", name).lower()
+found = {}
+for name in sys.argv[1:]:
+    found[name] = f = {"version": "", "error": ""}
+    try:
+        f["version"] = md.version(name)
+        for module, dists in md.packages_distributions().items():
+            if normal(name) in map(normal, dists):
+                importlib.import_module(module)
+    except Exception as e:
+        f["error"] = "%s: %s" % (type(e).__name__, e)
+print(json.dumps(found))
+`
+
+// checkBrowser launches the browser as a test does.
+func (m *Manifest) checkBrowser(ctx context.Context, environ []string) Result {
+	out, err := m.output(ctx, environ, "-c", launchBrowser)
+	if err != nil {
+		return Result{Fault, "browsers", err.Error(), "run `make build`"}
+	}
+	return Result{OK, "browsers", "chromium " + strings.TrimSpace(string(out)) + ", launches", ""}
+}
+
+// A browser's own sandbox needs an unprivileged user.
+const launchBrowser = `
+import os
+from playwright.sync_api import sync_playwright
+with sync_playwright() as p:
+    browser = p.chromium.launch(chromium_sandbox=os.geteuid() != 0)
+    print(browser.version)
+    browser.close()
+`
+
+// output runs the interpreter within checkLimit and gives what it printed; an
+// error ends with the last line it wrote to stderr.
+func (m *Manifest) output(ctx context.Context, environ []string, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, m.Interpreter, args...)
+	cmd.Env = environ
+	cmd.WaitDelay = time.Second
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("took longer than %s", checkLimit)
+	}
+	if err != nil {
+		if lines := strings.Split(strings.TrimSpace(stderr.String()), "\n"); lines[len(lines)-1] != "" {
+			err = errors.New(lines[len(lines)-1])
+		}
+		return nil, err
+	}
+	return out, nil
+}

@@ -1,0 +1,165 @@
+package env
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// buildTime is the mtime, in seconds since 1970, of the directories that the
+// host backend makes. It is the one that Nix gives store paths, and for the
+// same reason: a directory's own times say nothing, and two builds are the
+// same bytes. It also costs one stat to see that nobody added an entry.
+const buildTime = 1
+
+// stat describes the file that path leads to, without reading it.
+func stat(path string) (File, fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return File{}, nil, err
+	}
+	s := info.Sys().(*syscall.Stat_t)
+	return File{Size: s.Size, MTime: s.Mtim.Nano(), Inode: s.Ino}, info, nil
+}
+
+// hash is the SHA-256 of a file's content, in hex.
+func hash(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// describe is stat and hash.
+func describe(path string) (*File, error) {
+	f, _, err := stat(path)
+	if err == nil {
+		f.SHA256, err = hash(path)
+	}
+	return &f, err
+}
+
+// hashTree is the SHA-256 over a directory's content, in hex: names, kinds,
+// execute bits, contents and link targets, in the order of names. Times and
+// owners are not part of it.
+func hashTree(root string) (string, error) {
+	h := sha256.New()
+	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, _ := filepath.Rel(root, path)
+		switch {
+		case d.IsDir():
+			fmt.Fprintf(h, "dir %q\n", name)
+		case d.Type() == fs.ModeSymlink:
+			target, err := os.Readlink(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(h, "link %q %q\n", name, target)
+		case d.Type().IsRegular():
+			info, err := d.Info()
+			if err != nil {
+				return err
+			}
+			sum, err := hash(path)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(h, "file %q %t %s\n", name, info.Mode()&0o111 != 0, sum)
+		default:
+			return fmt.Errorf("%s: neither file, directory nor link", path)
+		}
+		return nil
+	})
+	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// Verify looks whether the files that the manifest names are still those it
+// was made from, by one stat each: size, mtime and inode of what the bin
+// directory really leads to. It is what every run does on the host backend;
+// store paths can not change and cost nothing. All faults are reported.
+func (m *Manifest) Verify() error {
+	if m.Backend != BackendHost {
+		return nil
+	}
+	var errs *multierror.Error
+	for _, f := range m.faults(false) {
+		errs = multierror.Append(errs, fmt.Errorf("%s %s since the environment was built: %s", f.What, f.State, f.Mend))
+	}
+	return errs.ErrorOrNil()
+}
+
+// faults compares each file of the host backend with the manifest; closely
+// also compares contents.
+func (m *Manifest) faults(closely bool) []Result {
+	const mend = "run `make build`"
+	var list []Result
+	look := func(c Command, path string) {
+		if c.File == nil {
+			list = append(list, Result{Level: Fault, What: c.Name, State: "has no file in the manifest, so it may have changed", Mend: mend})
+			return
+		}
+		now, info, err := stat(path)
+		want := *c.File
+		want.SHA256 = ""
+		if want.Inode == 0 { // a script of ours, see HostBuild.fill
+			now.Inode = 0
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			list = append(list, Result{Level: Fault, What: c.Name, State: "vanished (" + c.Path + ")", Mend: mend})
+			return
+		case err != nil:
+			list = append(list, Result{Level: Fault, What: c.Name, State: "changed (" + err.Error() + ")", Mend: mend})
+			return
+		case now != want:
+			list = append(list, Result{Level: Fault, What: c.Name, State: "changed (" + c.Path + ")", Mend: mend})
+			return
+		case info.Mode()&0o111 == 0:
+			list = append(list, Result{Level: Fault, What: c.Name, State: "lost its execute permission (" + c.Path + ")", Mend: "chmod a+x " + c.Path})
+			return
+		}
+		if closely {
+			if sum, err := hash(path); err != nil || sum != c.File.SHA256 {
+				list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Mend: mend})
+			}
+		}
+	}
+	for _, t := range m.Tools {
+		for _, c := range t.Commands {
+			if m.commands[c.Name].Path == c.Path { // not shadowed
+				look(c, filepath.Join(m.Bin, c.Name))
+			}
+		}
+	}
+	for _, c := range m.Python.Commands {
+		look(c, filepath.Join(m.Bin, c.Name))
+	}
+	for _, c := range m.Browsers.Launch {
+		look(c, filepath.Join(m.Browsers.Path, c.Name))
+	}
+	// An entry added to one of these would be found before, or instead of,
+	// what was declared.
+	for _, path := range []string{m.Bin, m.Python.Site, filepath.Join(m.Bin, "../pyvenv.cfg")} {
+		if info, err := os.Stat(path); err != nil || info.ModTime().Unix() != buildTime {
+			list = append(list, Result{Level: Fault, What: path, State: "changed", Mend: mend})
+		}
+	}
+	return list
+}

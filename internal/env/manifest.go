@@ -1,0 +1,268 @@
+package env
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// Schema is the version of the manifest's form that this program reads. It
+// is raised when an older cc-ci-run would misread a newer manifest.
+const Schema = 1
+
+// The backends that resolve a toolset.
+const (
+	BackendNix  = "nix"  // store paths, which can not change
+	BackendHost = "host" // files of a machine without Nix
+)
+
+// Manifest is a toolset resolved on one machine. Both backends write it and
+// [ReadManifest] reads it; all paths are absolute.
+type Manifest struct {
+	Schema  int    `json:"schema"`
+	Backend string `json:"backend"`
+	// State is the directory of run records and of the sweep.
+	State string `json:"state"`
+	// Bin is the one directory of PATH.
+	Bin string `json:"bin"`
+	// Interpreter is the Python that SCRIPT runs in.
+	Interpreter string             `json:"interpreter"`
+	Tools       []ResolvedTool     `json:"tools"`
+	Python      ResolvedPython     `json:"python"`
+	Browsers    ResolvedBrowsers   `json:"browsers"`
+	Variables   ManifestVariables  `json:"environment"`
+	Process     Process            `json:"process"`
+	Host        Host               `json:"host"`
+	Absent      []Absent           `json:"absent"`   // left out by --without
+	Shadowed    []Shadowed         `json:"shadowed"` // offered by two tools
+	Closure     []string           `json:"closure,omitempty"`
+	commands    map[string]Command // by name, of all tools and Python
+	data        []byte             // the file
+	fingerprint string             // of data
+}
+
+// ResolvedTool is a tool and where its commands were found.
+type ResolvedTool struct {
+	Name     string    `json:"name"`
+	Why      string    `json:"why"`
+	Packages []Package `json:"packages"` // that brought its commands
+	Commands []Command `json:"commands"`
+}
+
+// Package is a name and a version as the package manager gives them.
+type Package struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Command is a name in the bin directory and the file that it leads to.
+type Command struct {
+	Name string `json:"name"`
+	Path string `json:"path"`
+	File *File  `json:"file,omitempty"` // host backend
+}
+
+// File is what a file was when the manifest was made (host backend).
+type File struct {
+	SHA256 string `json:"sha256"` // of its content, in hex
+	Size   int64  `json:"size"`   // bytes
+	MTime  int64  `json:"mtime"`  // nanoseconds since 1970
+	Inode  uint64 `json:"inode"`
+}
+
+// ResolvedPython is the interpreter's packages and scripts.
+type ResolvedPython struct {
+	Version  string    `json:"version"`
+	Why      string    `json:"why"`
+	Packages []Package `json:"packages"` // the declared ones
+	Commands []Command `json:"commands"`
+	// Tree is the SHA-256 of all that is installed for it (host backend),
+	// and Site the directory that it is installed in.
+	Tree string `json:"tree,omitempty"`
+	Site string `json:"site,omitempty"`
+}
+
+// ResolvedBrowsers is what PLAYWRIGHT_BROWSERS_PATH points at.
+type ResolvedBrowsers struct {
+	Path     string    `json:"path"`
+	Packages []Package `json:"packages"`
+	Launch   []Command `json:"launch,omitempty"` // host backend: what the links below Path lead to
+}
+
+// ManifestVariables is [Variables] on one machine: no placeholder is left and
+// the backend's own variables are merged into Set.
+type ManifestVariables struct {
+	Pass    []string            `json:"pass"`
+	Require []string            `json:"require"`
+	Only    map[string][]string `json:"only"`
+	Default map[string]string   `json:"default"`
+	Set     map[string]string   `json:"set"`
+}
+
+// Absent is a tool that the toolset declares and this manifest lacks.
+type Absent struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// Shadowed is a command that two tools offer; the tool that stands earlier in
+// the toolset has it.
+type Shadowed struct {
+	Command string `json:"command"`
+	Tool    string `json:"tool"` // whose command is hidden
+	By      string `json:"by"`   // whose command is used
+}
+
+// ReadManifest reads and checks the manifest at path. An error says what is
+// wrong with it and how to mend that.
+func ReadManifest(path string) (*Manifest, error) {
+	if path == "" {
+		return nil, errors.New("this cc-ci-run has no manifest: it was built without an environment (use `make build` or the Nix package)")
+	}
+	data, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("manifest %s: not found: the environment was never built, or was removed; run `make build`", path)
+	case err != nil:
+		return nil, fmt.Errorf("manifest %w; it must be readable for everybody who runs tests", err)
+	}
+	m, err := ParseManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", path, err)
+	}
+	return m, nil
+}
+
+// ParseManifest reads a manifest's bytes. Its fingerprint is theirs.
+func ParseManifest(data []byte) (*Manifest, error) {
+	var head struct {
+		Schema int `json:"schema"`
+	}
+	if err := json.Unmarshal(data, &head); err != nil {
+		return nil, fmt.Errorf("damaged (%w): run `make build`", err)
+	}
+	if head.Schema > Schema {
+		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d): build cc-ci-run and the manifest from one revision", head.Schema, Schema)
+	}
+	m := &Manifest{}
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(m); err != nil {
+		return nil, fmt.Errorf("damaged (%w): run `make build`", err)
+	}
+	if err := m.validate(); err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(data)
+	m.data, m.fingerprint = data, hex.EncodeToString(sum[:])
+	m.index()
+	return m, nil
+}
+
+// Fingerprint is the SHA-256 of the manifest file, in hex. Same fingerprint,
+// same environment.
+func (m *Manifest) Fingerprint() string { return m.fingerprint }
+
+// Bytes are those of the manifest file.
+func (m *Manifest) Bytes() []byte { return m.data }
+
+// Command finds a command of the toolset by name.
+func (m *Manifest) Command(name string) (Command, bool) {
+	c, ok := m.commands[name]
+	return c, ok
+}
+
+// CommandNames lists all commands, sorted.
+func (m *Manifest) CommandNames() []string {
+	names := make([]string, 0, len(m.commands))
+	for name := range m.commands {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (m *Manifest) index() {
+	m.commands = map[string]Command{}
+	add := func(list []Command) {
+		for _, c := range list {
+			if _, ok := m.commands[c.Name]; !ok {
+				m.commands[c.Name] = c
+			}
+		}
+	}
+	for _, t := range m.Tools {
+		add(t.Commands)
+	}
+	add(m.Python.Commands)
+}
+
+// validate says what a manifest that parses as JSON still has wrong.
+func (m *Manifest) validate() error {
+	var errs *multierror.Error
+	fail := func(format string, args ...any) { errs = multierror.Append(errs, fmt.Errorf(format, args...)) }
+	if m.Schema != Schema {
+		fail("schema %d: this cc-ci-run reads %d", m.Schema, Schema)
+	}
+	if m.Backend != BackendNix && m.Backend != BackendHost {
+		fail("backend %q is neither %s nor %s", m.Backend, BackendNix, BackendHost)
+	}
+	for _, p := range []struct{ what, path string }{
+		{"bin", m.Bin}, {"interpreter", m.Interpreter}, {"state", m.State}, {"browsers.path", m.Browsers.Path},
+	} {
+		// A ":" would make PATH two directories, and a NUL can not be in a path.
+		if !filepath.IsAbs(p.path) || strings.ContainsAny(p.path, ":\x00\n") {
+			fail("%s: %q is not an absolute path without \":\"", p.what, p.path)
+		}
+	}
+	for _, t := range m.Tools {
+		if len(t.Commands) == 0 {
+			fail("tool %q has no commands", t.Name)
+		}
+	}
+	for _, list := range append([][]string{m.Variables.Pass}, mapValues(m.Variables.Only)...) {
+		for _, p := range list {
+			if err := checkPattern(p); err != nil {
+				fail("environment: %w", err)
+			}
+		}
+	}
+	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
+		for name, value := range set {
+			if !variableRE.MatchString(name) || reserved[name] || strings.ContainsRune(value, 0) {
+				fail("environment: %q can not be set", name)
+			}
+		}
+	}
+	if _, err := m.Process.umask(); err != nil {
+		fail("%w", err)
+	}
+	return errs.ErrorOrNil()
+}
+
+// UmaskBits is Umask as a number. A manifest that was read has a valid one.
+func (p Process) UmaskBits() int {
+	bits, err := p.umask()
+	if err != nil {
+		panic(err)
+	}
+	return bits
+}
+
+func mapValues(m map[string][]string) [][]string {
+	var list [][]string
+	for _, k := range Invokers {
+		list = append(list, m[k])
+	}
+	return list
+}

@@ -1,0 +1,431 @@
+package env
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// Toolset is the declaration: all that a recipe test may rely on. It is
+// the content of toolset.toml, checked.
+type Toolset struct {
+	Tools       []Tool    `toml:"tool"`
+	Python      Python    `toml:"python"`
+	Browsers    Browsers  `toml:"browsers"`
+	Environment Variables `toml:"environment"`
+	Process     Process   `toml:"process"`
+	Host        Host      `toml:"host"`
+
+	file  string         // as named in errors
+	lines map[string]int // where each key of the file stands, see keyLines
+}
+
+// Tool is one [[tool]]: a package and the commands that it must bring.
+type Tool struct {
+	Name string `toml:"name"` // unique in the toolset
+	// Nix is the package's attribute path in nixpkgs.
+	Nix string `toml:"nix"`
+	// Debian names the package or packages (separated by spaces) of the
+	// host backend; "" where Debian has none.
+	Debian string `toml:"debian"`
+	// Commands must all be found in the bin directory, on every backend.
+	Commands []string `toml:"commands"`
+	// Files gives the absolute path of a command on the host backend, where
+	// Debian's file has another name than the command.
+	Files map[string]string `toml:"files"`
+	// Why says who relies on it.
+	Why string `toml:"why"`
+}
+
+// Python is the interpreter and the packages that SCRIPT may import.
+type Python struct {
+	Nix      string   `toml:"nix"`
+	Debian   string   `toml:"debian"`
+	Commands []string `toml:"commands"` // the interpreter and the packages' own scripts
+	Packages []string `toml:"packages"` // names as on PyPI and in nixpkgs' python3Packages
+	// Requirements is the pinned and hashed lock of Packages for the host
+	// backend, relative to toolset.toml.
+	Requirements string `toml:"requirements"`
+	Why          string `toml:"why"`
+}
+
+// Browsers are what playwright launches.
+type Browsers struct {
+	Nix    string `toml:"nix"`
+	Debian string `toml:"debian"`
+	Host   string `toml:"host"` // the browser's file on the host backend
+	Why    string `toml:"why"`
+}
+
+// Variables says what becomes of each variable of the caller, and which
+// ones a run is given. See [Manifest.Environment] for the rules.
+type Variables struct {
+	Pass    []string            `toml:"pass"`    // names or globs
+	Require []string            `toml:"require"` // names; a run without one does not start
+	Only    map[string][]string `toml:"only"`    // invoker -> names or globs that only it sets; passed like Pass, and no fault when parity finds them missing elsewhere
+	Default map[string]string   `toml:"default"` // passed, or this where the caller has none
+	Set     map[string]string   `toml:"set"`     // fixed
+	Nix     map[string]string   `toml:"nix"`     // fixed on the Nix backend
+	Host    map[string]string   `toml:"host"`    // fixed on the host backend
+}
+
+// Process is the process state that the child starts with. What is not
+// declared here is not changed; a run record says what it was.
+type Process struct {
+	Umask string `toml:"umask" json:"umask"` // octal, as umask(1) prints it
+	// NoFile is RLIMIT_NOFILE, soft and hard, in descriptors.
+	NoFile uint64 `toml:"nofile" json:"nofile"`
+	// Core is RLIMIT_CORE's soft limit, in bytes.
+	Core uint64 `toml:"core" json:"core"`
+}
+
+// Host is what runs reach by absolute path, outside the toolset.
+type Host struct {
+	Paths  []string `toml:"paths" json:"paths"`
+	Debian string   `toml:"debian" json:"-"` // packages that bring Paths
+}
+
+// Invokers are the ways to start a run. The names are used in toolset.toml,
+// in records and by parity.
+var Invokers = []string{"drone", "systemd", "manual"}
+
+var (
+	nameRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
+	commandRE  = regexp.MustCompile(`^[A-Za-z0-9_\[.][A-Za-z0-9._+@\[-]*$`)
+	attrRE     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_'-]*(\.[A-Za-z0-9_][A-Za-z0-9_'-]*)*$`)
+	variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	braceRE    = regexp.MustCompile(`\{[^{}]*\}`)
+)
+
+// ParseToolset reads a toolset strictly. file is how the toolset is named
+// in errors. All mistakes are reported together, as a *multierror.Error of
+// lines "FILE:LINE: what: why"; only a file that is no TOML at all gives one.
+func ParseToolset(file string, data []byte) (*Toolset, error) {
+	t := &Toolset{file: file, lines: keyLines(data)}
+	var errs *multierror.Error
+
+	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
+	var unknown *toml.StrictMissingError
+	var bad *toml.DecodeError
+	switch err := dec.Decode(t); {
+	case err == nil:
+	case errors.As(err, &unknown):
+		for _, e := range unknown.Errors {
+			line, _ := e.Position()
+			errs = multierror.Append(errs, fmt.Errorf("%s:%d: %s: unknown key", file, line, strings.Join(e.Key(), ".")))
+		}
+	case errors.As(err, &bad):
+		line, _ := bad.Position()
+		return nil, multierror.Append(errs, fmt.Errorf("%s:%d: %s", file, line, strings.TrimPrefix(bad.Error(), "toml: ")))
+	default:
+		return nil, multierror.Append(errs, fmt.Errorf("%s: %w", file, err))
+	}
+
+	errs = multierror.Append(errs, t.check()...)
+	sortByLine(errs)
+	return t, errs.ErrorOrNil()
+}
+
+// Packages lists the Debian packages of the whole toolset, each once,
+// sorted: what the host backend needs installed.
+func (t *Toolset) Packages() []string {
+	var all []string
+	for _, tool := range t.Tools {
+		all = append(all, strings.Fields(tool.Debian)...)
+	}
+	for _, s := range []string{t.Python.Debian, t.Browsers.Debian, t.Host.Debian} {
+		all = append(all, strings.Fields(s)...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// errorf is an error at the place of key, or of the nearest key above it.
+func (t *Toolset) errorf(key, format string, args ...any) error {
+	at := key
+	for at != "" && t.lines[at] == 0 {
+		at = at[:max(0, strings.LastIndexAny(at, ".["))]
+	}
+	return fmt.Errorf("%s:%d: %s", t.file, max(1, t.lines[at]), fmt.Sprintf(format, args...))
+}
+
+func (t *Toolset) check() []error {
+	var errs []error
+	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+
+	if len(t.Tools) == 0 {
+		fail("tool", "no [[tool]]: a toolset declares at least one")
+	}
+	first := map[string]string{} // tool name -> its key
+	for i, tool := range t.Tools {
+		key := fmt.Sprintf("tool[%d]", i)
+		label := tool.Name
+		switch {
+		case tool.Name == "":
+			label = "[[tool]]"
+			fail(key, "[[tool]] without a name")
+		case !nameRE.MatchString(tool.Name):
+			fail(key+".name", "%q: not a name (letters, digits, . _ + -)", tool.Name)
+		case first[tool.Name] != "":
+			fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.lines[first[tool.Name]])
+		default:
+			first[tool.Name] = key + ".name"
+		}
+		if !attrRE.MatchString(tool.Nix) {
+			fail(key+".nix", "%s: nix = %q is not an attribute path of nixpkgs", label, tool.Nix)
+		}
+		if t.lines[key+".debian"] == 0 {
+			fail(key, "%s: no debian package named (\"\" where Debian has none)", label)
+		}
+		if strings.TrimSpace(tool.Why) == "" {
+			fail(key+".why", "%s: no why: say who relies on it", label)
+		}
+		if len(tool.Commands) == 0 {
+			fail(key, "%s: no commands: a tool brings at least one", label)
+		}
+		for j, c := range tool.Commands {
+			at := fmt.Sprintf("%s.commands[%d]", key, j)
+			if !commandRE.MatchString(c) || c == "." || c == ".." {
+				fail(at, "%s: %q is not a command's name", label, c)
+			} else if slices.Contains(tool.Commands[:j], c) {
+				fail(at, "%s: command %s stands twice", label, c)
+			}
+		}
+		for c, file := range tool.Files {
+			at := key + ".files." + c
+			if !slices.Contains(tool.Commands, c) {
+				fail(at, "%s: files names %s, which is not one of its commands", label, c)
+			}
+			if !filepath.IsAbs(file) {
+				fail(at, "%s: files.%s = %q is not an absolute path", label, c, file)
+			}
+		}
+	}
+
+	if !attrRE.MatchString(t.Python.Nix) {
+		fail("python.nix", "python: nix = %q is not an attribute path of nixpkgs", t.Python.Nix)
+	}
+	if !slices.Contains(t.Python.Commands, "python3") {
+		fail("python.commands", "python: commands must have python3")
+	}
+	if len(t.Python.Packages) == 0 {
+		fail("python.packages", "python: no packages")
+	}
+	for i, p := range t.Python.Packages {
+		at := fmt.Sprintf("python.packages[%d]", i)
+		if !nameRE.MatchString(p) {
+			fail(at, "python: %q is not a package's name", p)
+		} else if slices.Contains(t.Python.Packages[:i], p) {
+			fail(at, "python: package %s stands twice", p)
+		}
+	}
+	if t.Python.Requirements == "" {
+		fail("python.requirements", "python: no requirements: the host backend installs from a pinned, hashed lock")
+	}
+	if !attrRE.MatchString(t.Browsers.Nix) {
+		fail("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix)
+	}
+	if !filepath.IsAbs(t.Browsers.Host) {
+		fail("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host)
+	}
+
+	errs = append(errs, t.checkVariables()...)
+
+	if _, err := t.Process.umask(); err != nil {
+		fail("process.umask", "%v", err)
+	}
+	if t.Process.NoFile < 64 {
+		fail("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile)
+	}
+	if len(t.Host.Paths) == 0 {
+		fail("host.paths", "host: no paths: shell=True in Python runs /bin/sh at least")
+	}
+	for i, p := range t.Host.Paths {
+		at := fmt.Sprintf("host.paths[%d]", i)
+		if !filepath.IsAbs(p) || filepath.Clean(p) != p {
+			fail(at, "host: %q is not a clean absolute path", p)
+		} else if slices.Contains(t.Host.Paths[:i], p) {
+			fail(at, "host: %s stands twice", p)
+		}
+	}
+	return errs
+}
+
+func (t *Toolset) checkVariables() []error {
+	var errs []error
+	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	v := t.Environment
+
+	patterns := func(table string, list []string) {
+		for i, p := range list {
+			at := fmt.Sprintf("%s[%d]", table, i)
+			if err := checkPattern(p); err != nil {
+				fail(at, "%s: %v", table, err)
+			} else if rule := forbiddenBy(p); rule != "" {
+				fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", table, p, rule)
+			} else if slices.Contains(list[:i], p) {
+				fail(at, "%s: %s stands twice", table, p)
+			}
+		}
+	}
+	patterns("environment.pass", v.Pass)
+	for invoker, list := range v.Only {
+		if !slices.Contains(Invokers, invoker) {
+			fail("environment.only."+invoker, "environment.only: %q is not an invoker (%s)", invoker, strings.Join(Invokers, ", "))
+		}
+		patterns("environment.only."+invoker, list)
+	}
+
+	fixed := map[string]string{} // name -> table
+	for _, table := range []struct {
+		name string
+		vars map[string]string
+	}{{"set", v.Set}, {"nix", v.Nix}, {"host", v.Host}, {"default", v.Default}} {
+		for name, value := range table.vars {
+			key := "environment." + table.name + "." + name
+			switch {
+			case !variableRE.MatchString(name):
+				fail(key, "environment.%s: %q is not a variable's name", table.name, name)
+			case reserved[name]:
+				fail(key, "environment.%s: %s is set by cc-ci-run itself", table.name, name)
+			case table.name == "default" && forbiddenBy(name) != "":
+				fail(key, "environment.default: %s never passes", name)
+			case fixed[name] == "set" || fixed[name] != "" && table.name == "default":
+				fail(key, "environment.%s: %s is fixed by environment.%s already", table.name, name, fixed[name])
+			default:
+				fixed[name] = table.name
+			}
+			if strings.ContainsRune(value, 0) {
+				fail(key, "environment.%s: %s holds a NUL byte", table.name, name)
+			}
+			// {bin} and {browsers} are the toolset's own directories; the Nix
+			// backend also knows every package by its attribute.
+			for _, b := range braceRE.FindAllString(value, -1) {
+				if b != "{bin}" && b != "{browsers}" && (table.name != "nix" || !attrRE.MatchString(b[1:len(b)-1])) {
+					fail(key, "environment.%s: %s: unknown placeholder %s ({bin}, {browsers}; in environment.nix also {attribute})", table.name, name, b)
+				}
+			}
+		}
+	}
+	for i, name := range v.Require {
+		at := fmt.Sprintf("environment.require[%d]", i)
+		if !variableRE.MatchString(name) {
+			fail(at, "environment.require: %q is not a variable's name", name)
+		} else if !matchAny(v.Pass, name) {
+			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
+		}
+	}
+	return errs
+}
+
+// checkPattern accepts a variable's name, or a glob of path.Match over names.
+func checkPattern(p string) error {
+	if _, err := path.Match(p, ""); err != nil {
+		return fmt.Errorf("%q: bad glob: %w", p, err)
+	}
+	if p == "" || strings.ContainsAny(p, "=\x00/ ") {
+		return fmt.Errorf("%q is not a variable's name or a glob", p)
+	}
+	return nil
+}
+
+// umask gives the octal Umask as a number.
+func (p Process) umask() (int, error) {
+	n, err := strconv.ParseUint(p.Umask, 8, 16)
+	if err != nil || n > 0o777 {
+		return 0, fmt.Errorf("process: umask = %q is not an octal mode (like \"0022\")", p.Umask)
+	}
+	return int(n), nil
+}
+
+// keyLines maps each key of a TOML document to its line, counted from 1:
+// "tool[3]" and "environment" for table headers, "tool[3].commands" for keys,
+// "tool[3].commands[0]" for elements. go-toml gives no positions for values
+// that decode well, so errors of our own rules look them up here. A document
+// that does not parse gives what came before the mistake.
+func keyLines(data []byte) map[string]int {
+	lines := map[string]int{}
+	count := map[string]int{} // [[header]] -> how many so far
+	prefix := ""
+	var p unstable.Parser
+	p.Reset(data)
+
+	keyOf := func(n *unstable.Node) (key string, line int) {
+		var parts []string
+		for it := n.Key(); it.Next(); {
+			if line == 0 {
+				line = p.Shape(it.Node().Raw).Start.Line
+			}
+			parts = append(parts, string(it.Node().Data))
+		}
+		return strings.Join(parts, "."), line
+	}
+	var value func(key string, n *unstable.Node)
+	value = func(key string, n *unstable.Node) {
+		switch n.Kind {
+		case unstable.Array:
+			i := 0
+			for it := n.Children(); it.Next(); i++ {
+				at := fmt.Sprintf("%s[%d]", key, i)
+				if r := it.Node().Raw; r.Length > 0 {
+					lines[at] = p.Shape(r).Start.Line
+				}
+				value(at, it.Node())
+			}
+		case unstable.InlineTable:
+			for it := n.Children(); it.Next(); {
+				k, line := keyOf(it.Node())
+				lines[key+"."+k] = line
+				value(key+"."+k, it.Node().Value())
+			}
+		}
+	}
+	for p.NextExpression() {
+		n := p.Expression()
+		switch n.Kind {
+		case unstable.ArrayTable, unstable.Table:
+			key, line := keyOf(n)
+			if n.Kind == unstable.ArrayTable {
+				count[key]++
+				key = fmt.Sprintf("%s[%d]", key, count[key]-1)
+			} else if i := strings.LastIndex(key, "."); i > 0 && count[key[:i]] > 0 { // [tool.files] below [[tool]]
+				key = fmt.Sprintf("%s[%d]%s", key[:i], count[key[:i]]-1, key[i:])
+			}
+			lines[key], prefix = line, key+"."
+		case unstable.KeyValue:
+			key, line := keyOf(n)
+			lines[prefix+key] = line
+			value(prefix+key, n.Value())
+		}
+	}
+	return lines
+}
+
+// sortByLine puts errors "file:LINE: …" in the order of the file.
+func sortByLine(errs *multierror.Error) {
+	if errs == nil {
+		return
+	}
+	line := func(err error) int {
+		_, rest, _ := strings.Cut(err.Error(), ":")
+		number, _, _ := strings.Cut(rest, ":")
+		n, _ := strconv.Atoi(number)
+		return n
+	}
+	slices.SortStableFunc(errs.Errors, func(a, b error) int {
+		if d := line(a) - line(b); d != 0 {
+			return d
+		}
+		return strings.Compare(a.Error(), b.Error())
+	})
+}
