@@ -1,0 +1,63 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+)
+
+func checkCommand(p Process) *cobra.Command {
+	var out output
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "check [flags]",
+		Short: "Verify all of the environment",
+		Long: `check verifies that the environment is still what its manifest says: each
+command there, executable and unchanged, Python and its packages, a browser
+that launches, the host's paths. It lists every fault with its mend, and what
+is offered twice or absent. Exit status 1 if there is a fault.`,
+		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.level == \"fault\")'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			if exec.IsTerminal(int(p.Stderr.Fd())) {
+				fmt.Fprint(p.Stderr, "cc-ci-run: checking, with a browser's start …\r")
+			}
+			results, err := m.Check(cmd.Context(), p.Environ)
+			if err != nil {
+				return err
+			}
+			faults := 0
+			var rows [][]string
+			for _, r := range results {
+				if r.Level == env.Fault {
+					faults++
+				}
+				if all || r.Level != env.OK {
+					rows = append(rows, []string{string(r.Level), r.What, r.State, r.Mend})
+				}
+			}
+			if out == "json" || len(rows) > 0 {
+				if err := p.show(out, results, "LEVEL|WHAT|STATE|MEND", rows); err != nil {
+					return err
+				}
+			}
+			if faults > 0 {
+				return exec.Status{Code: 1, Err: fmt.Errorf("%d of %d checks found a fault in environment %.12s", faults, len(results), m.Fingerprint())}
+			}
+			if out == "table" {
+				fmt.Fprintf(p.Stdout, "%d checks, no fault: environment %.12s is as declared\n", len(results), m.Fingerprint())
+			}
+			return nil
+		},
+	}
+	cmd.Flags().BoolVar(&all, "all", false, "also show what is well")
+	out.addTo(cmd)
+	return cmd
+}

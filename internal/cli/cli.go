@@ -1,0 +1,197 @@
+// Package cli is the command line: what each command and flag is called and
+// how results are shown. One file holds one command; the work is done in
+// packages env, exec and record.
+//
+// [Main] first asks whether the call is a plain run (`cc-ci-run SCRIPT …`).
+// That is what happens ten thousand times a night, so it goes its own short
+// way (run.go) and never builds the command tree.
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+)
+
+// Process is what main knows of this process; nothing below reads it anew.
+type Process struct {
+	Args    []string // with the program's name
+	Environ []string // as os.Environ gives it
+
+	Stdin, Stdout, Stderr *os.File
+
+	Manifest string // path, from link time
+	Version  string
+}
+
+// Main runs the command line and gives the exit status.
+func Main(p Process) int {
+	if script, ok := parseRun(p.Args[1:]); ok {
+		return p.status(p.runScript(script))
+	}
+	root := Root(p)
+	root.SetArgs(p.Args[1:])
+	return p.status(root.Execute())
+}
+
+// Root is the tree of commands, also for man pages and completions.
+func Root(p Process) *cobra.Command {
+	var o options
+	root := &cobra.Command{
+		Use:   "cc-ci-run [flags] SCRIPT [ARG...]",
+		Short: "Run a recipe's tests in the one declared environment",
+		Long: `cc-ci-run replaces itself by the toolset's Python on SCRIPT, in an environment
+that was declared once (toolset.toml) and resolved when cc-ci-run was built:
+the same PATH, variables and process state from a Drone step, a systemd timer
+or a shell. Nothing of the caller's gets in but what the toolset names.
+
+SCRIPT is what has a "/" in it or ends in ".py"; flags of cc-ci-run stand
+before it, and everything after it is SCRIPT's.
+
+Exit status: SCRIPT's own; 125 if cc-ci-run itself failed, 126 if SCRIPT or a
+command can not be executed, 127 if it is not there; with --pty 128+N after
+signal N.`,
+		Example: `  cc-ci-run runner/run_recipe_ci.py gitea
+  cc-ci-run --pty ./smoke.py -- --verbose
+  cc-ci-run exec git lfs version`,
+		Args:              cobra.ArbitraryArgs,
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		DisableAutoGenTag: true,
+		TraverseChildren:  true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return cmd.Help()
+			}
+			var names []string
+			for _, c := range cmd.Commands() {
+				names = append(names, c.Name())
+			}
+			return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
+		},
+	}
+	root.SetOut(p.Stdout)
+	root.SetErr(p.Stderr)
+	root.Flags().SetInterspersed(false)
+	o.addTo(root)
+	root.AddCommand(execCommand(p), shellCommand(p), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
+	root.InitDefaultHelpCmd()
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Example = "  source <(cc-ci-run completion bash)"
+		}
+		if c.Name() == "help" {
+			c.Example = "  cc-ci-run help exec"
+		}
+	}
+	return root
+}
+
+// status prints what went wrong, a line each, and gives the exit status.
+func (p Process) status(err error) int {
+	if err == nil {
+		return 0
+	}
+	code := exec.StatusFailed
+	var s exec.Status
+	if errors.As(err, &s) {
+		code, err = s.Code, s.Err
+	}
+	if err != nil {
+		p.complain(err)
+	}
+	return code
+}
+
+// complain writes an error to stderr, each of several on a line of its own.
+func (p Process) complain(err error) {
+	list := []error{err}
+	var several *multierror.Error
+	if errors.As(err, &several) {
+		list = several.Errors
+	}
+	for _, err := range list {
+		fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+	}
+}
+
+// getenv is the caller's variable, "" if there is none.
+func (p Process) getenv(name string) string {
+	for _, kv := range p.Environ {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// output is the flag --output.
+type output string
+
+func (o *output) String() string { return string(*o) }
+func (o *output) Type() string   { return "table|json" }
+func (o *output) Set(s string) error {
+	if s != "table" && s != "json" {
+		return errors.New("must be table or json")
+	}
+	*o = output(s)
+	return nil
+}
+
+func (o *output) addTo(cmd *cobra.Command) {
+	*o = "table"
+	cmd.Flags().VarP(o, "output", "o", "how to show it")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// show prints v as JSON, or rows below a head as a table.
+func (p Process) show(o output, v any, head string, rows [][]string) error {
+	if o == "json" {
+		enc := json.NewEncoder(p.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(v)
+	}
+	return p.table(p.Stdout, head, rows)
+}
+
+// table prints rows in columns. The head is bold on a terminal; a first cell
+// that is a level or a verdict is coloured (see paint).
+func (p Process) table(w io.Writer, head string, rows [][]string) error {
+	colour := exec.IsTerminal(int(p.Stdout.Fd())) && p.getenv("NO_COLOR") == "" && p.getenv("TERM") != "dumb"
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	line := func(cells []string, code string) {
+		if colour { // the same bytes in each row, so that columns stay in line
+			cells = append([]string{"\x1b[" + code + "m" + cells[0] + "\x1b[0m"}, cells[1:]...)
+		}
+		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+	}
+	line(strings.Split(head, "|"), "01")
+	for _, cells := range rows {
+		line(cells, paint(cells[0]))
+	}
+	return tw.Flush()
+}
+
+// paint is the colour of a first cell: two digits of an SGR code.
+func paint(cell string) string {
+	switch cell {
+	case string(env.OK), string(env.Fixed), string(env.Given):
+		return "32"
+	case string(env.Note), string(env.Passed), string(env.Default):
+		return "33"
+	case string(env.Fault), string(env.Dropped):
+		return "31"
+	}
+	return "39"
+}

@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/record"
+)
+
+func envCommand(p Process) *cobra.Command {
+	var out output
+	var explain bool
+	cmd := &cobra.Command{
+		Use:   "env [flags]",
+		Short: "Show the environment: tools, variables, process state",
+		Long: `env shows what a run started from here would be given. With --explain it
+shows what becomes of each variable, the caller's included, and why.
+
+Values of variables that pass are not shown, as they may be secrets and this
+may be a log; "cc-ci-run exec env" shows them.`,
+		Example: `  cc-ci-run env
+  cc-ci-run env --explain
+  cc-ci-run env --output json | jq -r '.tools[].name'`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			invoker := record.DetectInvoker(p.Environ, exec.IsTerminal(0))
+			e, missing := m.Environment(p.Environ, map[string]string{
+				env.InvokerVariable:     invoker.Name,
+				env.FingerprintVariable: m.Fingerprint(),
+			})
+			if explain {
+				err = p.explain(out, e)
+			} else {
+				err = p.describe(out, m, e)
+			}
+			if err == nil && missing != nil {
+				p.complain(missing) // shown all the same; a run would not start
+				return exec.Status{Code: exec.StatusFailed}
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVar(&explain, "explain", false, "for each variable: its fate and the rule that decided it")
+	out.addTo(cmd)
+	return cmd
+}
+
+// shownVariable is a variable without the value, if that is the caller's.
+type shownVariable struct {
+	Name    string      `json:"name"`
+	Verdict env.Verdict `json:"verdict"`
+	Value   *string     `json:"value,omitempty"`
+	Rule    string      `json:"rule"`
+}
+
+func shown(e env.Environment, dropped bool) []shownVariable {
+	list := []shownVariable{}
+	for _, v := range e {
+		s := shownVariable{Name: strings.ToValidUTF8(v.Name, "\uFFFD"), Verdict: v.Verdict, Rule: v.Rule}
+		switch v.Verdict {
+		case env.Dropped:
+			if !dropped {
+				continue
+			}
+		case env.Passed:
+		default:
+			s.Value = &v.Value
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+func (s shownVariable) text() string {
+	if s.Value == nil {
+		return "(" + string(s.Verdict) + ")"
+	}
+	return *s.Value
+}
+
+func (p Process) explain(out output, e env.Environment) error {
+	list := shown(e, true)
+	rows := make([][]string, len(list))
+	for i, s := range list {
+		rows[i] = []string{string(s.Verdict), fmt.Sprintf("%.60s", strings.Trim(fmt.Sprintf("%+q", s.Name), `"`)), s.Rule, s.text()}
+	}
+	// Fixed first, dropped last; by name within.
+	order := []string{string(env.Fixed), string(env.Given), string(env.Default), string(env.Passed), string(env.Dropped)}
+	slices.SortStableFunc(rows, func(a, b []string) int { return slices.Index(order, a[0]) - slices.Index(order, b[0]) })
+	return p.show(out, list, "VERDICT|VARIABLE|RULE|VALUE", rows)
+}
+
+func (p Process) describe(out output, m *env.Manifest, e env.Environment) error {
+	if out == "json" {
+		return p.show(out, map[string]any{
+			"fingerprint": m.Fingerprint(), "manifest": p.Manifest, "backend": m.Backend, "state": m.State,
+			"path": m.Bin, "interpreter": m.Interpreter, "tools": m.Tools, "python": m.Python, "browsers": m.Browsers,
+			"absent": m.Absent, "shadowed": m.Shadowed, "variables": shown(e, false), "process": m.Process, "host": m.Host,
+		}, "", nil)
+	}
+	rows := [][]string{
+		{"fingerprint", m.Fingerprint()}, {"manifest", p.Manifest}, {"backend", m.Backend}, {"state", m.State},
+		{"PATH", m.Bin}, {"interpreter", m.Interpreter}, {"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
+		{"process", fmt.Sprintf("umask %s, nofile %d, core %d", m.Process.Umask, m.Process.NoFile, m.Process.Core)},
+		{"host paths", strings.Join(m.Host.Paths, " ")},
+		{"absent", strings.Join(absent(m), " ")},
+	}
+	if err := p.table(p.Stdout, "ENVIRONMENT|", rows); err != nil {
+		return err
+	}
+	rows = nil
+	for _, t := range m.Tools {
+		rows = append(rows, []string{t.Name, versions(t.Packages), strings.Join(names(t.Commands), " ")})
+	}
+	rows = append(rows, []string{"python", m.Python.Version + " with " + versions(m.Python.Packages), strings.Join(names(m.Python.Commands), " ")})
+	fmt.Fprintln(p.Stdout)
+	if err := p.table(p.Stdout, "TOOL|VERSION|COMMANDS", rows); err != nil {
+		return err
+	}
+	rows = nil
+	for _, s := range shown(e, false) {
+		rows = append(rows, []string{s.Name, s.text()})
+	}
+	fmt.Fprintln(p.Stdout)
+	return p.table(p.Stdout, "VARIABLE|VALUE", rows)
+}
+
+func versions(packages []env.Package) string {
+	var list []string
+	for _, p := range packages {
+		list = append(list, strings.TrimSpace(p.Name+" "+p.Version))
+	}
+	return strings.Join(list, ", ")
+}
+
+func names(commands []env.Command) []string {
+	var list []string
+	for _, c := range commands {
+		list = append(list, c.Name)
+	}
+	return list
+}

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+)
+
+func manifestCommand(p Process) *cobra.Command {
+	var toolset, out, state string
+	var without []string
+	var packages bool
+	cmd := &cobra.Command{
+		Use:   "manifest --out DIR [flags]",
+		Short: "Resolve the toolset on this host",
+		Long: `manifest resolves a toolset from the files of this machine (the host backend;
+under Nix, the package does it): it finds each command, installs the pinned
+Python packages, lays out the browsers, and writes manifest.json last. DIR is
+replaced as a whole, in one step.
+
+It makes an environment for a cc-ci-run to be built with; it does not change
+the one that this cc-ci-run runs scripts in.`,
+		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
+  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			data, err := os.ReadFile(toolset)
+			if err != nil {
+				return fmt.Errorf("toolset: %w", err)
+			}
+			t, err := env.ParseToolset(toolset, data)
+			if err != nil {
+				return err
+			}
+			if packages {
+				_, err := fmt.Fprintln(p.Stdout, strings.Join(t.Packages(), "\n"))
+				return err
+			}
+			if out == "" {
+				return fmt.Errorf("--out DIR is needed: where to put the environment")
+			}
+			if state == "" {
+				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
+			}
+			m, err := env.HostBuild{
+				Toolset: t, Dir: filepath.Dir(toolset), Out: out, State: state, Without: without,
+				Environ: p.Environ, Log: prefixed{p.Stderr},
+			}.Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(p.Stderr, "cc-ci-run: environment %.12s: %d commands in %s\n", m.Fingerprint(), len(m.CommandNames()), m.Bin)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&toolset, "toolset", "toolset.toml", "the declaration")
+	f.StringVar(&out, "out", "", "the `directory` to make")
+	f.StringVar(&state, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
+	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")
+	f.BoolVar(&packages, "packages", false, "only print the Debian packages that the toolset needs")
+	_ = cmd.MarkFlagDirname("out")
+	_ = cmd.MarkFlagDirname("state")
+	_ = cmd.MarkFlagFilename("toolset", "toml")
+	return cmd
+}
+
+// prefixed makes progress lines messages of cc-ci-run.
+type prefixed struct{ w *os.File }
+
+func (p prefixed) Write(b []byte) (int, error) {
+	if _, err := fmt.Fprintf(p.w, "cc-ci-run: %s", b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+)
+
+func whichCommand(p Process) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "which [flags] CMD...",
+		Short: "Find commands of the toolset",
+		Long: `which prints the file that each command of the toolset is, a line each; with
+--output, also its tool, its package's version and who relies on it. Exit
+status 127 if one is not in the toolset.`,
+		Example:           "  cc-ci-run which git-lfs\n  cc-ci-run which --output table git tar",
+		Args:              cobra.MinimumNArgs(1),
+		ValidArgsFunction: completeCommands(p),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			status := error(nil)
+			list := []located{}
+			var rows [][]string
+			for _, name := range args {
+				c, err := find(m, name)
+				if err != nil {
+					p.complain(err)
+					status = exec.Status{Code: exec.StatusNotFound}
+					continue
+				}
+				l := locate(m, c)
+				list = append(list, l)
+				rows = append(rows, []string{l.Command, l.File, l.Tool, l.Version, l.Why})
+			}
+			if cmd.Flags().Changed("output") {
+				err = p.show(out, list, "COMMAND|FILE|TOOL|VERSION|WHY", rows)
+			} else {
+				for _, l := range list {
+					fmt.Fprintln(p.Stdout, l.File)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			return status
+		},
+	}
+	out.addTo(cmd)
+	cmd.Flag("output").DefValue = ""
+	return cmd
+}
+
+type located struct {
+	Command string `json:"command"`
+	File    string `json:"file"`
+	Tool    string `json:"tool"`
+	Version string `json:"version"`
+	Why     string `json:"why"`
+}
+
+// locate says which tool a command is of. The first that offers it has it.
+func locate(m *env.Manifest, c env.Command) located {
+	for _, t := range m.Tools {
+		for _, d := range t.Commands {
+			if d.Name == c.Name {
+				return located{c.Name, c.Path, t.Name, versions(t.Packages), t.Why}
+			}
+		}
+	}
+	return located{c.Name, c.Path, "python", m.Python.Version, m.Python.Why}
+}
