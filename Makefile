@@ -1,0 +1,79 @@
+# Two commands: `make run` and `make test`. `make help` lists the rest.
+# Each does its own set-up; the second time that takes seconds.
+
+B := build
+CC_CI_RUN := $(B)/cc-ci-run
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+# Debian has no abra; in production Nix brings it.
+WITHOUT := abra
+
+GO_PACKAGES := gcc libc6-dev# for the race detector and Gitea's SQLite
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+GOFUMPT := mvdan.cc/gofumpt@v0.10.0
+UV := uv==0.9.9
+
+export GOFLAGS := -buildvcs=false
+
+.DEFAULT_GOAL := help
+.PHONY: help run test build witness e2e check lint fuzz lock clean setup $(CC_CI_RUN)
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Set up, then run gitea's recipe tests in the declared environment
+	@echo '==> cc-ci-run runner/run_recipe_ci.py gitea'
+	@$(CC_CI_RUN) runner/run_recipe_ci.py gitea
+
+build: $(CC_CI_RUN) setup ## Build cc-ci-run and its environment into build/
+	@$(CC_CI_RUN) manifest --toolset toolset.toml --out $(B)/toolset --state $(B)/state --without $(WITHOUT)
+	@go run ./internal/cli/gendocs $(B)/share
+
+# The path of the manifest is all that is linked in, so the binary comes first
+# and makes the environment that it will run scripts in.
+$(CC_CI_RUN):
+	@echo '==> building $@'
+	@mkdir -p $(B)
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.manifest=$(CURDIR)/$(B)/toolset/manifest.json' -o $@ ./cmd/cc-ci-run
+
+setup: $(CC_CI_RUN) # the toolset's Debian packages
+	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
+
+test: build lint ## Set up, then run all tests but the long proofs
+	@scripts/apt-install $(GO_PACKAGES)
+	@echo '==> go test -race ./...'
+	@go test -race ./...
+	@echo '==> tests of the runner, in the environment'
+	@$(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
+	@echo '==> tests of the end-to-end tools'
+	@$(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
+
+lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
+	@echo '==> vet, staticcheck, gofumpt'
+	@go vet ./...
+	@$(B)/tools/staticcheck ./...
+	@out=$$($(B)/tools/gofumpt -l cmd internal); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
+
+$(B)/tools/%: Makefile
+	@echo '==> building $@'
+	@GOBIN=$(CURDIR)/$(B)/tools go install $(if $(filter staticcheck,$*),$(STATICCHECK),$(GOFUMPT))
+	@touch $@
+
+witness: build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+	@scripts/apt-install $(GO_PACKAGES)
+	@e2e/build-gitea
+	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
+
+e2e: witness ## The long proofs
+
+check: build ## Verify the environment, all of it
+	@$(CC_CI_RUN) check --all
+
+fuzz: ## Fuzz the readers of toolset and manifest, a minute each
+	@go test ./internal/env -run '^$$' -fuzz FuzzParseToolset -fuzztime 1m
+	@go test ./internal/env -run '^$$' -fuzz FuzzParseManifest -fuzztime 1m
+
+lock: ## Pin toolset.toml's Python packages again, to their newest versions
+	@scripts/lock
+
+clean: ## Remove build/
+	rm -rf $(B)
