@@ -1,0 +1,325 @@
+"""Run one recipe's tests: the script that `cc-ci-run` executes.
+
+    cc-ci-run runner/run_recipe_ci.py gitea
+    cc-ci-run runner/run_recipe_ci.py gitea -k lfs --junit report.xml -- --durations=5
+
+The tests run with pytest in this very process. The first line on stdout says in which
+environment: the invoker and the fingerprint that cc-ci-run passes in CC_CI_RUN_INVOKER and
+CC_CI_RUN_FINGERPRINT.
+
+What belongs to a run, and what does not
+----------------------------------------
+- The recipe's own folder does: its conftest.py and, if it has one, its own pytest.ini. Without
+  one, the pytest.ini beside this file is used.
+- No other pytest.ini, pyproject.toml, tox.ini, setup.cfg or conftest.py does, whether above the
+  recipe, in the working directory or in HOME; nor does any PYTEST_* variable. So the same recipe
+  has the same tests wherever it is started from. PYTEST ARGS can't undo that.
+- A person's git configuration doesn't (~/.gitconfig, ~/.config/git, /etc/gitconfig). A run has a
+  global configuration of its own, so `git config --global` and `git lfs install` work in a test
+  and are forgotten afterwards.
+- The recipe's folder is only read: no __pycache__, no .pytest_cache. What a run needs, tmp_path
+  too, is in one temporary directory, which is removed at the end, however the run ends but for
+  SIGKILL.
+- All else (PATH, HOME, git's author, limits ...) is settled by cc-ci-run before this starts.
+
+Exit status
+-----------
+pytest's own: 0 passed, 1 failed, 2 interrupted or not collected, 3 and 4 internal and usage
+errors. Also 2 for a mistake in the arguments, and 5 when no test was executed: a run in which
+everything was skipped or deselected is not a pass. On SIGTERM and SIGHUP the fixtures are torn
+down, the temporary directory is removed, and the process dies by that signal (128+N in a shell).
+"""
+
+import argparse
+import collections
+import contextlib
+import difflib
+import functools
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+USAGE_ERROR = 2
+NO_TEST_EXECUTED = 5
+GRACE_SECONDS = 10  # for the fixtures' clean-up after a signal
+
+# The attribute and ignore files are named because git reads those of HOME even when
+# GIT_CONFIG_GLOBAL points elsewhere.
+GIT_CONFIG = """\
+[core]
+\tattributesFile = /dev/null
+\texcludesFile = /dev/null
+"""
+
+
+class UsageError(Exception):
+    """A mistake in the arguments, in words for the person who made it."""
+
+
+def absolute_path(text):
+    """A path that still means the same after a change of directory."""
+    try:
+        return Path(text).absolute()
+    except OSError:
+        message = f"{text}: the working directory is gone, so give an absolute path"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise UsageError(f"{message} (--help shows the usage)")
+
+
+def parse(argv):
+    """The options, with what stands behind the first `--` as pytest_args."""
+    parser = Parser(
+        prog="run_recipe_ci.py",
+        usage="%(prog)s RECIPE [OPTION...] [-- PYTEST ARGS]",
+        description="Run one recipe's tests with pytest.",
+        epilog="Exit status: pytest's own; 2 usage error; 5 no test was executed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a folder in the recipes folder")
+    parser.add_argument(
+        "--recipes",
+        metavar="DIR",
+        type=absolute_path,
+        default=HERE.parent / "recipes",
+        help="the recipes folder (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--junit", metavar="FILE", type=absolute_path, help="write a JUnit XML report"
+    )
+    parser.add_argument("-k", metavar="EXPR", help="run only tests that match, as in pytest")
+    parser.add_argument("-x", action="store_true", help="stop at the first failure")
+    parser.add_argument("-v", action="count", default=0, help="more output; may be repeated")
+
+    own, pytest_args = argv, []
+    if "--" in argv:
+        at = argv.index("--")
+        own, pytest_args = argv[:at], argv[at + 1 :]
+    options = parser.parse_args(own)
+    options.pytest_args = pytest_args
+    return options
+
+
+def find_recipe(recipes, name):
+    """The folder of recipe `name`, or a UsageError that names the recipes there are."""
+    # isprintable also keeps newlines and undecodable bytes out of the line that names the run.
+    if not name or name.startswith(".") or "/" in name or not name.isprintable():
+        raise UsageError(f"{name!r} is not the name of a recipe: it is a folder's plain name")
+    try:
+        names = sorted(
+            entry.name
+            for entry in recipes.iterdir()
+            if entry.is_dir() and not entry.name.startswith((".", "__"))
+        )
+    except OSError as error:
+        raise UsageError(f"can't read the recipes folder {recipes}: {error.strerror}") from None
+    if name not in names:
+        nearest = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        there = ", ".join(names) or "none"
+        raise UsageError(f"no recipe {name} in {recipes}{hint} (there are: {there})")
+    return (recipes / name).resolve()
+
+
+def empty_report(path):
+    """Make the report an empty file, so that no older one is taken for this run's."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    except OSError as error:
+        raise UsageError(f"can't write the report {path}: {error.strerror}") from None
+
+
+def environment_line(recipe, environ):
+    """Which environment this run is in, in one line."""
+    invoker = environ.get("CC_CI_RUN_INVOKER", "")
+    fingerprint = environ.get("CC_CI_RUN_FINGERPRINT", "")
+    if re.fullmatch("[a-z]+", invoker) and re.fullmatch("[0-9a-f]{64}", fingerprint):
+        where = f"invoker {invoker}, environment {fingerprint[:12]}"
+    else:
+        where = "outside cc-ci-run: environment undeclared"
+    return f"run_recipe_ci: recipe {recipe}, {where}"
+
+
+def isolate(environ, run_dir):
+    """Take out of `environ` what would change a run, and give git a configuration in run_dir."""
+    for name in [name for name in environ if name.startswith("PYTEST_")]:
+        del environ[name]
+    git_config = run_dir / "gitconfig"
+    git_config.write_text(GIT_CONFIG)
+    environ["GIT_CONFIG_GLOBAL"] = str(git_config)
+    environ["GIT_CONFIG_NOSYSTEM"] = "1"
+    environ["GIT_ATTR_NOSYSTEM"] = "1"
+    sys.dont_write_bytecode = True
+    try:
+        os.getcwd()
+    except OSError:
+        os.chdir(run_dir)  # pytest can't start in a directory that was deleted
+
+
+def pytest_arguments(options, recipe, run_dir):
+    """pytest's arguments. Of an option given twice the last counts: isolation stands last."""
+    ini = recipe / "pytest.ini"
+    if not ini.is_file():
+        ini = HERE / "pytest.ini"
+    return [
+        f"--basetemp={run_dir / 'tmp'}",
+        "-rfEs",  # why a test was skipped is part of the result
+        *["-v"] * options.v,
+        *["-x"] * options.x,
+        *(["-k", options.k] if options.k is not None else []),
+        *([f"--junitxml={options.junit}"] if options.junit else []),
+        *options.pytest_args,
+        f"--config-file={ini}",
+        f"--rootdir={recipe}",
+        f"--confcutdir={recipe}",
+        "-pno:cacheprovider",
+        str(recipe),
+    ]
+
+
+class Tally:
+    """A pytest plugin that counts what was really executed, and why the rest wasn't."""
+
+    def __init__(self):
+        self.executed = 0
+        self.deselected = 0
+        self.skipped = collections.Counter()
+
+    def pytest_deselected(self, items):
+        self.deselected += len(items)
+
+    def pytest_collectreport(self, report):
+        if report.skipped:
+            self._count_skip(report)
+
+    def pytest_runtest_logreport(self, report):
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self._count_skip(report)
+        elif report.when == "call":
+            self.executed += 1
+
+    def _count_skip(self, report):
+        _file, _line, reason = report.longrepr
+        self.skipped[" ".join(reason.removeprefix("Skipped: ").split())] += 1
+
+    def __str__(self):
+        parts = [f"{count} skipped ({reason})" for reason, count in self.skipped.items()]
+        if self.deselected:
+            parts.append(f"{self.deselected} deselected")
+        return ", ".join(parts) or "it has none, or none was run"
+
+
+class OrderlyEnd:
+    """Makes SIGTERM and SIGHUP tear the fixtures down first, and only then end the process."""
+
+    def __init__(self, exit_pytest):
+        self.signum = None  # the signal that came
+        self.clean_up = lambda: None
+        self._exit_pytest = exit_pytest
+        self._in_pytest = False
+        # Under nohup, SIGHUP stays ignored.
+        self._handled = [
+            signum
+            for signum in (signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(signum) is signal.SIG_DFL
+        ]
+        for signum in self._handled:
+            signal.signal(signum, self._on_signal)
+        # A test may fork without exec (multiprocessing). A signal to that child is the child's
+        # alone; blocked meanwhile, it can't come before the child has the default back.
+        os.register_at_fork(
+            before=functools.partial(signal.pthread_sigmask, signal.SIG_BLOCK, self._handled),
+            after_in_parent=self._unblock,
+            after_in_child=self._forget,
+        )
+
+    def call(self, run_pytest):
+        """run_pytest(), which a signal ends. Before and after it, a signal is only noted."""
+        self._in_pytest = True
+        try:
+            return run_pytest() if self.signum is None else None
+        except BaseException:
+            if self.signum is None:
+                raise
+            return None
+        finally:
+            self._in_pytest = False
+
+    def die(self):
+        """Die by the signal that came, as the caller expects of a process it terminated."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        signal.signal(self.signum, signal.SIG_DFL)
+        signal.raise_signal(self.signum)
+
+    def _on_signal(self, signum, _frame):
+        if self.signum is not None:
+            return  # often sent twice: to the group, and passed on by a parent
+        self.signum = signum
+        signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.alarm(GRACE_SECONDS)
+        if self._in_pytest:
+            self._exit_pytest(f"ended by {signal.Signals(signum).name}")
+
+    def _on_alarm(self, _signum, _frame):
+        """A fixture didn't return in time, or a test swallowed pytest's exit."""
+        self.clean_up()
+        self.die()
+
+    def _unblock(self):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
+
+    def _forget(self):
+        for signum in self._handled:
+            signal.signal(signum, signal.SIG_DFL)
+        self._unblock()
+
+
+def run(options, recipe):
+    """Run pytest on the recipe; its status, or 5 when no test was executed."""
+    import pytest  # here, so that --help and mistakes are answered at once
+
+    tally = Tally()
+    end = OrderlyEnd(pytest.exit)
+    with tempfile.TemporaryDirectory(prefix="cc-ci-run-", ignore_cleanup_errors=True) as name:
+        end.clean_up = functools.partial(shutil.rmtree, name, ignore_errors=True)
+        isolate(os.environ, Path(name))
+        arguments = pytest_arguments(options, recipe, Path(name))
+        status = end.call(lambda: pytest.main(arguments, [tally]))
+    if end.signum is not None:
+        end.die()
+    if tally.executed == 0 and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        sys.stdout.flush()
+        tell(f"no test of {options.recipe} was executed, so this is not a pass: {tally}")
+        return NO_TEST_EXECUTED
+    return int(status)
+
+
+def tell(message):
+    print(f"run_recipe_ci: {message}", file=sys.stderr)
+
+
+def main(argv):
+    try:
+        options = parse(argv)
+        recipe = find_recipe(options.recipes, options.recipe)
+        if options.junit:
+            empty_report(options.junit)
+    except UsageError as error:
+        tell(error)
+        return USAGE_ERROR
+    print(environment_line(options.recipe, os.environ), flush=True)
+    return run(options, recipe)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
