@@ -1,0 +1,54 @@
+"""The witness of DEFECT-3: this passed under Drone and failed at night, without git-lfs.
+
+No tool is looked for first and no lack of one is skipped: in a wrong environment it must fail.
+"""
+
+import hashlib
+import os
+
+import pytest
+
+
+@pytest.fixture
+def remote(run, request, maybe_instance, tmp_path):
+    """(URL, environment for git): a repository on the instance, or without one a bare one here."""
+    if maybe_instance is not None:
+        repository = request.getfixturevalue("repository")
+        return repository.url, maybe_instance.git_environment()
+    bare = tmp_path / "remote.git"
+    run("git", "init", "--quiet", "--bare", "--initial-branch=main", bare)
+    return bare.as_uri(), {}
+
+
+def test_lfs_roundtrip(run, remote, tmp_path):
+    url, env = remote
+    # Random, so that no server can have the object already; longer than any other git object.
+    content = os.urandom(1 << 20)
+    oid = hashlib.sha256(content).hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n"
+    run("git", "lfs", "install")
+
+    here = tmp_path / "here"
+    run("git", "init", "--quiet", "--initial-branch=main", here)
+    run("git", "lfs", "track", "*.bin", cwd=here)
+    (here / "data.bin").write_bytes(content)
+    run("git", "add", ".gitattributes", "data.bin", cwd=here)
+    run("git", "commit", "--quiet", "--message=An LFS-tracked file", cwd=here)
+    assert run("git", "cat-file", "blob", "HEAD:data.bin", cwd=here) == pointer
+    run("git", "push", "--quiet", url, "main", cwd=here, env=env)
+
+    # What the remote keeps in git is the pointer, in no object the content.
+    there = tmp_path / "there"
+    run("git", "clone", "--quiet", url, there, env={**env, "GIT_LFS_SKIP_SMUDGE": "1"})
+    assert (there / "data.bin").read_text() == pointer
+    list_sizes = ["git", "cat-file", "--batch-all-objects", "--batch-check=%(objectsize)"]
+    sizes = run(*list_sizes, cwd=there)
+    assert max(map(int, sizes.split())) < len(content)
+    assert not list(there.glob(f".git/lfs/objects/**/{oid}"))
+
+    # So the content can only come by LFS.
+    run("git", "lfs", "pull", cwd=there, env=env)
+    assert (there / "data.bin").stat().st_size == len(content)
+    assert (there / "data.bin").read_bytes() == content
+    assert run("git", "status", "--porcelain", cwd=there) == ""
+    run("git", "lfs", "fsck", cwd=there)

@@ -1,0 +1,56 @@
+"""A real browser, driven by playwright."""
+
+import http.server
+import threading
+
+import pytest
+from playwright.sync_api import expect
+
+PAGE = b"""<!doctype html>
+<title>before</title>
+<button onclick="document.title = 'after'">change</button>
+"""
+
+
+class OnePage(http.server.BaseHTTPRequestHandler):
+    """Answers every request with PAGE."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, *_args):
+        pass
+
+
+@pytest.fixture
+def served_page():
+    """The URL of PAGE, served on loopback while the test runs."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), OnePage) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_browser_runs_a_page(page, served_page):
+    page.goto(served_page)
+    expect(page).to_have_title("before")
+    page.get_by_role("button", name="change").click()
+    expect(page).to_have_title("after")
+
+
+def test_log_in_and_see_the_repository(page, instance, repository):
+    assert page.goto(repository.page).status == 404, "a private repository is seen by a stranger"
+    page.goto(f"{instance.url}/user/login")
+    page.locator("#user_name").fill(instance.user)
+    page.locator("#password").fill(instance.password)
+    page.locator("#password").press("Enter")
+    expect(page.locator("#user_name")).to_have_count(0)
+
+    assert page.goto(repository.page).status == 200
+    path = f"/{instance.user}/{repository.name}"
+    expect(page.locator(f"a[href$='{path}']").first).to_be_visible()
