@@ -35,7 +35,7 @@ const drainLimit = 100 * time.Millisecond
 // behaves as `script -qec` does: no echo, and an end-of-file on stdin is
 // typed as Ctrl-D. Signals sent to this process reach the program.
 func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status int, err error) {
-	master, slave, err := pty.Open()
+	master, slave, err := openPty()
 	if err != nil {
 		return StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
 	}
@@ -89,14 +89,20 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 	raw()
 	defer cooked()
 
-	go typeIn(master, stdin, interactive)
+	// The caller's terminal, or who read stdout, is gone: hang up, as a
+	// closing ssh does. The kernel then sends SIGHUP to the new session.
+	hangUp := func() { master.Close() }
+	go func() {
+		typeIn(master, stdin, interactive)
+		if interactive { // a raw terminal ends only by going away
+			hangUp()
+		}
+	}()
 	output := make(chan struct{})
 	go func() {
 		defer close(output)
 		if !show(stdout, master) {
-			// The caller's terminal is gone: hang up, as a closing ssh does.
-			_ = cmd.Process.Signal(unix.SIGHUP)
-			master.Close()
+			hangUp()
 		}
 	}()
 	ended := make(chan struct{})
@@ -117,9 +123,6 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 			case unix.SIGCONT:
 				raw()
 				_ = pty.InheritSize(stdin, master)
-			case unix.SIGHUP:
-				_ = cmd.Process.Signal(s)
-				master.Close()
 			default:
 				_ = cmd.Process.Signal(s)
 			}
@@ -129,6 +132,26 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 			return exitStatus(cmd.ProcessState), nil
 		}
 	}
+}
+
+// openPty opens a pseudo-terminal whose master has read deadlines. pty.Open's
+// has none: its ioctls put the descriptor into blocking mode. A duplicate
+// that is not, handed to os.NewFile, stays with the runtime's poller.
+func openPty() (master, slave *os.File, err error) {
+	blocking, slave, err := pty.Open()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer blocking.Close()
+	fd, err := unix.FcntlInt(blocking.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	if err == nil {
+		err = unix.SetNonblock(fd, true)
+	}
+	if err != nil {
+		slave.Close()
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(fd), "/dev/ptmx"), slave, nil
 }
 
 // dress gives a new terminal the settings and the size of the caller's, or
@@ -170,7 +193,7 @@ func typeIn(master, stdin *os.File, interactive bool) {
 		}
 	}
 	if interactive {
-		return // the terminal is gone; SIGHUP says so
+		return
 	}
 	const endOfFile = 0x04 // VEOF of a new terminal, Ctrl-D
 	if last != '\n' {
