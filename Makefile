@@ -15,7 +15,7 @@ UV := uv==0.9.9
 export GOFLAGS := -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock clean setup $(CC_CI_RUN)
+.PHONY: help run test build witness e2e check lint fuzz lock clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,10 +38,9 @@ $(CC_CI_RUN):
 setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
 
-test: build lint ## Set up, then run all tests but the long proofs
-	@scripts/apt-install $(GO_PACKAGES)
+test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> go test -race ./...'
-	@go test -race ./...
+	@go test -race -count=1 ./...
 	@echo '==> tests of the runner, in the environment'
 	@$(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 	@echo '==> tests of the end-to-end tools'
@@ -51,15 +50,17 @@ lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
 	@echo '==> vet, staticcheck, gofumpt'
 	@go vet ./...
 	@$(B)/tools/staticcheck ./...
-	@out=$$($(B)/tools/gofumpt -l cmd internal); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
+	@out=$$($(B)/tools/gofumpt -l cmd internal e2e); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
 
 $(B)/tools/%: Makefile
 	@echo '==> building $@'
 	@GOBIN=$(CURDIR)/$(B)/tools go install $(if $(filter staticcheck,$*),$(STATICCHECK),$(GOFUMPT))
 	@touch $@
 
-witness: build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+compiler: # a C compiler, for cgo
 	@scripts/apt-install $(GO_PACKAGES)
+
+witness: compiler build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
 	@e2e/build-gitea
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
 
@@ -73,7 +74,7 @@ fuzz: ## Fuzz the readers of toolset and manifest, a minute each
 	@go test ./internal/env -run '^$$' -fuzz FuzzParseManifest -fuzztime 1m
 
 lock: ## Pin toolset.toml's Python packages again, to their newest versions
-	@scripts/lock
+	@scripts/lock $(UV)
 
 clean: ## Remove build/
 	rm -rf $(B)

@@ -108,8 +108,13 @@ func (p Process) describe(out output, m *env.Manifest, e env.Environment) error 
 		}, "", nil)
 	}
 	rows := [][]string{
-		{"fingerprint", m.Fingerprint()}, {"manifest", p.Manifest}, {"backend", m.Backend}, {"state", m.State},
-		{"PATH", m.Bin}, {"interpreter", m.Interpreter}, {"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
+		{"fingerprint", m.Fingerprint()},
+		{"manifest", p.Manifest},
+		{"backend", m.Backend},
+		{"state", m.State},
+		{"PATH", m.Bin},
+		{"interpreter", m.Interpreter},
+		{"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
 		{"process", fmt.Sprintf("umask %s, nofile %d, core %d", m.Process.Umask, m.Process.NoFile, m.Process.Core)},
 		{"host paths", strings.Join(m.Host.Paths, " ")},
 		{"absent", strings.Join(absent(m), " ")},

@@ -212,11 +212,37 @@ func (t *Toolset) check() []error {
 		}
 	}
 
+	for _, table := range []struct {
+		name  string
+		check func() []error
+	}{
+		{"python", t.checkPython},
+		{"browsers", t.checkBrowsers},
+		{"environment", t.checkVariables},
+		{"process", t.checkProcess},
+		{"host", t.checkHost},
+	} {
+		if t.lines[table.name] == 0 {
+			fail(table.name, "no [%s] table", table.name)
+		} else {
+			errs = append(errs, table.check()...)
+		}
+	}
+	return errs
+}
+
+func (t *Toolset) checkPython() (errs []error) {
+	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
 	if !attrRE.MatchString(t.Python.Nix) {
 		fail("python.nix", "python: nix = %q is not an attribute path of nixpkgs", t.Python.Nix)
 	}
 	if !slices.Contains(t.Python.Commands, "python3") {
 		fail("python.commands", "python: commands must have python3")
+	}
+	for i, c := range t.Python.Commands {
+		if !commandRE.MatchString(c) {
+			fail(fmt.Sprintf("python.commands[%d]", i), "python: %q is not a command's name", c)
+		}
 	}
 	if len(t.Python.Packages) == 0 {
 		fail("python.packages", "python: no packages")
@@ -232,21 +258,31 @@ func (t *Toolset) check() []error {
 	if t.Python.Requirements == "" {
 		fail("python.requirements", "python: no requirements: the host backend installs from a pinned, hashed lock")
 	}
+	return errs
+}
+
+func (t *Toolset) checkBrowsers() (errs []error) {
 	if !attrRE.MatchString(t.Browsers.Nix) {
-		fail("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix)
+		errs = append(errs, t.errorf("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix))
 	}
 	if !filepath.IsAbs(t.Browsers.Host) {
-		fail("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host)
+		errs = append(errs, t.errorf("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host))
 	}
+	return errs
+}
 
-	errs = append(errs, t.checkVariables()...)
-
+func (t *Toolset) checkProcess() (errs []error) {
 	if _, err := t.Process.umask(); err != nil {
-		fail("process.umask", "%v", err)
+		errs = append(errs, t.errorf("process.umask", "%v", err))
 	}
 	if t.Process.NoFile < 64 {
-		fail("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile)
+		errs = append(errs, t.errorf("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile))
 	}
+	return errs
+}
+
+func (t *Toolset) checkHost() (errs []error) {
+	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
 	if len(t.Host.Paths) == 0 {
 		fail("host.paths", "host: no paths: shell=True in Python runs /bin/sh at least")
 	}
@@ -261,8 +297,7 @@ func (t *Toolset) check() []error {
 	return errs
 }
 
-func (t *Toolset) checkVariables() []error {
-	var errs []error
+func (t *Toolset) checkVariables() (errs []error) {
 	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
 	v := t.Environment
 

@@ -128,18 +128,18 @@ func (r *Record) Write(state string, m *env.Manifest) error {
 	if err != nil {
 		return err
 	}
-	if err := writeAtomic(filepath.Join(state, "runs"), r.ID+".json", append(data, '\n')); err != nil {
+	if err := r.writeAtomic(filepath.Join(state, "runs"), r.ID+".json", append(data, '\n')); err != nil {
 		return err
 	}
 	kept := filepath.Join(state, "manifests")
 	if _, err := os.Lstat(filepath.Join(kept, r.Fingerprint+".json")); !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	return writeAtomic(kept, r.Fingerprint+".json", m.Bytes())
+	return r.writeAtomic(kept, r.Fingerprint+".json", m.Bytes())
 }
 
-func writeAtomic(dir, name string, data []byte) error {
-	temp := filepath.Join(dir, "."+name+"."+strconv.Itoa(os.Getpid()))
+func (r *Record) writeAtomic(dir, name string, data []byte) error {
+	temp := filepath.Join(dir, "."+name+"."+r.ID) // nobody else's
 	err := os.WriteFile(temp, data, 0o644)
 	if errors.Is(err, fs.ErrNotExist) { // the first record of all
 		if err = os.MkdirAll(dir, 0o755); err == nil {

@@ -1,0 +1,162 @@
+package env
+
+import (
+	"encoding/json"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func testManifest() *Manifest {
+	return &Manifest{
+		Schema: Schema, Backend: BackendNix, Bin: "/t/bin", Interpreter: "/t/bin/python3", State: "/s",
+		Browsers: ResolvedBrowsers{Path: "/t/browsers"},
+		Process:  Process{Umask: "0022", NoFile: 1024},
+		Variables: ManifestVariables{
+			Pass: []string{"*"}, Require: []string{"HOME", "TEAM"},
+			Only:    map[string][]string{"drone": {"DRONE_*"}},
+			Default: map[string]string{"TERM": "dumb"},
+			Set:     map[string]string{"LANG": "C.UTF-8", "GIT_AUTHOR_NAME": "drone"},
+		},
+	}
+}
+
+// Even `pass = ["*"]` lets nothing in that changes a run from outside.
+func TestForbiddenNeverPass(t *testing.T) {
+	caller := []string{"HOME=/h", "TEAM=t", "GOOD=1"}
+	for _, name := range []string{
+		"PATH", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "LD_PRELOAD", "LD_LIBRARY_PATH", "BASH_ENV", "ENV", "BASH_FUNC_git%%",
+		"GIT_DIR", "GIT_CONFIG_COUNT", "GIT_CONFIG_GLOBAL", "GIT_EXEC_PATH", "GIT_AUTHOR_NAME", "IFS", "CDPATH", "SHELLOPTS", "PYTEST_ADDOPTS",
+		"PERL5OPT", "NODE_OPTIONS", "TAR_OPTIONS", "GLIBC_TUNABLES", "OPENSSL_CONF", "a b", "\xff", "",
+	} {
+		caller = append(caller, name+"=hostile")
+	}
+	e, err := testManifest().Environment(caller, map[string]string{"CC_CI_RUN_INVOKER": "manual"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"CC_CI_RUN_INVOKER=manual", "GIT_AUTHOR_NAME=drone", "GOOD=1", "HOME=/h", "LANG=C.UTF-8", "PATH=/t/bin", "TEAM=t", "TERM=dumb"}
+	if got := e.Environ(); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
+// Each variable has a verdict and a rule, and a dropped one no value.
+func TestVerdicts(t *testing.T) {
+	m := testManifest()
+	m.Variables.Pass = []string{"HOME", "TEAM"}
+	e, err := m.Environment([]string{"HOME=/h", "TEAM=t", "HOME=/second", "SECRET=s", "DRONE_X=1", "LANG=x", "TERM=xterm", "nonsense"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]Variable{}
+	for _, v := range e {
+		got[v.Name] = v
+	}
+	for _, want := range []Variable{
+		{"HOME", "/h", Passed, "environment.pass HOME"},
+		{"SECRET", "", Dropped, "not named by the toolset"},
+		{"DRONE_X", "1", Passed, "environment.only.drone DRONE_*"},
+		{"LANG", "C.UTF-8", Fixed, "environment.set"},
+		{"TERM", "xterm", Passed, "environment.default"},
+	} {
+		if got[want.Name] != want {
+			t.Errorf("%+v, want %+v", got[want.Name], want)
+		}
+	}
+	if len(e) != 8 { // PATH, GIT_AUTHOR_NAME, TEAM and those above
+		t.Errorf("%d variables: %+v", len(e), e)
+	}
+}
+
+// All required variables that are missing are reported together; an empty
+// one is as good as none.
+func TestRequired(t *testing.T) {
+	_, err := testManifest().Environment([]string{"HOME="}, nil)
+	if err == nil || !strings.Contains(err.Error(), "HOME is not set") || !strings.Contains(err.Error(), "TEAM is not set") {
+		t.Error(err)
+	}
+}
+
+func TestManifestMistakes(t *testing.T) {
+	good, err := json.Marshal(testManifest())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := ParseManifest(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, _ := ParseManifest(good); again.Fingerprint() != m.Fingerprint() || len(m.Fingerprint()) != 64 {
+		t.Errorf("fingerprints %s, %s", m.Fingerprint(), again.Fingerprint())
+	}
+	for _, row := range []struct{ old, new, want string }{
+		{`"schema":1`, `"schema":2`, "schema 2 is newer than this cc-ci-run knows (1)"},
+		{`"schema":1`, `"schema":0`, "schema 0: this cc-ci-run reads 1"},
+		{`"schema":1`, `"schema":1,"more":1`, "unknown field"},
+		{`"backend":"nix"`, `"backend":"guix"`, `backend "guix" is neither`},
+		{`"/t/bin"`, `"bin"`, `bin: "bin" is not an absolute path`},
+		{`"/t/bin"`, `"/t/bin:/usr/bin"`, `bin: "/t/bin:/usr/bin" is not an absolute path without ":"`},
+		{`"/t/bin"`, `""`, `bin: "" is not`},
+		{`"0022"`, `"8"`, "umask"},
+		{`"LANG":"C.UTF-8"`, `"PATH":"/bin"`, `"PATH" can not be set`},
+		{`["*"]`, `["["]`, "bad glob"},
+		{`}`, ``, "damaged"},
+	} {
+		_, err := ParseManifest([]byte(strings.Replace(string(good), row.old, row.new, 1)))
+		if err == nil || !strings.Contains(err.Error(), row.want) {
+			t.Errorf("%s: %v, want %s", row.new, err, row.want)
+		}
+	}
+	for n := range len(good) {
+		if _, err := ParseManifest(good[:n]); err == nil {
+			t.Errorf("truncated at byte %d: no error", n)
+		}
+	}
+}
+
+func FuzzParseManifest(f *testing.F) {
+	good, _ := json.Marshal(testManifest())
+	f.Add(good)
+	f.Add([]byte(`{"schema":1}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		m, err := ParseManifest(data)
+		if err != nil {
+			return
+		}
+		// What was accepted can be used.
+		e, _ := m.Environment([]string{"HOME=/h"}, nil)
+		if i := slices.Index(e.Environ(), "PATH="+m.Bin); i < 0 {
+			t.Errorf("no PATH in %q", e.Environ())
+		}
+		m.Process.UmaskBits()
+	})
+}
+
+func TestSuggest(t *testing.T) {
+	known := []string{"git", "git-lfs", "grep"}
+	for word, want := range map[string]string{"gti": `; did you mean "git"?`, "git-lsf": `; did you mean "git-lfs"?`, "playwright": "", "x": ""} {
+		if got := Suggest(word, known); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+}
+
+// The manifest's form is a contract between backends: these are its keys.
+func TestManifestKeys(t *testing.T) {
+	data, _ := json.Marshal(testManifest())
+	var keys map[string]any
+	if err := json.Unmarshal(data, &keys); err != nil {
+		t.Fatal(err)
+	}
+	got := []string{}
+	for k := range keys {
+		got = append(got, k)
+	}
+	slices.Sort(got)
+	want := []string{"absent", "backend", "bin", "browsers", "environment", "host", "interpreter", "process", "python", "schema", "shadowed", "state", "tools"}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("keys %q, want %q: raise Schema?", got, want)
+	}
+}

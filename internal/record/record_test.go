@@ -1,0 +1,189 @@
+package record
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"cc-ci-run/internal/env"
+)
+
+func TestDetectInvoker(t *testing.T) {
+	unit := []string{"INVOCATION_ID=i"}
+	for _, row := range []struct {
+		name     string
+		caller   []string
+		terminal bool
+		want     Invoker
+	}{
+		{"a shell", []string{"TERM=xterm"}, true, Invoker{Name: "manual"}},
+		{"nothing at all", nil, false, Invoker{Name: "manual"}},
+		{"a unit, logging to the journal", append(unit, "JOURNAL_STREAM=8:1"), false, Invoker{"systemd", "i"}},
+		{"a unit, logging to a file", append(unit, "SYSTEMD_EXEC_PID=7"), false, Invoker{"systemd", "i"}},
+		{"a terminal of a desktop session", append(unit, "JOURNAL_STREAM=8:1", "SYSTEMD_EXEC_PID=7"), true, Invoker{Name: "manual"}},
+		{"an old systemd's INVOCATION_ID alone", unit, false, Invoker{Name: "manual"}},
+		{"Drone, whose runner is a unit", append(unit, "JOURNAL_STREAM=8:1", "DRONE=true", "DRONE_REPO=o/r", "DRONE_BUILD_NUMBER=7", "DRONE_STAGE_NAME=ci", "DRONE_STEP_NAME=gitea"), false, Invoker{"drone", "o/r/7/ci/gitea"}},
+		{"DRONE that is not true", []string{"DRONE=false"}, false, Invoker{Name: "manual"}},
+	} {
+		if got := DetectInvoker(row.caller, row.terminal); got != row.want {
+			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
+		}
+	}
+}
+
+// Revision agrees with git, in every kind of repository that it may meet.
+func TestRevision(t *testing.T) {
+	dir := t.TempDir()
+	git := func(dir string, args ...string) string {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-c", "protocol.file.allow=always"}, args...)...)
+		cmd.Dir = dir
+		cmd.Env = []string{
+			"PATH=/usr/bin:/bin", "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1",
+			"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
+		}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %q: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	repo := filepath.Join(dir, "repo")
+	git(dir, "init", "-q", "-b", "main", repo)
+	if got := Revision(repo); got != "" {
+		t.Errorf("before the first commit: %q", got)
+	}
+	git(repo, "commit", "-q", "--allow-empty", "-m", "one")
+	want := git(repo, "rev-parse", "HEAD")
+	below := filepath.Join(repo, "a", "b")
+	if err := os.MkdirAll(below, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(dir, "tree")
+	git(repo, "worktree", "add", "-q", tree)
+	super := filepath.Join(dir, "super")
+	git(dir, "init", "-q", super)
+	git(super, "submodule", "add", "-q", repo, "sub")
+	check := func(how string) {
+		t.Helper()
+		for _, d := range []string{repo, below, tree, filepath.Join(super, "sub")} {
+			if got := Revision(d); got != want {
+				t.Errorf("%s, %s: %q, want %q", how, d, got, want)
+			}
+		}
+	}
+	check("loose ref")
+	git(repo, "pack-refs", "--all")
+	check("packed ref")
+	git(repo, "checkout", "-q", "--detach")
+	check("detached")
+	if got := Revision(dir); got != "" {
+		t.Errorf("outside: %q", got)
+	}
+	// Nothing but a commit's name ever comes out of these files.
+	if err := os.WriteFile(filepath.Join(repo, ".git", "HEAD"), []byte("ref: ../../../../../../etc/passwd\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got := Revision(repo); got != "" {
+		t.Errorf("a HEAD that points outside: %q", got)
+	}
+}
+
+func testRecord(t *testing.T) (*Record, *env.Manifest) {
+	t.Helper()
+	m, err := env.ReadManifest("../../build/toolset/manifest.json")
+	if err != nil {
+		t.Fatalf("%v", err)
+	}
+	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
+	e, err := m.Environment(caller, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return New(m, "m.json", e, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}), m
+}
+
+// A record has names of variables and never a value that was passed.
+func TestRecordHasNoValues(t *testing.T) {
+	r, m := testRecord(t)
+	state := t.TempDir()
+	if err := r.Write(state, m); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(state, "runs", r.ID+".json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(data), "secret-") {
+		t.Errorf("a value got into the record:\n%s", data)
+	}
+	for _, want := range []string{`"GITEA_PASSWORD"`, `"DROPPED"`, `"\"\\xff\""`, m.Fingerprint()} {
+		if !strings.Contains(string(data), want) {
+			t.Errorf("no %s in the record:\n%s", want, data)
+		}
+	}
+	again, err := Read(path)
+	if err != nil || again.ID != r.ID || again.Process.Umask != r.Process.Umask {
+		t.Errorf("read back: %+v, %v", again, err)
+	}
+	kept, err := os.ReadFile(filepath.Join(state, "manifests", m.Fingerprint()+".json"))
+	if err != nil || string(kept) != string(m.Bytes()) {
+		t.Errorf("the manifest is not kept: %v", err)
+	}
+}
+
+// Many writers and a reader at once: whatever is in the directory under its
+// name is whole.
+func TestRecordIsAtomic(t *testing.T) {
+	r, m := testRecord(t)
+	state := t.TempDir()
+	var writers sync.WaitGroup
+	for w := range 8 {
+		writers.Go(func() {
+			for n := range 50 {
+				mine := *r
+				mine.ID = strings.Join([]string{r.ID, string(rune('a' + w)), string(rune('A' + n))}, "-")
+				if err := mine.Write(state, m); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { writers.Wait(); close(done) }()
+	for last := false; ; {
+		files, _ := filepath.Glob(filepath.Join(state, "runs", "*.json"))
+		for _, f := range files {
+			if _, err := Read(f); err != nil {
+				t.Error(err)
+			}
+		}
+		if last {
+			if len(files) != 400 {
+				t.Errorf("%d records, want 400", len(files))
+			}
+			return
+		}
+		select {
+		case <-done:
+			last = true
+		default:
+		}
+	}
+}
+
+func TestReadMistakes(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "r.json")
+	for content, want := range map[string]string{"": "not a run record", "{": "not a run record", `{"schema":99}`: "schema 99 is newer"} {
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", content, err, want)
+		}
+	}
+}
