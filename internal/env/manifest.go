@@ -145,19 +145,26 @@ func ReadManifest(path string) (*Manifest, error) {
 
 // ParseManifest reads a manifest's bytes. Its fingerprint is theirs.
 func ParseManifest(data []byte) (*Manifest, error) {
-	var head struct {
-		Schema int `json:"schema"`
-	}
-	if err := json.Unmarshal(data, &head); err != nil {
-		return nil, fmt.Errorf("damaged (%w): run `make build`", err)
-	}
-	if head.Schema > Schema {
-		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d): build cc-ci-run and the manifest from one revision", head.Schema, Schema)
-	}
 	m := &Manifest{}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.DisallowUnknownFields()
-	if err := dec.Decode(m); err != nil {
+	err := dec.Decode(m)
+	if err == nil && len(bytes.TrimSpace(data[dec.InputOffset():])) > 0 {
+		err = errors.New("more after its end")
+	}
+	if err != nil {
+		// A newer form may well have fields that this one does not know.
+		var head struct {
+			Schema int `json:"schema"`
+		}
+		if json.Unmarshal(data, &head) == nil {
+			m.Schema = head.Schema
+		}
+	}
+	if m.Schema > Schema {
+		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d): build cc-ci-run and the manifest from one revision", m.Schema, Schema)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("damaged (%w): run `make build`", err)
 	}
 	if err := m.validate(); err != nil {
