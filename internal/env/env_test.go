@@ -2,6 +2,8 @@ package env
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -141,6 +143,60 @@ func TestSuggest(t *testing.T) {
 			t.Errorf("%s: %q, want %q", word, got, want)
 		}
 	}
+}
+
+// TestManifestOfBackend reads a manifest that a backend wrote, and holds it
+// against the toolset: both backends have one form and one reader. `make
+// prove` and the Nix package name theirs.
+func TestManifestOfBackend(t *testing.T) {
+	path := os.Getenv("CC_CI_RUN_MANIFEST")
+	if path == "" {
+		path = "../../build/toolset/manifest.json"
+		if _, err := os.Stat(path); err != nil {
+			t.Skip("no manifest to read: `make build` makes one, CC_CI_RUN_MANIFEST names another")
+		}
+	}
+	m, err := ReadManifest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile("../../toolset.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	toolset, err := ParseToolset("toolset.toml", data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent := map[string]bool{}
+	for _, a := range m.Absent {
+		absent[a.Name] = true
+	}
+	commands := slices.Clone(toolset.Python.Commands)
+	for _, tool := range toolset.Tools {
+		if !absent[tool.Name] {
+			commands = append(commands, tool.Commands...)
+		}
+	}
+	for _, name := range commands {
+		if c, ok := m.Command(name); !ok || !filepath.IsAbs(c.Path) {
+			t.Errorf("command %s: %+v", name, c)
+		}
+	}
+	if len(m.Python.Packages) != len(toolset.Python.Packages) || !slices.Equal(m.Variables.Pass, toolset.Environment.Pass) || m.Process != toolset.Process {
+		t.Errorf("Python %+v, pass %q, process %+v", m.Python.Packages, m.Variables.Pass, m.Process)
+	}
+	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
+		for name, value := range set {
+			if strings.ContainsAny(value, "{}") {
+				t.Errorf("%s=%s: a placeholder is left", name, value)
+			}
+		}
+	}
+	if m.Backend == BackendNix && len(m.Closure) == 0 {
+		t.Error("no closure")
+	}
+	t.Logf("%s: backend %s, fingerprint %s", path, m.Backend, m.Fingerprint())
 }
 
 // The manifest's form is a contract between backends: these are its keys.

@@ -42,7 +42,7 @@ func TestRevision(t *testing.T) {
 		cmd := exec.Command("git", append([]string{"-c", "protocol.file.allow=always"}, args...)...)
 		cmd.Dir = dir
 		cmd.Env = []string{
-			"PATH=/usr/bin:/bin", "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1",
+			"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1",
 			"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		}
 		out, err := cmd.CombinedOutput()
@@ -94,9 +94,14 @@ func TestRevision(t *testing.T) {
 
 func testRecord(t *testing.T) (*Record, *env.Manifest) {
 	t.Helper()
-	m, err := env.ReadManifest("../../build/toolset/manifest.json")
+	m, err := env.ParseManifest([]byte(`{
+		"schema": 1, "backend": "nix", "state": "/s", "bin": "/t/bin", "interpreter": "/t/bin/python3", "tools": [],
+		"python": {"version": "3", "why": "", "packages": [], "commands": []}, "browsers": {"path": "/t/browsers", "packages": []},
+		"environment": {"pass": ["HOME", "GITEA_*"], "require": ["HOME"], "only": {}, "default": {}, "set": {}},
+		"process": {"umask": "0022", "nofile": 1024, "core": 0}, "host": {"paths": ["/bin/sh"]}, "absent": [], "shadowed": []
+	}`))
 	if err != nil {
-		t.Fatalf("%v", err)
+		t.Fatal(err)
 	}
 	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
 	e, err := m.Environment(caller, nil)
