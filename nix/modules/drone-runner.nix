@@ -1,0 +1,177 @@
+# Drone's exec runner. A step of a pipeline gets the runner's PATH and little
+# else; that PATH is cc-ci-run and the toolset's commands, so a step can call
+# cc-ci-run, and a step that forgets to finds the declared tools all the same.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  harness = config.services.cc-ci;
+  cfg = harness.drone-runner;
+  # Drone reads a map as "key:value,key:value".
+  toMap = attrs: lib.concatStringsSep "," (lib.mapAttrsToList (name: value: "${name}:${value}") attrs);
+  plain = lib.all (s: builtins.match "[^,:]*" s != null);
+in
+{
+  options.services.cc-ci.drone-runner = {
+    enable = lib.mkEnableOption "Drone's exec runner, whose steps run in the environment of cc-ci-run";
+
+    package = lib.mkOption {
+      type = lib.types.package;
+      default = pkgs.drone-runner-exec;
+      defaultText = lib.literalExpression "pkgs.drone-runner-exec";
+      example = lib.literalExpression "pkgs.drone-runner-exec";
+      description = "The drone-runner-exec package to use.";
+    };
+
+    environmentFile = lib.mkOption {
+      type = lib.types.nullOr lib.types.path;
+      default = null;
+      example = "/run/secrets/drone-runner.env";
+      description = ''
+        File with the runner's secrets, `DRONE_RPC_SECRET=…` at least, as systemd's
+        `EnvironmentFile=` reads it. It must not be in the Nix store, which everybody can read.
+      '';
+    };
+
+    server = {
+      host = lib.mkOption {
+        type = lib.types.str;
+        default = "";
+        example = "drone.example.org";
+        description = "Host, and port if need be, of the Drone server (`DRONE_RPC_HOST`).";
+      };
+      proto = lib.mkOption {
+        type = lib.types.enum [
+          "https"
+          "http"
+        ];
+        default = "https";
+        example = "http";
+        description = "Protocol of the Drone server (`DRONE_RPC_PROTO`).";
+      };
+    };
+
+    name = lib.mkOption {
+      type = lib.types.str;
+      default = config.networking.hostName;
+      defaultText = lib.literalExpression "config.networking.hostName";
+      example = "ci-1";
+      description = "Name that the runner has at the server (`DRONE_RUNNER_NAME`).";
+    };
+
+    capacity = lib.mkOption {
+      type = lib.types.ints.positive;
+      default = 1;
+      example = 2;
+      description = ''
+        How many pipelines may run at once (`DRONE_RUNNER_CAPACITY`). Recipes are deployed to this
+        host's one docker swarm, so more than one needs recipes that do not get into each other's way.
+      '';
+    };
+
+    maxProcs = lib.mkOption {
+      type = lib.types.ints.unsigned;
+      default = 0;
+      example = 4;
+      description = "How many steps of one pipeline may run at once, 0 for all (`DRONE_RUNNER_MAX_PROCS`).";
+    };
+
+    labels = lib.mkOption {
+      type = lib.types.attrsOf lib.types.str;
+      default = { };
+      example = {
+        host = "cc-ci";
+      };
+      description = "Labels that a pipeline can ask for (`DRONE_RUNNER_LABELS`).";
+    };
+
+    environ = lib.mkOption {
+      type = lib.types.attrsOf lib.types.str;
+      default = { };
+      example = {
+        GITEA_URL = "https://gitea.example.org";
+      };
+      description = ''
+        Variables for every step (`DRONE_RUNNER_ENVIRON`). A test sees those that toolset.toml
+        passes. They are no place for secrets, which belong into the server's.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = harness.enable;
+        message = "services.cc-ci.drone-runner needs services.cc-ci.enable.";
+      }
+      {
+        assertion = cfg.server.host != "";
+        message = "services.cc-ci.drone-runner.server.host is not set: the runner would not know its server.";
+      }
+      {
+        assertion = cfg.environmentFile != null;
+        message = "services.cc-ci.drone-runner.environmentFile is not set: the runner does not start without DRONE_RPC_SECRET.";
+      }
+      {
+        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
+        message = "services.cc-ci.drone-runner.environmentFile is in the Nix store, where everybody can read it: give its path as a string.";
+      }
+      {
+        assertion = !(cfg.environ ? PATH);
+        message = "services.cc-ci.drone-runner.environ sets PATH: add the tool to toolset.toml instead.";
+      }
+      {
+        assertion = plain (
+          lib.attrNames cfg.labels
+          ++ lib.attrValues cfg.labels
+          ++ lib.attrNames cfg.environ
+        ) && lib.all (s: !(lib.hasInfix "," s)) (lib.attrValues cfg.environ);
+        message = "services.cc-ci.drone-runner: Drone reads labels and environ as key:value,key:value, so no \",\" can be in them, and no \":\" but in a value of environ.";
+      }
+    ];
+
+    systemd.services.drone-runner-exec = {
+      description = "Drone exec runner";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "docker.service"
+      ];
+      # NixOS would put its own five packages there.
+      enableDefaultPath = false;
+      environment = {
+        PATH = "${harness.package.path}/bin";
+        # Where the runner makes its workspaces.
+        TMPDIR = "%S/drone-runner-exec";
+        DRONE_RPC_PROTO = cfg.server.proto;
+        DRONE_RPC_HOST = cfg.server.host;
+        DRONE_RUNNER_NAME = cfg.name;
+        DRONE_RUNNER_CAPACITY = toString cfg.capacity;
+        DRONE_RUNNER_MAX_PROCS = toString cfg.maxProcs;
+        DRONE_RUNNER_LABELS = toMap cfg.labels;
+        DRONE_RUNNER_ENVIRON = toMap cfg.environ;
+        # It would listen on all addresses.
+        DRONE_UI_DISABLE = "true";
+        DRONE_SERVER_PORT = "127.0.0.1:3000";
+      };
+      serviceConfig = harness.serviceConfig // {
+        ExecStart = "${lib.getExe' cfg.package "drone-runner-exec"} daemon";
+        EnvironmentFile = cfg.environmentFile;
+        StateDirectory = "drone-runner-exec";
+        StateDirectoryMode = "0700";
+        Restart = "on-failure";
+        RestartSec = 15;
+        # A running pipeline gets its end.
+        TimeoutStopSec = "1h";
+        KillSignal = "SIGINT";
+        KillMode = "mixed";
+      };
+      # A deploy does not end the pipeline that may have started it.
+      restartIfChanged = false;
+    };
+  };
+}

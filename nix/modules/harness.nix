@@ -1,0 +1,128 @@
+# What every path to a recipe test shares: cc-ci-run, its environment, the
+# user and the state directory. The Drone runner and the nightly sweep build
+# on it. There is no option that adds a tool: tools go into toolset.toml, and
+# so reach everybody.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.cc-ci;
+
+  # Hardening that leaves a test what it needs. Not here, and why:
+  # PrivateTmp (containers mount files of /tmp by path, and the daemon sees
+  # the host's), PrivateDevices and MemoryDenyWriteExecute (the browser),
+  # RestrictNamespaces and SystemCallFilter (the browser's own sandbox),
+  # ProtectSystem=strict (recipes are checked out and written to).
+  serviceConfig = {
+    User = cfg.user;
+    Group = cfg.group;
+    SupplementaryGroups = [ "docker" ];
+    NoNewPrivileges = true;
+    CapabilityBoundingSet = "";
+    ProtectSystem = "full";
+    ProtectHome = true;
+    ProtectClock = true;
+    ProtectControlGroups = true;
+    ProtectHostname = true;
+    ProtectKernelLogs = true;
+    ProtectKernelModules = true;
+    ProtectKernelTunables = true;
+    RestrictRealtime = true;
+    RestrictSUIDSGID = true;
+    LockPersonality = true;
+    LimitNOFILE = 65536;
+    KillMode = "control-group";
+  };
+in
+{
+  options.services.cc-ci = {
+    enable = lib.mkEnableOption "the Co-op Cloud CI harness: cc-ci-run and its declared environment";
+
+    package = lib.mkOption {
+      type = lib.types.package;
+      default = pkgs.cc-ci-run or (pkgs.callPackage ../package.nix { });
+      defaultText = lib.literalExpression "pkgs.cc-ci-run";
+      example = lib.literalExpression "pkgs.cc-ci-run.override { state = \"/srv/cc-ci-run\"; }";
+      description = "The cc-ci-run package. It carries the environment that all recipe tests run in.";
+    };
+
+    stateDir = lib.mkOption {
+      type = lib.types.path;
+      default = "/var/lib/cc-ci-run";
+      example = "/srv/cc-ci-run";
+      description = ''
+        Directory of run records and of the sweep's state. The package has it built in, so that all
+        invokers write to one place; another directory needs `package` to be overridden with it.
+      '';
+    };
+
+    user = lib.mkOption {
+      type = lib.types.str;
+      default = "cc-ci";
+      example = "ci";
+      description = ''
+        User that recipe tests run as, whoever starts them; it is created. It may use docker, and is
+        thereby as good as root on this host.
+      '';
+    };
+
+    group = lib.mkOption {
+      type = lib.types.str;
+      default = "cc-ci";
+      example = "ci";
+      description = "Group that may write run records; people who run tests by hand belong in it.";
+    };
+
+    serviceConfig = lib.mkOption {
+      type = lib.types.attrsOf lib.types.unspecified;
+      default = serviceConfig;
+      internal = true;
+      readOnly = true;
+      description = ''
+        What each unit that runs recipe tests has in its `serviceConfig`, so that the tests find the
+        same process state under all of them.
+      '';
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = cfg.package ? toolset;
+        message = "services.cc-ci.package carries no toolset: it must be built by nix/package.nix of cc-ci-run.";
+      }
+      {
+        assertion = !(cfg.package ? toolset) || cfg.package.toolset.state == cfg.stateDir;
+        message = "services.cc-ci.stateDir is ${cfg.stateDir}, but the package has another built in: set services.cc-ci.package = pkgs.cc-ci-run.override { state = \"${cfg.stateDir}\"; }.";
+      }
+      {
+        assertion = cfg.user != "root";
+        message = "services.cc-ci.user: recipe tests must not run as root.";
+      }
+    ];
+
+    # The package's path, not the toolset's packages alone, for the shell of a
+    # person on the host: it, too, finds just what a test finds.
+    environment.systemPackages = [ cfg.package ] ++ cfg.package.toolset.packages;
+
+    users.users.${cfg.user} = {
+      isSystemUser = true;
+      inherit (cfg) group;
+      extraGroups = [ "docker" ];
+      description = "Co-op Cloud CI";
+      home = cfg.stateDir;
+    };
+    users.groups.${cfg.group} = { };
+
+    # Set-group-ID: whoever of the group writes a record, the group can read
+    # and expire it.
+    systemd.tmpfiles.rules = [
+      "d ${cfg.stateDir} 2775 ${cfg.user} ${cfg.group} -"
+      "d ${cfg.stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
+      "d ${cfg.stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
+    ];
+  };
+}

@@ -1,0 +1,157 @@
+# The nightly sweep: a timer, and a service that runs each recipe through
+# cc-ci-run. It has no PATH and no packages of its own; cc-ci-run would ignore
+# them.
+#
+# Until `cc-ci-run sweep` exists, ExecStart is one line a recipe, in order, and
+# the first recipe that fails ends the sweep.
+{
+  config,
+  lib,
+  ...
+}:
+let
+  harness = config.services.cc-ci;
+  cfg = harness.nightly-sweep;
+  calendar = {
+    nightly = "*-*-* 02:00:00";
+    weekly = "Sun *-*-* 02:00:00";
+  };
+in
+{
+  options.services.cc-ci.nightly-sweep = {
+    enable = lib.mkEnableOption "the sweep over all recipes, by a timer";
+
+    schedule = lib.mkOption {
+      type = lib.types.enum (lib.attrNames calendar);
+      default = "nightly";
+      example = "weekly";
+      description = "How often the sweep runs: every night at two, or on Sundays.";
+    };
+
+    onCalendar = lib.mkOption {
+      type = lib.types.str;
+      default = calendar.${cfg.schedule};
+      defaultText = lib.literalMD "two o'clock, by `schedule`";
+      example = "Mon,Thu *-*-* 03:30:00";
+      description = "When the sweep runs, as {manpage}`systemd.time(7)` has it; for other times than `schedule` gives.";
+    };
+
+    randomizedDelaySec = lib.mkOption {
+      type = lib.types.str;
+      default = "15min";
+      example = "0";
+      description = "The sweep starts up to this much later, so that hosts do not all pull images at once.";
+    };
+
+    persistent = lib.mkOption {
+      type = lib.types.bool;
+      default = true;
+      example = false;
+      description = "Whether a sweep that was missed, as the host was down, is made up for at boot.";
+    };
+
+    timeout = lib.mkOption {
+      type = lib.types.str;
+      default = "8h";
+      example = "2h";
+      description = "A sweep that takes longer is ended.";
+    };
+
+    recipesDir = lib.mkOption {
+      type = lib.types.path;
+      default = harness.package.recipes;
+      defaultText = lib.literalExpression "config.services.cc-ci.package.recipes";
+      example = "/srv/recipes";
+      description = "Directory of the recipes, each a directory with its tests.";
+    };
+
+    recipes = lib.mkOption {
+      type = lib.types.listOf lib.types.str;
+      default = [ "gitea" ];
+      example = [
+        "gitea"
+        "nextcloud"
+      ];
+      description = "Recipes to run, in this order.";
+    };
+
+    environment = lib.mkOption {
+      type = lib.types.attrsOf lib.types.str;
+      default = { };
+      example = {
+        GITEA_URL = "https://gitea.example.org";
+      };
+      description = "Variables for the tests; they see those that toolset.toml passes. No place for secrets.";
+    };
+
+    environmentFile = lib.mkOption {
+      type = lib.types.nullOr lib.types.path;
+      default = null;
+      example = "/run/secrets/nightly-sweep.env";
+      description = "File with secret variables for the tests, as systemd's `EnvironmentFile=` reads it.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = harness.enable;
+        message = "services.cc-ci.nightly-sweep needs services.cc-ci.enable.";
+      }
+      {
+        assertion = cfg.recipes != [ ];
+        message = "services.cc-ci.nightly-sweep.recipes is empty: the sweep would pass without a test.";
+      }
+      {
+        assertion = !(cfg.environment ? PATH);
+        message = "services.cc-ci.nightly-sweep.environment sets PATH: add the tool to toolset.toml instead.";
+      }
+      {
+        assertion = lib.all (name: builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*" name != null) cfg.recipes;
+        message = "services.cc-ci.nightly-sweep.recipes: a recipe is named by its directory's name alone.";
+      }
+      {
+        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
+        message = "services.cc-ci.nightly-sweep.environmentFile is in the Nix store, where everybody can read it: give its path as a string.";
+      }
+    ];
+
+    systemd.services.nightly-sweep = {
+      description = "Sweep over all recipes' tests";
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "docker.service"
+      ];
+      enableDefaultPath = false;
+      environment = {
+        HOME = "%S/nightly-sweep";
+      } // cfg.environment;
+      serviceConfig =
+        harness.serviceConfig
+        // {
+          Type = "oneshot"; # so a second start waits for the first
+          ExecStart = map (
+            name:
+            "${lib.getExe harness.package} ${harness.package.runner} --recipes ${toString cfg.recipesDir} ${name}"
+          ) cfg.recipes;
+          StateDirectory = "nightly-sweep";
+          WorkingDirectory = "%S/nightly-sweep";
+          TimeoutStartSec = cfg.timeout;
+        }
+        // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = cfg.environmentFile; };
+      # A deploy does not end a sweep.
+      restartIfChanged = false;
+    };
+
+    systemd.timers.nightly-sweep = {
+      description = "Sweep over all recipes' tests";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = cfg.onCalendar;
+        Persistent = cfg.persistent;
+        RandomizedDelaySec = cfg.randomizedDelaySec;
+      };
+    };
+  };
+}

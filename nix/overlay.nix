@@ -1,0 +1,4 @@
+# Adds pkgs.cc-ci-run.
+final: _prev: {
+  cc-ci-run = final.callPackage ./package.nix { };
+}
