@@ -15,10 +15,10 @@ UV := uv==0.9.9
 export GOFLAGS := -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Set up, then run gitea's recipe tests in the declared environment
 	@echo '==> cc-ci-run runner/run_recipe_ci.py gitea'
@@ -64,7 +64,10 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 	@e2e/build-gitea
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
 
-e2e: witness ## The long proofs
+prove: compiler build ## The proofs about Nix: one list, nothing lost, everybody reached
+	@scripts/prove
+
+e2e: witness prove ## The long proofs
 
 check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all
@@ -75,6 +78,9 @@ fuzz: ## Fuzz the readers of toolset and manifest, a minute each
 
 lock: ## Pin toolset.toml's Python packages again, to their newest versions
 	@scripts/lock $(UV)
+
+vendor-hash: ## Compute nix/vendor-hash again, after a change of go.mod or of imports
+	@scripts/vendor-hash > nix/vendor-hash.new && mv nix/vendor-hash.new nix/vendor-hash && cat nix/vendor-hash
 
 clean: ## Remove build/
 	rm -rf $(B)
