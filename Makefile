@@ -33,7 +33,7 @@ build: $(CC_CI_RUN) setup ## Build cc-ci-run and its environment into build/
 $(CC_CI_RUN):
 	@echo '==> building $@'
 	@mkdir -p $(B)
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.manifest=$(CURDIR)/$(B)/toolset/manifest.json' -o $@ ./cmd/cc-ci-run
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolset/manifest.json"' -o $@ ./cmd/cc-ci-run
 
 setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
@@ -54,7 +54,7 @@ lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
 
 $(B)/tools/%: Makefile
 	@echo '==> building $@'
-	@GOBIN=$(CURDIR)/$(B)/tools go install $(if $(filter staticcheck,$*),$(STATICCHECK),$(GOFUMPT))
+	@GOBIN="$(CURDIR)/$(B)/tools" go install $(if $(filter staticcheck,$*),$(STATICCHECK),$(GOFUMPT))
 	@touch $@
 
 compiler: # a C compiler, for cgo

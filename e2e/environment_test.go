@@ -4,10 +4,12 @@ import (
 	"encoding/base64"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -110,6 +112,39 @@ func TestPathIsOneDirectory(t *testing.T) {
 	for _, line := range strings.Fields(got.Children["shell"]) {
 		if filepath.Dir(line) != bin {
 			t.Errorf("found outside PATH: %s", line)
+		}
+	}
+}
+
+// A bash with a socket for its stdin takes itself for one that rshd started,
+// and reads ~/.bashrc, unless SHLVL tells it better. Node gives its children
+// sockets.
+func TestSocketForStdin(t *testing.T) {
+	home := home(t)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mine, theirs := os.NewFile(uintptr(fds[0]), "mine"), os.NewFile(uintptr(fds[1]), "theirs")
+	defer mine.Close()
+	cmd := command(t, "exec", "--no-record", "bash", "-c", "true")
+	cmd.Env = []string{"HOME=" + home}
+	cmd.Stdin = theirs
+	err = cmd.Run()
+	theirs.Close()
+	if err != nil || poison(t, home) != "" {
+		t.Errorf("%v, got in: %s", err, poison(t, home))
+	}
+}
+
+// A unit's run is a unit's with --pty, too: the new terminal is no person's.
+func TestInvokerWithPty(t *testing.T) {
+	for _, args := range [][]string{{"exec"}, {"exec", "--pty"}} {
+		cmd := command(t, append(args, "--no-record", "printenv", "CC_CI_RUN_INVOKER")...)
+		cmd.Env = []string{"HOME=/", "INVOCATION_ID=i", "JOURNAL_STREAM=8:1"}
+		out, err := cmd.Output()
+		if strings.TrimSpace(string(out)) != "systemd" {
+			t.Errorf("%q: invoker %q, %v, want systemd", args, out, err)
 		}
 	}
 }

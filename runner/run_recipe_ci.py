@@ -14,13 +14,13 @@ What belongs to a run, and what does not
 - No other pytest.ini, pyproject.toml, tox.ini, setup.cfg or conftest.py does, whether above the
   recipe, in the working directory or in HOME; nor does any PYTEST_* variable. So the same recipe
   has the same tests wherever it is started from. PYTEST ARGS can't undo that.
-- A person's git configuration doesn't (~/.gitconfig, ~/.config/git, /etc/gitconfig). A run has a
-  global configuration of its own, so `git config --global` and `git lfs install` work in a test
-  and are forgotten afterwards.
+- HOME doesn't. As under Drone, each run has a fresh and empty one: no ~/.gitconfig, ~/.curlrc,
+  ~/.jq or ~/.docker of a person makes a test pass that fails at night. What a test puts there
+  (`git config --global`, `git lfs install`) works and is forgotten afterwards.
 - The recipe's folder is only read: no __pycache__, no .pytest_cache. What a run needs, tmp_path
   too, is in one temporary directory, which is removed at the end, however the run ends but for
   SIGKILL.
-- All else (PATH, HOME, git's author, limits ...) is settled by cc-ci-run before this starts.
+- All else (PATH, variables, git's author, limits ...) is settled by cc-ci-run before this starts.
 
 Exit status
 -----------
@@ -47,14 +47,6 @@ HERE = Path(__file__).resolve().parent
 USAGE_ERROR = 2
 NO_TEST_EXECUTED = 5
 GRACE_SECONDS = 10  # for the fixtures' clean-up after a signal
-
-# The attribute and ignore files are named because git reads those of HOME even when
-# GIT_CONFIG_GLOBAL points elsewhere.
-GIT_CONFIG = """\
-[core]
-\tattributesFile = /dev/null
-\texcludesFile = /dev/null
-"""
 
 
 class UsageError(Exception):
@@ -150,14 +142,15 @@ def environment_line(recipe, environ):
 
 
 def isolate(environ, run_dir):
-    """Take out of `environ` what would change a run, and give git a configuration in run_dir."""
-    for name in [name for name in environ if name.startswith("PYTEST_")]:
+    """Take out of `environ` what would change a run, and give it a HOME in run_dir."""
+    for name in [name for name in environ if name.startswith(("PYTEST_", "XDG_"))]:
         del environ[name]
-    git_config = run_dir / "gitconfig"
-    git_config.write_text(GIT_CONFIG)
-    environ["GIT_CONFIG_GLOBAL"] = str(git_config)
+    environ.pop("GIT_CONFIG_GLOBAL", None)
     environ["GIT_CONFIG_NOSYSTEM"] = "1"
     environ["GIT_ATTR_NOSYSTEM"] = "1"
+    home = run_dir / "home"
+    home.mkdir()
+    environ["HOME"] = str(home)
     sys.dont_write_bytecode = True
     try:
         os.getcwd()

@@ -69,12 +69,29 @@ signal N.`,
 		SilenceUsage:      true,
 		DisableAutoGenTag: true,
 		TraverseChildren:  true,
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveDefault // SCRIPT is a file
+		},
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if o != (options{}) && cmd.Flags().Lookup("pty") == nil {
+				return fmt.Errorf("--pty, --no-record and --state before %q: they go with what starts a run", cmd.Name())
+			}
+			return nil
+		},
+		// What parseRun did not take for a run: no word, or a flag that it
+		// does not know the spelling of.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return cmd.Help()
+				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
+			}
+			if isScript(args[0]) {
+				return p.runScript(script{o, args[0], args[1:]})
 			}
 			var names []string
 			for _, c := range cmd.Commands() {
+				if c.Name() == args[0] {
+					return fmt.Errorf("%q after --: only a SCRIPT stands there", args[0])
+				}
 				names = append(names, c.Name())
 			}
 			return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
@@ -84,7 +101,7 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	o.addTo(root)
-	root.AddCommand(execCommand(p), shellCommand(p), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -3,6 +3,7 @@ package cli
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,8 +12,7 @@ import (
 	"cc-ci-run/internal/exec"
 )
 
-func execCommand(p Process) *cobra.Command {
-	var o options
+func execCommand(p Process, o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] CMD [ARG...]",
 		Short: "Run a command of the toolset in the environment",
@@ -21,10 +21,10 @@ SCRIPT would have. CMD is a name that the toolset declares, not a path.`,
 		Example: `  cc-ci-run exec git lfs version
   cc-ci-run exec --pty bash -c 'tty'`,
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeCommands(p),
+		ValidArgsFunction: completeCommands(p, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
-			return p.launch(o, "exec", name, args[1:], func(m *env.Manifest) (string, []string, error) {
+			return p.launch(*o, "exec", name, args[1:], func(m *env.Manifest) (string, []string, error) {
 				if _, err := find(m, name); err != nil {
 					return "", nil, err
 				}
@@ -45,8 +45,8 @@ func find(m *env.Manifest, name string) (env.Command, error) {
 	}
 	hint := env.Suggest(name, m.CommandNames())
 	for _, a := range m.Absent {
-		if a.Name == name {
-			hint = "; this environment was built --without " + name
+		if slices.Contains(a.Commands, name) {
+			hint = "; this environment was built --without " + a.Name
 		}
 	}
 	if strings.Contains(name, "/") {
@@ -55,8 +55,13 @@ func find(m *env.Manifest, name string) (env.Command, error) {
 	return c, exec.Status{Code: exec.StatusNotFound, Err: fmt.Errorf("%s: not a command of the toolset%s", name, hint)}
 }
 
-func completeCommands(p Process) cobra.CompletionFunc {
+// completeCommands offers the toolset's commands, for the first argument or
+// for all.
+func completeCommands(p Process, all bool) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+		if len(args) > 0 && !all {
+			return nil, cobra.ShellCompDirectiveDefault
+		}
 		m, err := env.ReadManifest(p.Manifest)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError

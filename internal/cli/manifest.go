@@ -3,8 +3,10 @@ package cli
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -47,10 +49,13 @@ the one that this cc-ci-run runs scripts in.`,
 			if state == "" {
 				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
 			}
+			// An interrupted build ends in order, with what it started.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
 			m, err := env.HostBuild{
 				Toolset: t, Dir: filepath.Dir(toolset), Out: out, State: state, Without: without,
 				Environ: p.Environ, Log: prefixed{p.Stderr},
-			}.Run(cmd.Context())
+			}.Run(ctx)
 			if err != nil {
 				return err
 			}

@@ -89,30 +89,38 @@ func (p Process) runScript(s script) error {
 	})
 }
 
-// readable says why Python could not read a script.
+// readable says why Python could not read a script. What is no regular file
+// (a FIFO) is left alone, as looking would already take from it.
 func readable(file string) error {
-	// Not to wait for a writer, should it be a FIFO.
-	f, err := os.OpenFile(file, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	info, err := os.Stat(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return exec.Status{Code: exec.StatusNotFound, Err: fmt.Errorf("%s: no such script", file)}
 	}
 	if err != nil {
-		return exec.Status{Code: exec.StatusNotExecutable, Err: fmt.Errorf("%s: can not be read: %w", file, errors.Unwrap(err))}
+		return cannotRead(file, err)
 	}
-	defer f.Close()
-	if info, err := f.Stat(); err != nil || info.IsDir() {
+	if info.IsDir() {
 		return exec.Status{Code: exec.StatusNotExecutable, Err: fmt.Errorf("%s: is a directory, not a script", file)}
 	}
-	return nil
+	if !info.Mode().IsRegular() {
+		return nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return cannotRead(file, err)
+	}
+	return f.Close()
+}
+
+func cannotRead(file string, err error) error {
+	return exec.Status{Code: exec.StatusNotExecutable, Err: fmt.Errorf("%s: can not be read: %w", file, errors.Unwrap(err))}
 }
 
 // launch makes this process the child: what command gives for the manifest,
 // in the environment. mode, program and args are for the record. It returns
 // only if that fails, or after --pty.
 func (p Process) launch(o options, mode, program string, args []string, command func(*env.Manifest) (path string, argv []string, err error)) error {
-	if o.pty {
-		return p.onTerminal()
-	}
+	exec.IgnoreBrokenPipe()
 	m, err := env.ReadManifest(p.Manifest)
 	if err != nil {
 		return err
@@ -139,25 +147,15 @@ func (p Process) launch(o options, mode, program string, args []string, command 
 		return err
 	}
 	if !o.noRecord {
-		r := record.New(m, p.Manifest, e, invoker, mode, program, args)
+		r := record.New(m, p.Manifest, e, invoker, mode, program, args, o.pty)
 		if err := r.Write(p.state(o, m), m); err != nil {
 			fmt.Fprintf(p.Stderr, "cc-ci-run: no run record: %v\n", err)
 		}
 	}
-	return exec.Replace(path, argv, e.Environ())
-}
-
-// onTerminal runs this same command line without --pty on a pseudo-terminal,
-// so that there is one way only to prepare a child.
-func (p Process) onTerminal() error {
-	argv := append([]string{}, p.Args...)
-	for i, arg := range argv {
-		if i > 0 && (arg == "--pty" || arg == "--pty=true") {
-			argv = append(argv[:i], argv[i+1:]...)
-			break
-		}
+	if !o.pty {
+		return exec.Replace(path, argv, e.Environ())
 	}
-	status, err := exec.Pty("/proc/self/exe", argv, p.Environ, p.Stdin, p.Stdout)
+	status, err := exec.Pty(path, argv, e.Environ(), p.Stdin, p.Stdout)
 	if err == nil && status == 0 {
 		return nil
 	}

@@ -19,7 +19,7 @@ func whichCommand(p Process) *cobra.Command {
 status 127 if one is not in the toolset.`,
 		Example:           "  cc-ci-run which git-lfs\n  cc-ci-run which --output table git tar",
 		Args:              cobra.MinimumNArgs(1),
-		ValidArgsFunction: completeCommands(p),
+		ValidArgsFunction: completeCommands(p, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := env.ReadManifest(p.Manifest)
 			if err != nil {

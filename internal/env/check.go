@@ -53,7 +53,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error)
 		add(Note, a.Name, "absent: this environment was built --without "+a.Name, "")
 	}
 
-	home, err := os.MkdirTemp("", "cc-ci-run-check-")
+	home, err := os.MkdirTemp("/tmp", "cc-ci-run-check-") // not TMPDIR, which is the caller's
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error)
 	if err != nil {
 		return nil, err
 	}
-	list = append(list, m.checkPython(ctx, e.Environ())...)
-	list = append(list, m.checkBrowser(ctx, e.Environ()))
+	list = append(list, m.checkPython(ctx, home, e.Environ())...)
+	list = append(list, m.checkBrowser(ctx, home, e.Environ()))
 
 	for _, v := range e {
 		if v.Verdict == Fixed && filepath.IsAbs(v.Value) {
@@ -92,6 +92,13 @@ func (m *Manifest) checkCommands() []Result {
 		if tree, err := hashTree(lib); err != nil || tree != m.Python.Tree {
 			list = append(list, Result{Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"})
 		}
+		if tree, err := hashTree(m.Browsers.Path); err != nil || tree != m.Browsers.Tree {
+			list = append(list, Result{Fault, m.Browsers.Path, "changed", "run `make build`"})
+		}
+		config := filepath.Join(m.Bin, "../pyvenv.cfg")
+		if data, err := os.ReadFile(config); err != nil || !bytes.Equal(data, venvConfig(m.commands["python3"].Path)) {
+			list = append(list, Result{Fault, config, "changed its content", "run `make build`"})
+		}
 	}
 	entries, err := os.ReadDir(m.Bin)
 	if err != nil {
@@ -119,13 +126,13 @@ func (m *Manifest) checkCommands() []Result {
 }
 
 // checkPython imports each declared package, in the toolset's own Python.
-func (m *Manifest) checkPython(ctx context.Context, environ []string) []Result {
+func (m *Manifest) checkPython(ctx context.Context, home string, environ []string) []Result {
 	const mend = "run `make build`"
 	args := []string{"-c", importPackages}
 	for _, p := range m.Python.Packages {
 		args = append(args, p.Name)
 	}
-	out, err := m.output(ctx, environ, args...)
+	out, err := m.output(ctx, home, environ, args...)
 	var found map[string]struct{ Version, Error string }
 	if err == nil {
 		err = json.Unmarshal(out, &found)
@@ -164,8 +171,8 @@ print(json.dumps(found))
 `
 
 // checkBrowser launches the browser as a test does.
-func (m *Manifest) checkBrowser(ctx context.Context, environ []string) Result {
-	out, err := m.output(ctx, environ, "-c", launchBrowser)
+func (m *Manifest) checkBrowser(ctx context.Context, home string, environ []string) Result {
+	out, err := m.output(ctx, home, environ, "-c", launchBrowser)
 	if err != nil {
 		return Result{Fault, "browsers", err.Error(), "run `make build`"}
 	}
@@ -184,11 +191,12 @@ with sync_playwright() as p:
 
 // output runs the interpreter within checkLimit and gives what it printed; an
 // error ends with the last line it wrote to stderr.
-func (m *Manifest) output(ctx context.Context, environ []string, args ...string) ([]byte, error) {
+func (m *Manifest) output(ctx context.Context, home string, environ []string, args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, m.Interpreter, args...)
 	cmd.Env = environ
+	cmd.Dir = home // python -c looks into the working directory for modules
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

@@ -132,7 +132,7 @@ func (m *Manifest) faults(closely bool) []Result {
 			list = append(list, Result{Level: Fault, What: c.Name, State: "changed (" + c.Path + ")", Mend: mend})
 			return
 		case info.Mode()&0o111 == 0:
-			list = append(list, Result{Level: Fault, What: c.Name, State: "lost its execute permission (" + c.Path + ")", Mend: "chmod a+x " + c.Path})
+			list = append(list, Result{Level: Fault, What: c.Name, State: "lost its execute permission (" + c.Path + ")", Mend: "install its package again"})
 			return
 		}
 		if closely {

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/renameio/v2"
@@ -77,13 +78,14 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(filepath.Join(stage, "manifest.json"), append(data, '\n'), 0o644, renameio.IgnoreUmask()); err != nil {
+	data = append(data, '\n')
+	if m, err = ParseManifest(data); err != nil {
+		return nil, fmt.Errorf("this manifest could not be read back: %w", err)
+	}
+	if err := renameio.WriteFile(filepath.Join(stage, "manifest.json"), data, 0o644, renameio.IgnoreUmask()); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
-	if err := publish(stage, b.Out); err != nil {
-		return nil, err
-	}
-	return ReadManifest(filepath.Join(b.Out, "manifest.json"))
+	return m, publish(stage, b.Out)
 }
 
 // paths makes all paths absolute and keeps a build from replacing a
@@ -94,10 +96,9 @@ func (b *HostBuild) paths() error {
 		if err != nil {
 			return err
 		}
-		*p = abs
-	}
-	if strings.ContainsAny(b.Out, ":\n") {
-		return fmt.Errorf("--out %s: a \":\" would split PATH in two; choose another directory", b.Out)
+		if *p = abs; p != &b.Dir && strings.ContainsAny(abs, ":\n") {
+			return fmt.Errorf("%q: a \":\" would split PATH in two; choose another directory", abs)
+		}
 	}
 	entries, err := os.ReadDir(b.Out)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -106,9 +107,10 @@ func (b *HostBuild) paths() error {
 	if err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
-	ours := func(e fs.DirEntry) bool { return e.Name() == "manifest.json" }
-	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
-		return fmt.Errorf("--out %s: is not empty and holds no manifest.json, so it is not replaced; choose a new directory", b.Out)
+	for _, e := range entries {
+		if !slices.Contains([]string{"bin", "browsers", "lib", "manifest.json", "pyvenv.cfg"}, e.Name()) {
+			return fmt.Errorf("--out %s: holds %s, which no build makes, so it is not replaced; choose a new directory", b.Out, e.Name())
+		}
 	}
 	return nil
 }
@@ -143,7 +145,7 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 	for i, tool := range t.Tools {
 		key := fmt.Sprintf("tool[%d]", i)
 		if slices.Contains(b.Without, tool.Name) {
-			m.Absent = append(m.Absent, Absent{tool.Name, tool.Why})
+			m.Absent = append(m.Absent, Absent{tool.Name, tool.Why, tool.Commands})
 			continue
 		}
 		resolved := ResolvedTool{Name: tool.Name, Why: tool.Why}
@@ -186,6 +188,9 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 		}
 	}
 	browser, err := describe(t.Browsers.Host)
+	if err == nil {
+		err = unix.Access(t.Browsers.Host, unix.X_OK)
+	}
 	if err != nil {
 		errs = multierror.Append(errs, t.errorf("browsers.host", "browsers: %v (Debian: apt-get install %s)", err, t.Browsers.Debian))
 	}
@@ -312,7 +317,10 @@ type pythonSite struct {
 // unless that is done already. KEY stands for all that the result depends on.
 func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite, error) {
 	t := b.Toolset
-	lockfile := filepath.Join(b.Dir, t.Python.Requirements)
+	lockfile := t.Python.Requirements
+	if !filepath.IsAbs(lockfile) {
+		lockfile = filepath.Join(b.Dir, lockfile)
+	}
 	pins, err := os.ReadFile(lockfile)
 	if err != nil {
 		return nil, t.errorf("python.requirements", "python: requirements: %v", err)
@@ -329,15 +337,14 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 
 	python := m.Python.Commands[0]
 	h := sha256.New()
-	fmt.Fprintf(h, "form 1\n%s %s\n%q\n%s", python.Path, python.File.SHA256, t.Python.Packages, pins)
+	fmt.Fprintf(h, "form 3\n%s %s\n%q\n%s", python.Path, python.File.SHA256, t.Python.Packages, pins)
 	cache, unlock, err := pythonCache(filepath.Join(filepath.Dir(b.Out), "python"))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
 	site := &pythonSite{Dir: filepath.Join(cache, hex.EncodeToString(h.Sum(nil))[:16])}
-	mark := filepath.Join(site.Dir, "complete.json")
-	if data, err := os.ReadFile(mark); err == nil && json.Unmarshal(data, site) == nil {
+	if data, err := os.ReadFile(filepath.Join(site.Dir, "complete.json")); err == nil && json.Unmarshal(data, site) == nil {
 		if tree, err := hashTree(filepath.Join(site.Dir, "lib")); err == nil && tree == site.Tree {
 			return site, nil
 		}
@@ -345,24 +352,51 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 	}
 
 	fmt.Fprintf(b.Log, "installing Python packages: %s\n", strings.Join(t.Python.Packages, " "))
-	if err := os.RemoveAll(site.Dir); err != nil {
+	// Beside its place, since runs may be using what is there now.
+	// Always of one name, as pip writes it into scripts and takes their hashes.
+	stage := site.Dir + ".new"
+	if err := os.RemoveAll(stage); err != nil {
 		return nil, err
 	}
-	bin := filepath.Join(site.Dir, "bin")
-	if err := os.MkdirAll(bin, 0o755); err != nil {
+	defer os.RemoveAll(stage) // the damaged one after the exchange; half an installation if it failed
+	if err := os.Mkdir(stage, 0o755); err != nil {
 		return nil, err
 	}
-	if err := writeVenv(site.Dir, python.Path); err != nil {
+	if err := b.installInto(ctx, stage, lockfile, python.Path, site); err != nil {
 		return nil, err
 	}
-	environ := slices.DeleteFunc(slices.Clone(b.Environ), func(kv string) bool { return strings.HasPrefix(kv, "PYTHON") || strings.HasPrefix(kv, "LD_") })
-	environ = append(environ, "PYTHONHASHSEED=0", "PYTHONNOUSERSITE=1")
+	data, err := json.Marshal(site)
+	if err != nil {
+		return nil, err
+	}
+	if err := renameio.WriteFile(filepath.Join(stage, "complete.json"), data, 0o644); err != nil {
+		return nil, err
+	}
+	return site, publish(stage, site.Dir)
+}
+
+// installInto makes stage a virtual environment with the locked packages, as
+// if it was site.Dir already, and says in site what it holds.
+func (b HostBuild) installInto(ctx context.Context, stage, lockfile, python string, site *pythonSite) error {
+	if err := os.Mkdir(filepath.Join(stage, "bin"), 0o755); err != nil {
+		return err
+	}
+	if err := writeVenv(stage, python); err != nil {
+		return err
+	}
 	run := func(name string, args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Env = environ
+		cmd.Env = installEnvironment(b.Environ)
+		cmd.Dir = stage // -m and -c look into the working directory for modules
+		// A group of its own, so that pip's own children end with it.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 		var stderr bytes.Buffer
 		cmd.Stderr = &stderr
 		out, err := cmd.Output()
+		if ctx.Err() != nil {
+			return nil, errors.New("interrupted")
+		}
 		if err != nil {
 			return nil, fmt.Errorf("python: %s: %w\n%s", strings.Join(args[:min(4, len(args))], " "), err, bytes.TrimSpace(append(out, stderr.Bytes()...)))
 		}
@@ -370,35 +404,65 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 	}
 	// The host's pip installs into the new environment, which has none of its
 	// own. Wheels only: a source package would run its own code here.
-	venv := filepath.Join(bin, "python3")
-	if _, err := run(python.Path, "-m", "pip", "--python", venv, "install", "--quiet", "--no-input", "--no-compile",
+	venv := filepath.Join(stage, "bin", "python3")
+	if _, err := run(python, "-m", "pip", "--python", venv, "install", "--quiet", "--no-input", "--no-compile", "--no-user",
 		"--no-warn-script-location", "--disable-pip-version-check", "--only-binary", ":all:", "--require-hashes", "-r", lockfile); err != nil {
-		return nil, fmt.Errorf("%w\n(Debian: apt-get install %s)", err, t.Python.Debian)
+		if ctx.Err() == nil {
+			err = fmt.Errorf("%w\n(without pip: Debian: apt-get install %s)", err, b.Toolset.Python.Debian)
+		}
+		return err
 	}
-	out, err := run(venv, "-c", describePython, strings.Join(t.Python.Packages, ","))
+	out, err := run(venv, "-c", describePython, strings.Join(b.Toolset.Python.Packages, ","))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := json.Unmarshal(out, site); err != nil {
-		return nil, err
+		return err
 	}
-	if err := normalise(site.Dir); err != nil { // first: the byte code holds the sources' times
-		return nil, err
-	}
-	if _, err := run(venv, "-m", "compileall", "-q", "-j", "1", filepath.Join(site.Dir, site.Lib)); err != nil {
-		return nil, err
-	}
-	if err := normalise(site.Dir); err != nil {
-		return nil, err
-	}
-	if site.Tree, err = hashTree(filepath.Join(site.Dir, "lib")); err != nil {
-		return nil, err
-	}
-	data, err := json.Marshal(site)
+	scripts, err := filepath.Glob(filepath.Join(stage, "bin", "*"))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return site, renameio.WriteFile(mark, data, 0o644)
+	for _, path := range scripts {
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+			continue
+		}
+		if err := replaceIn(path, path, stage, site.Dir); err != nil {
+			return err
+		}
+	}
+	if err := normalise(stage); err != nil { // first: the byte code holds the sources' times
+		return err
+	}
+	if _, err := run(venv, "-m", "compileall", "-q", "-j", "1", "-s", stage, "-p", site.Dir, filepath.Join(stage, site.Lib)); err != nil {
+		return err
+	}
+	if err := normalise(stage); err != nil {
+		return err
+	}
+	site.Tree, err = hashTree(filepath.Join(stage, "lib"))
+	return err
+}
+
+// installEnvironment is what pip gets of the environment of who builds: where
+// packages come from and how to reach them, and no variable that would put
+// them elsewhere.
+func installEnvironment(caller []string) []string {
+	environ := slices.DeleteFunc(slices.Clone(caller), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		pip := matchAny([]string{"PIP_*INDEX*", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_CERT", "PIP_*TIMEOUT", "PIP_RETRIES", "PIP_CONFIG_FILE", "PIP_*CACHE*"}, name)
+		return strings.HasPrefix(name, "PIP_") && !pip || forbiddenBy(name) != "" && name != "PATH"
+	})
+	return append(environ, "PYTHONHASHSEED=0", "PYTHONNOUSERSITE=1")
+}
+
+// replaceIn copies a script with every old replaced by new.
+func replaceIn(from, to, old, new string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(to, bytes.ReplaceAll(data, []byte(old), []byte(new)), 0o755, renameio.IgnoreUmask())
 }
 
 // pythonCache makes and locks the directory of installed packages. It may be
@@ -438,11 +502,14 @@ print(json.dumps({
 // writeVenv makes dir a Python virtual environment, PEP 405's minimum: a file
 // that names the base and a link to its interpreter.
 func writeVenv(dir, python string) error {
-	cfg := fmt.Sprintf("home = %s\ninclude-system-site-packages = false\n", filepath.Dir(python))
-	if err := os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), []byte(cfg), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "pyvenv.cfg"), venvConfig(python), 0o644); err != nil {
 		return err
 	}
 	return os.Symlink(python, filepath.Join(dir, "bin", "python3"))
+}
+
+func venvConfig(python string) []byte {
+	return fmt.Appendf(nil, "home = %s\ninclude-system-site-packages = false\n", filepath.Dir(python))
 }
 
 // fill makes the whole of Out in stage. Paths written into it are those that
@@ -465,7 +532,7 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 	// pyvenv.cfg beside the bin directory that it was started from, so that
 	// "python3" is the toolset's in every child as well.
 	if err := writeVenv(stage, m.Python.Commands[0].Path); err != nil {
-		return fmt.Errorf("python: %w (does a tool declare python3 as well?)", err)
+		return err
 	}
 	if err := os.Symlink(filepath.Join(site.Dir, "lib"), filepath.Join(stage, "lib")); err != nil {
 		return err
@@ -481,12 +548,11 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 			}
 			continue
 		}
-		script, err := os.ReadFile(filepath.Join(site.Dir, "bin", name))
-		if err != nil {
+		err := replaceIn(filepath.Join(site.Dir, "bin", name), dest, site.Dir, b.Out)
+		if errors.Is(err, fs.ErrNotExist) {
 			return b.Toolset.errorf("python.commands", "python: no package brings the command %s", name)
 		}
-		script = bytes.ReplaceAll(script, []byte(site.Dir), []byte(b.Out))
-		if err := os.WriteFile(dest, script, 0o755); err != nil {
+		if err != nil {
 			return err
 		}
 		if err := os.Chtimes(dest, time.Time{}, time.Unix(buildTime, 0)); err != nil {
@@ -517,6 +583,10 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 			return err
 		}
 		m.Browsers.Launch = append(m.Browsers.Launch, Command{path, browser.Path, browser.File})
+	}
+	var err error
+	if m.Browsers.Tree, err = hashTree(filepath.Join(stage, "browsers")); err != nil {
+		return err
 	}
 	return normalise(stage)
 }

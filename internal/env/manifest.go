@@ -97,6 +97,7 @@ type ResolvedBrowsers struct {
 	Path     string    `json:"path"`
 	Packages []Package `json:"packages"`
 	Launch   []Command `json:"launch,omitempty"` // host backend: what the links below Path lead to
+	Tree     string    `json:"tree,omitempty"`   // host backend: SHA-256 of the directory
 }
 
 // ManifestVariables is [Variables] on one machine: no placeholder is left and
@@ -111,8 +112,9 @@ type ManifestVariables struct {
 
 // Absent is a tool that the toolset declares and this manifest lacks.
 type Absent struct {
-	Name string `json:"name"`
-	Why  string `json:"why"`
+	Name     string   `json:"name"`
+	Why      string   `json:"why"`
+	Commands []string `json:"commands"`
 }
 
 // Shadowed is a command that two tools offer; the tool that stands earlier in
@@ -168,7 +170,7 @@ func ParseManifest(data []byte) (*Manifest, error) {
 		return nil, fmt.Errorf("damaged (%w): run `make build`", err)
 	}
 	if err := m.validate(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("damaged: %w", err)
 	}
 	sum := sha256.Sum256(data)
 	m.data, m.fingerprint = data, hex.EncodeToString(sum[:])

@@ -103,6 +103,7 @@ var (
 	nameRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
 	commandRE  = regexp.MustCompile(`^[A-Za-z0-9_\[.][A-Za-z0-9._+@\[-]*$`)
 	attrRE     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_'-]*(\.[A-Za-z0-9_][A-Za-z0-9_'-]*)*$`)
+	debianRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
 	variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 	braceRE    = regexp.MustCompile(`\{[^{}]*\}`)
 )
@@ -187,6 +188,7 @@ func (t *Toolset) check() []error {
 		if t.lines[key+".debian"] == 0 {
 			fail(key, "%s: no debian package named (\"\" where Debian has none)", label)
 		}
+		errs = append(errs, t.checkDebian(key+".debian", label, tool.Debian)...)
 		if strings.TrimSpace(tool.Why) == "" {
 			fail(key+".why", "%s: no why: say who relies on it", label)
 		}
@@ -199,6 +201,8 @@ func (t *Toolset) check() []error {
 				fail(at, "%s: %q is not a command's name", label, c)
 			} else if slices.Contains(tool.Commands[:j], c) {
 				fail(at, "%s: command %s stands twice", label, c)
+			} else if slices.Contains(t.Python.Commands, c) {
+				fail(at, "%s: command %s is [python]'s", label, c)
 			}
 		}
 		for c, file := range tool.Files {
@@ -231,8 +235,19 @@ func (t *Toolset) check() []error {
 	return errs
 }
 
+// checkDebian keeps what apt-get would take for an option from it.
+func (t *Toolset) checkDebian(key, label, packages string) (errs []error) {
+	for _, p := range strings.Fields(packages) {
+		if !debianRE.MatchString(p) {
+			errs = append(errs, t.errorf(key, "%s: %q is not a Debian package's name", label, p))
+		}
+	}
+	return errs
+}
+
 func (t *Toolset) checkPython() (errs []error) {
 	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	errs = append(errs, t.checkDebian("python.debian", "python", t.Python.Debian)...)
 	if !attrRE.MatchString(t.Python.Nix) {
 		fail("python.nix", "python: nix = %q is not an attribute path of nixpkgs", t.Python.Nix)
 	}
@@ -242,6 +257,8 @@ func (t *Toolset) checkPython() (errs []error) {
 	for i, c := range t.Python.Commands {
 		if !commandRE.MatchString(c) {
 			fail(fmt.Sprintf("python.commands[%d]", i), "python: %q is not a command's name", c)
+		} else if slices.Contains(t.Python.Commands[:i], c) {
+			fail(fmt.Sprintf("python.commands[%d]", i), "python: command %s stands twice", c)
 		}
 	}
 	if len(t.Python.Packages) == 0 {
@@ -262,6 +279,7 @@ func (t *Toolset) checkPython() (errs []error) {
 }
 
 func (t *Toolset) checkBrowsers() (errs []error) {
+	errs = append(errs, t.checkDebian("browsers.debian", "browsers", t.Browsers.Debian)...)
 	if !attrRE.MatchString(t.Browsers.Nix) {
 		errs = append(errs, t.errorf("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix))
 	}
@@ -283,6 +301,7 @@ func (t *Toolset) checkProcess() (errs []error) {
 
 func (t *Toolset) checkHost() (errs []error) {
 	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	errs = append(errs, t.checkDebian("host.debian", "host", t.Host.Debian)...)
 	if len(t.Host.Paths) == 0 {
 		fail("host.paths", "host: no paths: shell=True in Python runs /bin/sh at least")
 	}
@@ -358,6 +377,8 @@ func (t *Toolset) checkVariables() (errs []error) {
 			fail(at, "environment.require: %q is not a variable's name", name)
 		} else if !matchAny(v.Pass, name) {
 			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
+		} else if slices.Contains(v.Require[:i], name) {
+			fail(at, "environment.require: %s stands twice", name)
 		}
 	}
 	return errs

@@ -5,8 +5,9 @@
 //	exec.Replace(path, argv, environ)  // this process becomes the child
 //
 // is what every run does: no parent stays, so signals, exit status and
-// terminal are the child's own. [Pty] is the other: it starts a program on a
-// pseudo-terminal of its own and stays as its parent, as script(1) does.
+// terminal are the child's own. [Pty], in the place of Replace, starts the
+// child on a pseudo-terminal of its own and stays as its parent, as script(1)
+// does.
 //
 // Process state drifts between invokers as variables do: systemd starts
 // units with SIGPIPE ignored, a shell has its own umask and limits, a runner
@@ -20,7 +21,10 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"os"
+	"os/signal"
 	"runtime"
+	"strconv"
 	"syscall"
 	"unsafe"
 
@@ -51,49 +55,55 @@ func (s Status) Unwrap() error { return s.Err }
 // declared umask and limits, every signal unblocked and at its default, and
 // no descriptor above 2 that survives execve. It binds the goroutine to its
 // thread, since the signal mask is a thread's; the same goroutine calls
-// [Replace].
+// [Replace] or [Pty].
 //
 // An ignored SIGHUP stays ignored, or nohup(1) would not work.
 //
-// Both limits of RLIMIT_NOFILE become the declared one, so that they are the
-// same from anywhere. A process that may not raise its hard limit keeps that
-// and gets the soft limit as high as it goes.
+// Of each declared limit both the soft and the hard one are set, so that they
+// are the same from anywhere. A process that may not raise its hard limit
+// keeps that, and gets the soft limit as high as it goes.
 func Prepare(p env.Process) error {
 	runtime.LockOSThread()
 	unix.Umask(p.UmaskBits())
-
-	// Through x/sys, which also tells the runtime to forget the soft limit
-	// that it had at start and would restore at execve.
-	want := unix.Rlimit{Cur: p.NoFile, Max: p.NoFile}
-	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &want)
-	if errors.Is(err, unix.EPERM) {
-		var have unix.Rlimit
-		if err = unix.Getrlimit(unix.RLIMIT_NOFILE, &have); err == nil {
-			have.Cur = min(p.NoFile, have.Max)
-			err = unix.Setrlimit(unix.RLIMIT_NOFILE, &have)
-		}
+	// Before the limits: a descriptor may be above the new one.
+	if err := closeOnExec(); err != nil {
+		return fmt.Errorf("open descriptors: %w", err)
 	}
-	if err != nil {
+	if err := setLimit(unix.RLIMIT_NOFILE, p.NoFile); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
 	}
-	var core unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil {
+	if err := setLimit(unix.RLIMIT_CORE, p.Core); err != nil {
 		return fmt.Errorf("limit of core files: %w", err)
 	}
-	core.Cur = min(p.Core, core.Max)
-	if err := unix.Setrlimit(unix.RLIMIT_CORE, &core); err != nil {
-		return fmt.Errorf("limit of core files: %w", err)
-	}
-
 	defaultSignals()
-	// Unblocking comes last: a signal that was pending all along is
-	// delivered now, and ends this process as it would have ended the child.
+	// A signal that was pending all along is delivered now, to Go's runtime:
+	// SIGTERM, SIGINT, SIGHUP and SIGQUIT end this process, as they would have
+	// ended the child; of others there is no trace.
 	var none unix.Sigset_t
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil); err != nil {
 		return fmt.Errorf("signal mask: %w", err)
 	}
-	return closeOnExec()
+	return nil
 }
+
+// setLimit goes through x/sys, which also tells Go's runtime to forget the
+// soft limit of open files that it found at start, and would restore.
+func setLimit(resource int, value uint64) error {
+	err := unix.Setrlimit(resource, &unix.Rlimit{Cur: value, Max: value})
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	var have unix.Rlimit
+	if err := unix.Getrlimit(resource, &have); err != nil {
+		return err
+	}
+	have.Cur = min(value, have.Max)
+	return unix.Setrlimit(resource, &have)
+}
+
+// IgnoreBrokenPipe makes writing to a pipe that nobody reads an error instead
+// of the end, until [Prepare]: a message must not stop a run.
+func IgnoreBrokenPipe() { signal.Ignore(unix.SIGPIPE) }
 
 // sigaction is the kernel's struct sigaction, the same on every 64-bit Linux
 // that Go runs on (but for MIPS).
@@ -137,20 +147,22 @@ func closeOnExec() error {
 		return nil
 	}
 	// Linux before 5.11.
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+	entries, err := os.ReadDir("/proc/self/fd")
+	for _, e := range entries {
+		if fd, err := strconv.Atoi(e.Name()); err == nil && fd > 2 {
+			unix.CloseOnExec(fd)
+		}
 	}
-	for fd := 3; fd < int(limit.Max); fd++ {
-		unix.CloseOnExec(fd)
-	}
-	return nil
+	return err
 }
 
 // Replace makes this process the program at path. It returns only if that
 // fails, with the [Status] to exit with. argv[0] is the program's name.
 func Replace(path string, argv, environ []string) error {
-	err := syscall.Exec(path, argv, environ)
+	return cannotExec(path, syscall.Exec(path, argv, environ))
+}
+
+func cannotExec(path string, err error) Status {
 	code := StatusNotExecutable
 	if errors.Is(err, fs.ErrNotExist) {
 		code = StatusNotFound

@@ -26,6 +26,8 @@ const drainLimit = 100 * time.Millisecond
 // Pty runs the program at path on a pseudo-terminal of its own, as the leader
 // of a new session, and gives its exit status (128+N after signal N). stdin
 // and stdout are this process's; stderr of the program is the terminal too.
+// The child inherits what [Prepare] set up, which is why it comes first here
+// as well.
 //
 // It behaves as `ssh -t` does: with a terminal on stdin, that one is put into
 // raw mode and its settings and size are the new one's, also when it is
@@ -70,11 +72,8 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 	err = cmd.Start()
 	slave.Close()
 	if err != nil {
-		code := StatusNotExecutable
-		if errors.Is(err, os.ErrNotExist) {
-			code = StatusNotFound
-		}
-		return code, err
+		s := cannotExec(path, errors.Unwrap(err))
+		return s.Code, s.Err
 	}
 
 	cooked := func() {}
@@ -123,6 +122,12 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 			case unix.SIGCONT:
 				raw()
 				_ = pty.InheritSize(stdin, master)
+			case unix.SIGINT, unix.SIGQUIT:
+				// Most likely typed at the caller's terminal, where they go
+				// to the whole foreground job: so here, too.
+				if unix.IoctlSetInt(int(master.Fd()), unix.TIOCSIG, int(s.(syscall.Signal))) != nil {
+					_ = cmd.Process.Signal(s)
+				}
 			default:
 				_ = cmd.Process.Signal(s)
 			}

@@ -2,7 +2,6 @@ package exec
 
 import (
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -88,14 +87,4 @@ func procFields(path, sep string) map[string]string {
 func IsTerminal(fd int) bool {
 	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
 	return err == nil
-}
-
-// FileID is a descriptor's device and inode, as systemd writes them to
-// JOURNAL_STREAM ("DEVICE:INODE"), or "" if it is closed.
-func FileID(fd int) string {
-	var st unix.Stat_t
-	if unix.Fstat(fd, &st) != nil {
-		return ""
-	}
-	return strconv.FormatUint(st.Dev, 10) + ":" + strconv.FormatUint(st.Ino, 10)
 }

@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -37,13 +38,14 @@ type Record struct {
 	Schema int       `json:"schema"`
 	ID     string    `json:"id"`   // sorts by time
 	Time   time.Time `json:"time"` // UTC
-	PID    int       `json:"pid"`  // of cc-ci-run and, as it is replaced, of the child
+	PID    int       `json:"pid"`  // of cc-ci-run and, unless Pty, of the child that replaces it
 
 	Invoker Invoker `json:"invoker"`
 
 	Mode      string   `json:"mode"` // how cc-ci-run was called: script, exec or shell
 	Program   string   `json:"program"`
 	Args      []string `json:"args"`
+	Pty       bool     `json:"pty"`       // on a pseudo-terminal of its own
 	Directory string   `json:"directory"` // working directory
 	Revision  string   `json:"revision"`  // of the git work tree around Directory, "" without one
 
@@ -91,15 +93,15 @@ func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
 
 // New gathers the record of a run that is about to start. The process state
 // is that of the moment, so it is called after [exec.Prepare].
-func New(m *env.Manifest, manifest string, e env.Environment, invoker Invoker, mode, program string, args []string) *Record {
+func New(m *env.Manifest, manifest string, e env.Environment, invoker Invoker, mode, program string, args []string, pty bool) *Record {
 	now := time.Now().UTC()
 	pid := os.Getpid()
-	dir, _ := os.Getwd() // "" if it was deleted
+	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
 	r := &Record{
 		Schema: Schema,
 		ID:     now.Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(pid),
 		Time:   now, PID: pid,
-		Invoker: invoker,
+		Invoker: Invoker{invoker.Name, printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
 		Directory: printable(dir), Revision: Revision(dir),
 		Fingerprint: m.Fingerprint(), Manifest: manifest, Backend: m.Backend,
@@ -108,6 +110,9 @@ func New(m *env.Manifest, manifest string, e env.Environment, invoker Invoker, m
 		Dropped:   printables(e.Names(env.Dropped)),
 		HostPaths: map[string]string{},
 		Process:   exec.Capture(),
+	}
+	if r.Pty = pty; pty {
+		r.Process.Terminals = [3]bool{true, true, true}
 	}
 	for _, a := range m.Absent {
 		r.Absent = append(r.Absent, a.Name)

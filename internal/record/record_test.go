@@ -1,11 +1,13 @@
 package record
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"cc-ci-run/internal/env"
@@ -83,6 +85,24 @@ func TestRevision(t *testing.T) {
 	if got := Revision(dir); got != "" {
 		t.Errorf("outside: %q", got)
 	}
+	// A file that never ends, or never begins, is no repository's.
+	for _, how := range []string{"fifo", "device"} {
+		odd := filepath.Join(dir, how)
+		if err := os.MkdirAll(filepath.Join(odd, ".git"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		path := filepath.Join(odd, ".git", "HEAD")
+		err := os.Symlink("/dev/zero", path)
+		if how == "fifo" {
+			err = errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o644))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Revision(odd); got != "" {
+			t.Errorf("HEAD is a %s: %q", how, got)
+		}
+	}
 	// Nothing but a commit's name ever comes out of these files.
 	if err := os.WriteFile(filepath.Join(repo, ".git", "HEAD"), []byte("ref: ../../../../../../etc/passwd\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -108,7 +128,7 @@ func testRecord(t *testing.T) (*Record, *env.Manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(m, "m.json", e, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}), m
+	return New(m, "m.json", e, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
 }
 
 // A record has names of variables and never a value that was passed.

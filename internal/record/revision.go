@@ -2,10 +2,12 @@ package record
 
 import (
 	"bufio"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 var hashRE = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
@@ -58,8 +60,8 @@ func head(git string) string {
 	if c := commit(line(filepath.Join(common, ref))); c != "" {
 		return c
 	}
-	f, err := os.Open(filepath.Join(common, "packed-refs"))
-	if err != nil {
+	f := open(filepath.Join(common, "packed-refs"))
+	if f == nil {
 		return ""
 	}
 	defer f.Close()
@@ -85,12 +87,32 @@ func join(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// line is the first line of a file, "" if it can not be read.
+// line is the first line of a file, "" if it can not be read. Git's own are
+// shorter than 4 KiB.
 func line(path string) string {
-	data, err := os.ReadFile(path)
+	f := open(path)
+	if f == nil {
+		return ""
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 4<<10))
 	if err != nil {
 		return ""
 	}
 	first, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimSpace(first)
+}
+
+// open opens a regular file, or gives nil. It does not wait for a writer: the
+// work tree may be anybody's, and must not be able to hold a run up.
+func open(path string) *os.File {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil
+	}
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		f.Close()
+		return nil
+	}
+	return f
 }

@@ -365,6 +365,26 @@ def test_git(tmp_path):
     assert done.returncode == 0, done.stdout
 
 
+def test_home_is_fresh_and_forgotten(place):
+    (place.home / ".jq").write_text('def length: "LEAKED";')
+    place.recipe(
+        test_a="""
+import os, pathlib, subprocess
+
+def test_home():
+    home = pathlib.Path(os.environ["HOME"])
+    assert list(home.iterdir()) == []
+    done = subprocess.run(["jq", "length"], input=b"[1]", capture_output=True)
+    assert done.stdout == b"1\\n"
+    (home / "left").touch()
+"""
+    )
+    for _ in range(2):
+        done = place.run("demo")
+        assert done.returncode == 0, done.stdout
+    assert [path.name for path in place.home.iterdir()] == [".jq"]
+
+
 def test_global_git_configuration_works_and_is_forgotten(place):
     (place.home / ".gitconfig").write_text("")
     source = """
