@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/google/renameio/v2"
 	"github.com/hashicorp/go-multierror"
 )
 
@@ -51,6 +52,13 @@ func describe(path string) (*File, error) {
 		f.SHA256, err = hash(path)
 	}
 	return &f, err
+}
+
+// writeFile puts data at path in one step, synced: a crash leaves the earlier
+// file or this one. The temporary file is beside it, not in TMPDIR, which is
+// the caller's.
+func writeFile(path string, data []byte, mode os.FileMode) error {
+	return renameio.WriteFile(path, data, mode, renameio.IgnoreUmask(), renameio.WithTempDir(filepath.Dir(path)))
 }
 
 // hashTree is the SHA-256 over a directory's content, in hex: names, kinds,

@@ -19,7 +19,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
 )
@@ -82,7 +81,7 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if m, err = ParseManifest(data); err != nil {
 		return nil, fmt.Errorf("this manifest could not be read back: %w", err)
 	}
-	if err := renameio.WriteFile(filepath.Join(stage, "manifest.json"), data, 0o644, renameio.IgnoreUmask()); err != nil {
+	if err := writeFile(filepath.Join(stage, "manifest.json"), data, 0o644); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
 	return m, publish(stage, b.Out)
@@ -369,7 +368,7 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 	if err != nil {
 		return nil, err
 	}
-	if err := renameio.WriteFile(filepath.Join(stage, "complete.json"), data, 0o644); err != nil {
+	if err := writeFile(filepath.Join(stage, "complete.json"), data, 0o644); err != nil {
 		return nil, err
 	}
 	return site, publish(stage, site.Dir)
@@ -462,7 +461,7 @@ func replaceIn(from, to, old, new string) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(to, bytes.ReplaceAll(data, []byte(old), []byte(new)), 0o755, renameio.IgnoreUmask())
+	return writeFile(to, bytes.ReplaceAll(data, []byte(old), []byte(new)), 0o755)
 }
 
 // pythonCache makes and locks the directory of installed packages. It may be
