@@ -64,7 +64,7 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 	@e2e/build-gitea
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
 
-prove: compiler build ## The proofs about Nix: one list, nothing lost, everybody reached
+prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
 e2e: witness prove ## The long proofs

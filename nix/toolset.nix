@@ -8,15 +8,15 @@
 #   python     that environment
 #   browsers   what playwright launches
 #   variables  the fixed variables, as the manifest has them
-#   state      the state directory, as the manifest has it
+#   stateDir   the state directory, as the manifest has it
 #   names      the tools' names, and commands: name -> tool
 #
 # It needs of `pkgs` the packages that the toolset names, and runCommand,
 # writeText and closureInfo.
 {
   pkgs,
-  file ? ../toolset.toml,
-  state ? "/var/lib/cc-ci-run",
+  toolsetFile ? ../toolset.toml,
+  stateDir ? "/var/lib/cc-ci-run",
 }:
 let
   inherit (builtins)
@@ -34,7 +34,7 @@ let
     toJSON
     ;
 
-  toolset = builtins.fromTOML (builtins.readFile file);
+  toolset = builtins.fromTOML (builtins.readFile toolsetFile);
   inherit (toolset) environment;
 
   # A package by its attribute path; `entry` says who asked for it.
@@ -43,7 +43,7 @@ let
     foldl' (
       set: name:
       set.${name}
-        or (throw "${baseNameOf (toString file)}: ${entry}: nix = \"${path}\": nixpkgs has no such attribute")
+        or (throw "toolset.toml: ${entry}: nix = \"${path}\": nixpkgs has no such attribute")
     ) pkgs (filter isString (split "\\." path));
 
   # The output with the commands, as lib.getBin finds it.
@@ -56,7 +56,7 @@ let
   tools = map (
     tool:
     let
-      p = output (package tool.name tool.nix);
+      p = output (package tool.name (tool.nix or (throw "toolset.toml: ${tool.name}: no nix attribute is named")));
     in
     {
       inherit (tool) name why;
@@ -73,7 +73,7 @@ let
   pythonPackage =
     set: name:
     set.${name}
-      or (throw "${baseNameOf (toString file)}: python: packages: nixpkgs' Python has no package ${name}");
+      or (throw "toolset.toml: python: packages: nixpkgs' Python has no package ${name}");
   python = interpreter.withPackages (set: map (pythonPackage set) toolset.python.packages);
   pythonPackages = map (name: pythonPackage interpreter.pkgs name) toolset.python.packages;
   pythonCommands = map (name: {
@@ -144,7 +144,7 @@ let
       fi
     done < ${commandTable}
     if [ -n "$missing" ]; then
-      echo "${baseNameOf (toString file)}: commands that their packages lack: $missing" >&2
+      echo "toolset.toml: commands that their packages lack: $missing" >&2
       exit 1
     fi
     while IFS=$'\t' read -r tool package; do
@@ -160,7 +160,7 @@ let
   form = {
     schema = 1;
     backend = "nix";
-    inherit state;
+    state = stateDir;
     bin = "${bin}/bin";
     interpreter = "${python}/bin/python3";
     tools = map (tool: {
@@ -233,7 +233,7 @@ in
     manifest
     packages
     python
-    state
+    stateDir
     variables
     ;
   names = map (tool: tool.name) tools;

@@ -1,6 +1,8 @@
 # Drone's exec runner. A step of a pipeline gets the runner's PATH and little
 # else; that PATH is cc-ci-run and the toolset's commands, so a step can call
 # cc-ci-run, and a step that forgets to finds the declared tools all the same.
+# It is a link that a switch moves: the runner itself goes on, as a pipeline
+# may be what deploys, and its next step has the new environment.
 {
   config,
   lib,
@@ -10,11 +12,16 @@
 let
   harness = config.services.cc-ci;
   cfg = harness.drone-runner;
-  # Drone reads a map as "key:value,key:value".
-  toMap = attrs: lib.concatStringsSep "," (lib.mapAttrsToList (name: value: "${name}:${value}") attrs);
-  plain = lib.all (s: builtins.match "[^,:]*" s != null);
+  # The runner reads a map as "key:value,key:value", and an empty one not at all.
+  labels = lib.concatStringsSep "," (lib.mapAttrsToList (name: value: "${name}:${value}") cfg.labels);
+  # Values with ":" need a file.
+  environFile = builtins.toFile "drone-runner.env" (
+    lib.concatStringsSep "" (lib.mapAttrsToList (name: value: "${name}='${value}'\n") cfg.environ)
+  );
 in
 {
+  imports = [ ./harness.nix ];
+
   options.services.cc-ci.drone-runner = {
     enable = lib.mkEnableOption "Drone's exec runner, whose steps run in the environment of cc-ci-run";
 
@@ -95,8 +102,8 @@ in
         GITEA_URL = "https://gitea.example.org";
       };
       description = ''
-        Variables for every step (`DRONE_RUNNER_ENVIRON`). A test sees those that toolset.toml
-        passes. They are no place for secrets, which belong into the server's.
+        Variables for every step (`DRONE_RUNNER_ENVFILE`). A test sees those that toolset.toml
+        passes. They are in the Nix store, so no place for secrets, which belong into the server's.
       '';
     };
   };
@@ -124,12 +131,14 @@ in
         message = "services.cc-ci.drone-runner.environ sets PATH: add the tool to toolset.toml instead.";
       }
       {
-        assertion = plain (
-          lib.attrNames cfg.labels
-          ++ lib.attrValues cfg.labels
-          ++ lib.attrNames cfg.environ
-        ) && lib.all (s: !(lib.hasInfix "," s)) (lib.attrValues cfg.environ);
-        message = "services.cc-ci.drone-runner: Drone reads labels and environ as key:value,key:value, so no \",\" can be in them, and no \":\" but in a value of environ.";
+        assertion = lib.all (s: builtins.match "[^,:]*" s != null) (
+          lib.attrNames cfg.labels ++ lib.attrValues cfg.labels
+        );
+        message = "services.cc-ci.drone-runner.labels: the runner reads key:value,key:value, so neither \",\" nor \":\" can be in one.";
+      }
+      {
+        assertion = lib.all (s: builtins.match "[^'\n]*" s != null) (lib.attrValues cfg.environ);
+        message = "services.cc-ci.drone-runner.environ: a value can hold neither ' nor a newline.";
       }
     ];
 
@@ -144,20 +153,17 @@ in
       # NixOS would put its own five packages there.
       enableDefaultPath = false;
       environment = {
-        PATH = "${harness.package.path}/bin";
-        # Where the runner makes its workspaces.
-        TMPDIR = "%S/drone-runner-exec";
+        PATH = "/etc/cc-ci-run/path/bin";
         DRONE_RPC_PROTO = cfg.server.proto;
         DRONE_RPC_HOST = cfg.server.host;
         DRONE_RUNNER_NAME = cfg.name;
         DRONE_RUNNER_CAPACITY = toString cfg.capacity;
         DRONE_RUNNER_MAX_PROCS = toString cfg.maxProcs;
-        DRONE_RUNNER_LABELS = toMap cfg.labels;
-        DRONE_RUNNER_ENVIRON = toMap cfg.environ;
-        # It would listen on all addresses.
-        DRONE_UI_DISABLE = "true";
-        DRONE_SERVER_PORT = "127.0.0.1:3000";
-      };
+        DRONE_RUNNER_ROOT = "%S/drone-runner-exec"; # workspaces
+        DRONE_HTTP_BIND = "127.0.0.1:3000"; # its dashboard listens on all addresses otherwise
+      }
+      // lib.optionalAttrs (cfg.labels != { }) { DRONE_RUNNER_LABELS = labels; }
+      // lib.optionalAttrs (cfg.environ != { }) { DRONE_RUNNER_ENVFILE = "${environFile}"; };
       serviceConfig = harness.serviceConfig // {
         ExecStart = "${lib.getExe' cfg.package "drone-runner-exec"} daemon";
         EnvironmentFile = cfg.environmentFile;

@@ -10,12 +10,15 @@
 }:
 let
   cfg = config.services.cc-ci;
+  stateDir = toString cfg.stateDir; # of a path, not a copy of it in the store
 
   # Hardening that leaves a test what it needs. Not here, and why:
   # PrivateTmp (containers mount files of /tmp by path, and the daemon sees
   # the host's), PrivateDevices and MemoryDenyWriteExecute (the browser),
   # RestrictNamespaces and SystemCallFilter (the browser's own sandbox),
-  # ProtectSystem=strict (recipes are checked out and written to).
+  # ProtectClock (implies a closed list of devices), ProtectSystem=strict
+  # (recipes are checked out and written to), RestrictSUIDSGID (git and tar set
+  # set-group-ID on shared directories).
   serviceConfig = {
     User = cfg.user;
     Group = cfg.group;
@@ -24,16 +27,13 @@ let
     CapabilityBoundingSet = "";
     ProtectSystem = "full";
     ProtectHome = true;
-    ProtectClock = true;
     ProtectControlGroups = true;
     ProtectHostname = true;
     ProtectKernelLogs = true;
     ProtectKernelModules = true;
     ProtectKernelTunables = true;
     RestrictRealtime = true;
-    RestrictSUIDSGID = true;
     LockPersonality = true;
-    LimitNOFILE = 65536;
     KillMode = "control-group";
   };
 in
@@ -45,7 +45,7 @@ in
       type = lib.types.package;
       default = pkgs.cc-ci-run or (pkgs.callPackage ../package.nix { });
       defaultText = lib.literalExpression "pkgs.cc-ci-run";
-      example = lib.literalExpression "pkgs.cc-ci-run.override { state = \"/srv/cc-ci-run\"; }";
+      example = lib.literalExpression "pkgs.cc-ci-run.override { stateDir = \"/srv/cc-ci-run\"; }";
       description = "The cc-ci-run package. It carries the environment that all recipe tests run in.";
     };
 
@@ -95,8 +95,12 @@ in
         message = "services.cc-ci.package carries no toolset: it must be built by nix/package.nix of cc-ci-run.";
       }
       {
-        assertion = !(cfg.package ? toolset) || cfg.package.toolset.state == cfg.stateDir;
-        message = "services.cc-ci.stateDir is ${cfg.stateDir}, but the package has another built in: set services.cc-ci.package = pkgs.cc-ci-run.override { state = \"${cfg.stateDir}\"; }.";
+        assertion = !(cfg.package ? toolset) || cfg.package.toolset.stateDir == stateDir;
+        message = "services.cc-ci.stateDir is ${stateDir}, but the package has another built in: set services.cc-ci.package = pkgs.cc-ci-run.override { stateDir = \"${stateDir}\"; }.";
+      }
+      {
+        assertion = config.virtualisation.docker.enable or false;
+        message = "services.cc-ci: recipes are deployed with docker: set virtualisation.docker.enable. Without its group no unit that runs tests can start.";
       }
       {
         assertion = cfg.user != "root";
@@ -104,25 +108,29 @@ in
       }
     ];
 
-    # The package's path, not the toolset's packages alone, for the shell of a
-    # person on the host: it, too, finds just what a test finds.
+    # For a person on the host. Their PATH has all else of NixOS, too: what a
+    # test finds, cc-ci-run decides.
     environment.systemPackages = [ cfg.package ] ++ cfg.package.toolset.packages;
+
+    # cc-ci-run and the toolset's commands in one directory, under a name that
+    # stays: a daemon that has it in its PATH sees the new ones after a switch.
+    environment.etc."cc-ci-run/path".source = cfg.package.path;
 
     users.users.${cfg.user} = {
       isSystemUser = true;
       inherit (cfg) group;
       extraGroups = [ "docker" ];
       description = "Co-op Cloud CI";
-      home = cfg.stateDir;
+      home = stateDir;
     };
     users.groups.${cfg.group} = { };
 
     # Set-group-ID: whoever of the group writes a record, the group can read
     # and expire it.
     systemd.tmpfiles.rules = [
-      "d ${cfg.stateDir} 2775 ${cfg.user} ${cfg.group} -"
-      "d ${cfg.stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
-      "d ${cfg.stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
     ];
   };
 }

@@ -18,6 +18,8 @@ let
   };
 in
 {
+  imports = [ ./harness.nix ];
+
   options.services.cc-ci.nightly-sweep = {
     enable = lib.mkEnableOption "the sweep over all recipes, by a timer";
 
@@ -59,8 +61,8 @@ in
 
     recipesDir = lib.mkOption {
       type = lib.types.path;
-      default = harness.package.recipes;
-      defaultText = lib.literalExpression "config.services.cc-ci.package.recipes";
+      default = "${harness.package}/share/cc-ci-run/recipes";
+      defaultText = lib.literalExpression "\"\${config.services.cc-ci.package}/share/cc-ci-run/recipes\"";
       example = "/srv/recipes";
       description = "Directory of the recipes, each a directory with its tests.";
     };
@@ -111,6 +113,10 @@ in
         message = "services.cc-ci.nightly-sweep.recipes: a recipe is named by its directory's name alone.";
       }
       {
+        assertion = builtins.match "[^ %\"'\\]*" (toString cfg.recipesDir) != null;
+        message = "services.cc-ci.nightly-sweep.recipesDir: systemd would take its spaces, quotes or % for its own.";
+      }
+      {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
         message = "services.cc-ci.nightly-sweep.environmentFile is in the Nix store, where everybody can read it: give its path as a string.";
       }
@@ -133,7 +139,7 @@ in
           Type = "oneshot"; # so a second start waits for the first
           ExecStart = map (
             name:
-            "${lib.getExe harness.package} ${harness.package.runner} --recipes ${toString cfg.recipesDir} ${name}"
+            "${lib.getExe harness.package} ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py --recipes ${cfg.recipesDir} ${name}"
           ) cfg.recipes;
           StateDirectory = "nightly-sweep";
           WorkingDirectory = "%S/nightly-sweep";

@@ -34,7 +34,14 @@ let
   pkgsFor =
     toolset:
     if real then
-      pkgs // { cc-ci-run = pkgs.callPackage ../package.nix { file = toolset; }; }
+      pkgs
+      // {
+        cc-ci-run = pkgs.callPackage ../package.nix { toolsetFile = toolset; };
+        # Only looked at here, which its license does not forbid.
+        drone-runner-exec = pkgs.drone-runner-exec.overrideAttrs (old: {
+          meta = removeAttrs old.meta [ "license" ];
+        });
+      }
     else
       import ./pkgs.nix {
         inherit
@@ -43,7 +50,13 @@ let
           site
           browsers
           ;
+        standIns = [
+          "abra"
+          added
+        ];
       };
+  # The hypothetical tool of the propagation proof.
+  added = "hello";
   declared = ../../toolset.toml;
   here = pkgsFor declared;
   units = import ./units.nix { inherit lib; };
@@ -84,95 +97,89 @@ let
 
   # 1. Superset -----------------------------------------------------------
   legacy = import ./legacy.nix;
-  # Which entry of a toolset provides a command, or null.
-  providerOf =
-    toolset: command:
+  entries = concatMap (
+    origin: map (entry: entry // { inherit origin; }) legacy.lists.${origin}
+  ) (builtins.attrNames legacy.lists);
+  library = entry: match "python[.](.*)" entry.package;
+  # Which entries of a toolset provide a command: the first counts.
+  providers = toolset: command: filter (t: elem command t.commands) (toolset.tool ++ [ (toolset.python // { name = "[python]"; }) ]);
+  lost =
+    toolset: entry:
     let
-      tools = filter (t: elem command t.commands) toolset.tool;
-    in
-    if tools != [ ] then
-      (head tools).name
-    else if elem command (toolset.python.commands or [ ]) then
-      "[python]"
-    else
-      null;
-  missing =
-    toolset:
-    concatMap (
-      origin:
-      concatMap (
-        entry:
+      old = "superset: ${entry.origin} had ${entry.package}";
+      nix = legacy.renamed.${entry.package} or entry.package;
+      perCommand =
+        c:
         let
-          library = match "python\\.(.*)" entry.package;
-          lost = filter (c: providerOf toolset c == null) entry.commands;
+          found = providers toolset c;
         in
-        map (c: "superset: ${origin} had ${entry.package} with ${c}, which no entry of toolset.toml provides") lost
-        ++ (
-          if library != null && !(elem (head library) (toolset.python.packages or [ ])) then
-            [ "superset: ${origin} had Python's ${head library}, which toolset.toml's [python] lacks" ]
-          else
-            [ ]
-        )
-        ++ (
-          if entry.package == "browsers" && !(toolset ? browsers) then
-            [ "superset: ${origin} had browsers, toolset.toml has none" ]
-          else
-            [ ]
-        )
-      ) legacy.${origin}
-    ) (builtins.attrNames legacy);
-  now = fromTOML (readFile declared);
-  without = name: now // { tool = filter (t: t.name != name) now.tool; };
-  superset = unless (missing now) (
-    concatStringsSep "" (
-      concatMap (
-        origin:
+        if found == [ ] then
+          [ "${old} with ${c}, which no entry of toolset.toml provides" ]
+        else if library entry == null && (head found).nix != nix then
+          [ "${old} with ${c}, but toolset.toml takes it from ${(head found).nix}" ]
+        else
+          [ ];
+    in
+    concatMap perCommand entry.commands
+    ++ lib.optionals (library entry != null && !(elem (head (library entry)) toolset.python.packages)) [
+      "${old}, which toolset.toml's [python] lacks"
+    ]
+    ++ lib.optionals (entry.package == "browsers" && !(toolset ? browsers)) [
+      "${old}, toolset.toml has none"
+    ];
+  missing = toolset: concatMap (lost toolset) entries;
+  superset =
+    toolset:
+    unless (missing toolset) (
+      concatStringsSep "" (
         map (
           entry:
-          row origin entry.package (
+          row entry.origin entry.package (
             if entry.package == "browsers" then
               "[browsers]"
             else
+              let
+                names = lib.unique (map (c: (head (providers toolset c)).name) entry.commands);
+              in
               concatStringsSep ", " (
-                map (p: "${p}: ${concatStringsSep " " (filter (c: providerOf now c == p) entry.commands)}") (
-                  lib.unique (map (providerOf now) entry.commands)
-                )
+                map (
+                  name:
+                  "${name}: ${
+                    concatStringsSep " " (filter (c: (head (providers toolset c)).name == name) entry.commands)
+                  }"
+                ) names
               )
           )
-        ) legacy.${origin}
-      ) (builtins.attrNames legacy)
-    )
-  );
-  # The proof must be able to fail: without any one entry it names what is lost.
+        ) entries
+      )
+    );
+  # The proof must be able to fail: without any one entry that provides what an
+  # old list had, it names what is lost. (What came later may go again.)
   deletions =
+    toolset:
     let
+      relied = concatMap (entry: entry.commands) entries;
+      old = filter (t: lib.any (c: elem c relied) t.commands) toolset.tool;
+      libraries = filter (p: elem "python.${p}" (map (e: e.package) entries)) toolset.python.packages;
+      without = name: toolset // { tool = filter (t: t.name != name) toolset.tool; };
+      noticed = t: filter (line: lib.any (c: lib.hasInfix " with ${c}, " line) t.commands) (missing (without t.name));
       undetected =
-        concatMap (
-          t:
-          let
-            lost = missing (without t.name);
-            named = filter (
-              line: lib.any (c: lib.hasInfix " with ${c}, " line) t.commands
-            ) lost;
-          in
-          if named == [ ] then [ "superset: without [[tool]] ${t.name} nothing is missed" ] else [ ]
-        ) now.tool
+        concatMap (t: lib.optionals (noticed t == [ ]) [ "superset: without [[tool]] ${t.name} nothing is missed" ]) old
         ++ concatMap (
           p:
-          if missing (now // { python = now.python // { packages = filter (q: q != p) now.python.packages; }; }) == [ ] then
-            [ "superset: without Python's ${p} nothing is missed" ]
-          else
-            [ ]
-        ) now.python.packages
-        ++ (
-          if missing (removeAttrs now [ "browsers" ]) == [ ] then [ "superset: without browsers nothing is missed" ] else [ ]
-        );
+          lib.optionals (missing (toolset // { python = toolset.python // { packages = filter (q: q != p) toolset.python.packages; }; }) == [ ]) [
+            "superset: without Python's ${p} nothing is missed"
+          ]
+        ) libraries
+        ++ lib.optionals (missing (removeAttrs toolset [ "browsers" ]) == [ ]) [
+          "superset: without browsers nothing is missed"
+        ];
     in
-    unless undetected "  ${
-      toString (length now.tool + length now.python.packages + 1)
-    } deletions from toolset.toml, one at a time: each was noticed, for example\n  ${
-      head (missing (without "git-lfs"))
-    }\n";
+    unless undetected (
+      "  ${toString (length old + length libraries + 1)} deletions from toolset.toml, one at a time: each was noticed, for example\n"
+      + "  ${head (noticed (head old))}\n"
+    );
+  now = fromTOML (readFile declared);
 
   # 2. Single source ------------------------------------------------------
   allowed = [
@@ -185,69 +192,138 @@ let
   ) here;
   only = module: extra: [
     module
-    { services.cc-ci.enable = true; }
+    {
+      services.cc-ci.enable = true;
+      virtualisation.docker.enable = true;
+    }
     extra
   ];
   subjects = {
     "modules/harness.nix" = only ../modules/harness.nix { };
-    "modules/drone-runner.nix" = only ../modules {
+    "modules/drone-runner.nix" = only ../modules/drone-runner.nix {
       services.cc-ci.drone-runner = {
         enable = true;
         server.host = "drone.example.org";
         environmentFile = "/run/secrets/drone";
       };
     };
-    "modules/nightly-sweep.nix" = only ../modules { services.cc-ci.nightly-sweep.enable = true; };
+    "modules/nightly-sweep.nix" = only ../modules/nightly-sweep.nix { services.cc-ci.nightly-sweep.enable = true; };
     "hosts/cc-ci" = [ hosts.cc-ci ];
     "hosts/cc-ci-hetzner" = [ hosts.cc-ci-hetzner ];
   };
-  # A list of its own, in each way that a module could have one.
+  # A list of its own, in each way that a module could have one. `some` is a
+  # package of the toolset, `foreign` one from another nixpkgs.
   some = pkgs: pkgs.${(head now.tool).nix};
+  foreign = derivation {
+    name = "foreign";
+    system = builtins.currentSystem;
+    builder = "/bin/sh";
+  };
+  sweep = config: { systemd.services.nightly-sweep = config; };
   offenders = {
     "systemPackages" = { pkgs, ... }: { environment.systemPackages = [ (some pkgs) ]; };
-    "a unit's path" = { pkgs, ... }: { systemd.services.nightly-sweep.path = [ (some pkgs) ]; };
-    "a unit's PATH" = { pkgs, ... }: { systemd.services.nightly-sweep.environment.PATH = "${some pkgs}/bin"; };
-    "an ExecStartPre" = { pkgs, ... }: { systemd.services.nightly-sweep.serviceConfig.ExecStartPre = "${some pkgs}/bin/x"; };
+    "systemPackages, foreign" = { environment.systemPackages = [ foreign ]; };
+    "a unit's path" = { pkgs, ... }: sweep { path = [ (some pkgs) ]; };
+    "a unit's PATH" = { pkgs, ... }: sweep { environment.PATH = "${some pkgs}/bin"; };
+    "serviceConfig.Environment" = sweep { serviceConfig.Environment = "PATH=/run/current-system/sw/bin"; };
+    "DRONE_RUNNER_PATH" = { systemd.services.drone-runner-exec.environment.DRONE_RUNNER_PATH = "/run/current-system/sw/bin"; };
+    "LD_PRELOAD" = sweep { environment.LD_PRELOAD = "/x.so"; };
+    "an ExecStartPre" = { pkgs, ... }: sweep { serviceConfig.ExecStartPre = "${some pkgs}/bin/x"; };
+    "an ExecStartPre, foreign" = sweep { serviceConfig.ExecStartPre = "${foreign}/bin/x"; };
+    "an ExecStart of the host" = sweep { serviceConfig.ExecStart = lib.mkForce [ "/run/current-system/sw/bin/x" ]; };
+    "a user's packages" = { users.users.x.packages = [ foreign ]; };
+    "a file in /etc" = { environment.etc.x.source = foreign; };
+    "a unit of its own" = { pkgs, ... }: { systemd.services.x.serviceConfig.ExecStart = "${some pkgs}/bin/x"; };
   };
+  # What of a configuration is neither cc-ci-run's nor the Drone runner's: by
+  # the store paths that it refers to, and by what its unit files say.
+  violations =
+    config:
+    let
+      package = config.services.cc-ci.package;
+      runner = config.services.cc-ci.drone-runner.package;
+      refers = text: builtins.attrNames (builtins.getContext text);
+      ours = refers "${package}${package.path}${runner}";
+      foreignIn =
+        what: text:
+        map (path: "${what} refers to ${path}") (
+          filter (path: !(elem path ours) && !(lib.hasInfix "-drone-runner.env" path)) (refers text)
+        );
+      inUnit =
+        name:
+        let
+          s = config.systemd.services.${name};
+          text = units.service s;
+          line =
+            l:
+            let
+              exec = match "Exec[A-Za-z]*=[-+!:@]*([^ ]*).*" l;
+            in
+            if
+              exec != null
+              && !(elem (head exec) (
+                map builtins.unsafeDiscardStringContext [
+                  "${package}/bin/cc-ci-run"
+                  "${runner}/bin/drone-runner-exec"
+                ]
+              ))
+            then
+              [ "${name}.service starts ${head exec}" ]
+            else if lib.hasInfix "PATH=" l && l != "Environment=\"PATH=/etc/cc-ci-run/path/bin\"" then
+              [ "${name}.service has a path of its own: ${l}" ]
+            else if lib.hasInfix "LD_" l || lib.hasInfix "/run/current-system" l then
+              [ "${name}.service: ${l}" ]
+            else
+              [ ];
+        in
+        foreignIn "${name}.service" text
+        ++ concatMap line (filter builtins.isString (builtins.split "\n" (builtins.unsafeDiscardStringContext text)))
+        ++ lib.optionals (s.path != [ ] || s.enableDefaultPath) [ "${name}.service has a path" ];
+    in
+    map (v: "single source: ${config.networking.hostName}: ${v}") (
+      concatMap inUnit (builtins.attrNames config.systemd.services)
+      ++ concatMap (
+        p:
+        lib.optionals (!(elem p.outPath (map (q: q.outPath) ([ package ] ++ package.toolset.packages)))) [
+          "systemPackages has ${p.name}"
+        ]
+      ) config.environment.systemPackages
+      ++ foreignIn "users" (toJSON config.users)
+      ++ foreignIn "tmpfiles" (toJSON config.systemd.tmpfiles.rules)
+      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: e.source) config.environment.etc))
+    );
   singleSource =
     let
-      escaped = filter (
+      host = module: [ hosts.cc-ci ] ++ module;
+      refused =
         name:
-        (tryEval (substance (evaluate poisoned (subjects."hosts/cc-ci" ++ [ offenders.${name} ])))).success
-      ) (builtins.attrNames offenders);
-      # By hand, what a poisoned pkgs can not see: text.
-      own = concatMap (
-        host:
         let
-          config = evaluate here [ hosts.${host} ];
-          package = config.services.cc-ci.package;
-          wrong = filter (
-            p: !(elem p.outPath (map (q: q.outPath) ([ package ] ++ package.toolset.packages)))
-          ) config.environment.systemPackages;
+          module = host [ offenders.${name} ];
+          free = evaluate here module;
         in
-        map (p: "single source: ${host}: ${p.name} in systemPackages is none of the toolset's") wrong
-        ++ concatMap (
-          name:
-          let
-            s = config.systemd.services.${name};
-            path = s.environment.PATH or null;
-          in
-          if s.path != [ ] || s.enableDefaultPath || !(elem path [ null "${package.path}/bin" ]) then
-            [ "single source: ${host}: ${name}.service has a path of its own" ]
-          else
-            [ ]
-        ) (builtins.attrNames config.systemd.services)
-      ) (builtins.attrNames hosts);
+        # The control: it is a configuration, only one that should not be.
+        builtins.seq (substance free) (
+          !(tryEval (substance (evaluate poisoned module))).success || violations free != [ ]
+        );
     in
-    unless (map (name: "single source: a tool in ${name} went unnoticed") escaped ++ own) (
-      concatStringsSep "" (
-        map (
-          name:
-          builtins.seq (substance (evaluate poisoned subjects.${name})) "  ${pad 28 name}evaluates with every package but ${concatStringsSep ", " allowed} poisoned\n"
-        ) (builtins.attrNames subjects)
-        ++ map (name: "  a tool added to ${pad 18 name}is refused\n") (builtins.attrNames offenders)
+    unless
+      (
+        map (name: "single source: a tool in ${name} went unnoticed") (
+          filter (name: !(refused name)) (builtins.attrNames offenders)
+        )
+        ++ concatMap (name: violations (evaluate here [ hosts.${name} ])) (builtins.attrNames hosts)
       )
-    );
+      (
+        concatStringsSep "" (
+          map (
+            name:
+            builtins.seq (substance (evaluate poisoned subjects.${name}))
+              "  ${pad 28 name}evaluates with every package but ${concatStringsSep ", " allowed} poisoned\n"
+          ) (builtins.attrNames subjects)
+          ++ map (name: "  ${pad 28 name}its units, users and files refer to nothing but these\n") (builtins.attrNames hosts)
+          ++ map (name: "  a tool added to ${pad 26 name}is refused\n") (builtins.attrNames offenders)
+        )
+      );
 
   # 3. Propagation --------------------------------------------------------
   longer = builtins.toFile "toolset.toml" (
@@ -255,10 +331,10 @@ let
     + ''
 
       [[tool]]
-      name     = "hello"
-      nix      = "hello"
-      debian   = "hello"
-      commands = ["hello"]
+      name     = "${added}"
+      nix      = "${added}"
+      debian   = "${added}"
+      commands = ["${added}"]
       why      = "a proof of this project"
     ''
   );
@@ -266,7 +342,7 @@ let
   propagation =
     let
       inherit (next.cc-ci-run) toolset;
-      has = list: elem next.hello.outPath (map (p: p.outPath) list);
+      has = list: elem next.${added}.outPath (map (p: p.outPath) list);
       shell = import ../shell.nix {
         pkgs = next // {
           mkShellNoCC = attrs: attrs;
@@ -275,8 +351,10 @@ let
       };
       configs = mapAttrs (_: host: evaluate next [ host ]) hosts;
       places = {
-        "the toolset" = toolset.commands ? hello && !(here.cc-ci-run.toolset.commands ? hello);
+        "the toolset" = toolset.commands ? ${added} && !(here.cc-ci-run.toolset.commands ? ${added});
         "the dev shell" = has shell.packages;
+        # It asks nothing of the proofs themselves.
+        "a toolset that passes proof 1" = stringLength (superset (fromTOML (readFile longer)) + deletions (fromTOML (readFile longer))) > 0;
       }
       // mapAttrs (_: c: has c.environment.systemPackages) {
         "cc-ci's systemPackages" = configs.cc-ci;
@@ -297,7 +375,16 @@ let
       line = head (unitsOf pkgs host).nightly-sweep.serviceConfig.ExecStart;
     in
     builtins.appendContext (head (builtins.split " " line)) (builtins.getContext line);
-  runnerOf = pkgs: host: "${(unitsOf pkgs host).drone-runner-exec.environment.PATH}/cc-ci-run";
+  # Its PATH is a directory of /etc, a link to this.
+  runnerOf =
+    pkgs: host:
+    let
+      config = evaluate pkgs [ host ];
+    in
+    if config.systemd.services.drone-runner-exec.environment.PATH == "/etc/cc-ci-run/path/bin" then
+      "${config.environment.etc."cc-ci-run/path".source}/bin/cc-ci-run"
+    else
+      throw "the Drone runner's PATH leads elsewhere";
   systemOf =
     pkgs: host:
     "${head (filter (p: (p.pname or "") == "cc-ci-run") (evaluate pkgs [ host ]).environment.systemPackages)}/bin/cc-ci-run";
@@ -306,13 +393,16 @@ let
   wrong = {
     "the package is another's" = [ { services.cc-ci.package = some here; } "carries no toolset" ];
     "the state directory is not the package's" = [ { services.cc-ci.stateDir = "/srv/x"; } "has another built in" ];
+    "no docker" = [ { virtualisation.docker.enable = lib.mkForce false; } "virtualisation.docker.enable" ];
+    "a recipes directory with a space" = [ { services.cc-ci.nightly-sweep.recipesDir = "/a b"; } "recipesDir" ];
+    "a variable with a quote" = [ { services.cc-ci.drone-runner.environ.A = "it's"; } "neither ' nor a newline" ];
     "tests as root" = [ { services.cc-ci.user = "root"; } "must not run as root" ];
     "no harness" = [ { services.cc-ci.enable = lib.mkForce false; } "needs services.cc-ci.enable" ];
     "a runner without a server" = [ { services.cc-ci.drone-runner.server.host = lib.mkForce ""; } "server.host is not set" ];
     "a runner without its secret" = [ { services.cc-ci.drone-runner.environmentFile = lib.mkForce null; } "environmentFile is not set" ];
     "a secret in the store" = [ { services.cc-ci.drone-runner.environmentFile = lib.mkForce "${builtins.storeDir}/x"; } "is in the Nix store" ];
     "a PATH for steps" = [ { services.cc-ci.drone-runner.environ.PATH = "/bin"; } "environ sets PATH" ];
-    "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "key:value" ];
+    "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "so neither" ];
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
     "a sweep over nothing" = [ { services.cc-ci.nightly-sweep.recipes = lib.mkForce [ ]; } "recipes is empty" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
@@ -346,23 +436,35 @@ let
               config = evaluate here (filter (m: !(m ? nixpkgs.overlays)) modules);
             };
           };
-          legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (_: here // {
-            extend = overlay: here // overlay here here // { nixfmt-tree = here.cc-ci-run; };
-          });
+          legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] (
+            _:
+            let
+              bare = removeAttrs here [ "cc-ci-run" ];
+            in
+            bare // { extend = overlay: bare // overlay here bare // { nixfmt-tree = "nixfmt"; }; }
+          );
         };
       };
-      system = outputs.nixosConfigurations.cc-ci.config;
       package = outputs.packages.x86_64-linux.default;
+      # Every output, forced.
+      good =
+        lib.all (o: o) [
+          (package.outPath == here.cc-ci-run.outPath)
+          (lib.hasPrefix "${package}/bin/" outputs.apps.x86_64-linux.default.program)
+          (elem package.outPath (map (p: p.outPath) outputs.devShells.x86_64-linux.default.packages))
+          (lib.all builtins.pathExists (lib.attrValues outputs.nixosModules))
+          (outputs.formatter.x86_64-linux == "nixfmt")
+          (lib.all (h: h.config.services.cc-ci.package.outPath == package.outPath) (
+            lib.attrValues outputs.nixosConfigurations
+          ))
+          (outputs.checks.x86_64-linux.cc-ci-run.outPath == package.outPath)
+          (builtins.functionArgs (import ../../nix/tests) ? pkgs && outputs.checks.x86_64-linux ? proofs)
+        ];
     in
-    unless (
-      (if package.outPath == system.services.cc-ci.package.outPath then [ ] else [ "flake: its host has another package" ])
-      ++ (
-        if map (p: p.outPath) (outputs.devShells.x86_64-linux.default.packages or [ package ]) == [ ] then
-          [ "flake: an empty dev shell" ]
-        else
-          [ ]
-      )
-    ) "  outputs: ${concatStringsSep " " (builtins.attrNames outputs)}\n  hosts: ${concatStringsSep " " (builtins.attrNames outputs.nixosConfigurations)}\n";
+    if good then
+      "  outputs: ${concatStringsSep " " (builtins.attrNames outputs)}\n  hosts: ${concatStringsSep " " (builtins.attrNames outputs.nixosConfigurations)}\n"
+    else
+      throw "flake: an output is not what it is called";
 
   # Unit files, for systemd-analyze --------------------------------------
   unitFiles = mapAttrs (
@@ -386,13 +488,36 @@ in
 {
   inherit (here) cc-ci-run;
   units = unitFiles;
+  # Toolsets with a mistake, against a pkgs that is not made from them:
+  # scripts/prove looks for the messages.
+  mistakes =
+    let
+      toolset =
+        nix: commands:
+        (import ../toolset.nix {
+          pkgs = here // {
+            outer.inner = some here;
+          };
+          toolsetFile = builtins.toFile "toolset.toml" (
+            readFile declared
+            + "\n[[tool]]\nname = \"mistaken\"\n${nix}\ndebian = \"\"\ncommands = ${commands}\nwhy = \"a proof\"\n"
+          );
+        }).bin;
+    in
+    {
+      unknown = toolset "nix = \"nonesuch\"" "[\"x\"]";
+      unknownInner = toolset "nix = \"outer.nonesuch\"" "[\"x\"]";
+      unnamed = toolset "" "[\"x\"]";
+      lacking = toolset "nix = \"outer.inner\"" "[\"nonesuch\"]";
+      none = toolset "nix = \"outer.inner\"" "[]";
+    };
   # What the proofs compared, for people. Building it is passing them.
   proofs =
     here.runCommand "cc-ci-run-proofs"
       {
         text = ''
           1. Superset: what each old list had, and what provides it now
-          ${superset}${deletions}
+          ${superset now}${deletions now}
           2. Single source: no module and no host names a tool
           ${singleSource}
           3. Propagation: a tool added to toolset.toml reaches everybody
@@ -413,7 +538,7 @@ in
             concatMap (host: [
               "for unit in 'the sweep:${sweepOf next hosts.${host}}' 'the Drone runner:${runnerOf next hosts.${host}}'; do"
               "  program=\${unit#*:}"
-              "  $program which hello | grep -q '/bin/hello$' && grep -q '\"hello\"' $(manifest $program)"
+              "  $program which ${added} | grep -q '/bin/${added}$' && grep -q '\"${added}\"' $(manifest $program)"
               "  echo \"  one new [[tool]] is in the environment of \${unit%%:*} on ${host}\""
               "done"
             ]) (builtins.attrNames hosts)

@@ -171,11 +171,15 @@ let
         concatMap load (module.imports or [ ])
         ++ [
           {
+            key = if isPath m then toString m else null;
             options = module.options or { };
             config = if long then module.config or { } else removeAttrs module [ "imports" ];
           }
         ];
-      loaded = concatMap load modules;
+      # A file that is imported twice is one module.
+      loaded = foldl' (
+        list: m: if m.key != null && any (n: n.key == m.key) list then list else list ++ [ m ]
+      ) [ ] (concatMap load modules);
 
       isOption = o: o._type or "" == "option";
       declare =
@@ -199,7 +203,7 @@ let
           unknown = filter (name: !(options ? ${name})) (concatMap attrNames values);
         in
         if unknown != [ ] then
-          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist"
+          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist. (If it is NixOS's, declare it in nix/tests/nixos.nix.)"
         else
           mapAttrs (
             name: o:
@@ -269,6 +273,7 @@ let
       inherit text;
     };
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
+    optionals = condition: list: if condition then list else [ ];
     optionalAttrs = condition: set: if condition then set else { };
     hasPrefix = prefix: s: substring 0 (stringLength prefix) s == prefix;
     removePrefix =
@@ -277,6 +282,7 @@ let
     hasInfix = infix: s: builtins.replaceStrings [ infix ] [ "" ] s != s;
     fileContents = file: builtins.replaceStrings [ "\n" ] [ "" ] (builtins.readFile file);
     getExe = p: "${p}/bin/${p.meta.mainProgram or p.pname}";
+    getName = p: p.pname or p.name;
     getExe' = p: name: "${p}/bin/${name}";
     genAttrs =
       names: f:

@@ -30,6 +30,7 @@ in
   options = {
     assertions = list types.unspecified;
     environment.systemPackages = list types.package;
+    environment.etc = anything;
     users.users = anything;
     users.groups = anything;
     systemd.tmpfiles.rules = list types.str;
@@ -80,6 +81,7 @@ in
     fileSystems = anything;
     swapDevices = list types.unspecified;
     nixpkgs.hostPlatform = text;
+    nixpkgs.config = anything;
     nix = anything;
     services.openssh = anything;
     virtualisation.docker = anything;

@@ -5,11 +5,13 @@
 #   go        the directory of Go's `go` command
 #   site      python/KEY of the host backend: Python's installed packages
 #   browsers  the host backend's browsers directory
+#   standIns  attributes of packages that this machine need not have
 {
   toolset,
   go,
   site,
   browsers,
+  standIns ? [ "abra" ],
 }:
 let
   inherit (builtins)
@@ -47,7 +49,7 @@ let
     };
 
   # Of a package, the commands that the toolset expects of it, as links to this
-  # machine's files. What the machine lacks (abra) gets a stand-in that says so.
+  # machine's files; of stand-ins, programs that say so.
   wrap =
     attr:
     let
@@ -63,8 +65,18 @@ let
             return
           fi
         done
-        printf '#!/bin/sh\necho "%s: a stand-in: this machine has none" >&2\nexit 127\n' "$1" > "$out/bin/$1"
-        chmod +x "$out/bin/$1"
+        ${
+          if builtins.elem attr standIns then
+            ''
+              printf '#!/bin/sh\necho "%s: a stand-in: this machine has none" >&2\nexit 127\n' "$1" > "$out/bin/$1"
+              chmod +x "$out/bin/$1"
+            ''
+          else
+            ''
+              echo "${attr}: this machine has no $1" >&2
+              exit 1
+            ''
+        }
       }
       ${concatStringsSep "\n" (
         map (c: "link '${c}'" + (if files ? ${c} then " ${files.${c}}" else "")) (
@@ -77,14 +89,14 @@ let
     };
 
   # { glibc.bin = …; git = …; } from "glibc.bin", "git"
-  tree = foldl' (
+  tree = make: foldl' (
     set: attr:
     let
       parts = filter isString (split "[.]" attr);
       insert =
         set: parts:
         if builtins.length parts == 1 then
-          set // { ${builtins.head parts} = wrap attr // (set.${builtins.head parts} or { }); }
+          set // { ${builtins.head parts} = make attr // (set.${builtins.head parts} or { }); }
         else
           set
           // {
@@ -92,7 +104,24 @@ let
           };
     in
     insert set parts
-  ) { } (lib.unique (map (t: t.nix) declared.tool));
+  ) { };
+  tools = tree wrap (lib.unique (map (t: t.nix) declared.tool));
+  browserPackage = tree (
+    _: runCommand "browsers" { } "cp -r ${browsers} $out" // { version = "host"; }
+  ) [ declared.browsers.nix ];
+  # Packages that variables point into: this machine's data.
+  data = tree (
+    attr:
+    runCommand attr { } ''
+      mkdir -p $out/lib/locale
+      touch $out/lib/locale/locale-archive
+      ln -s /usr/share $out/share
+    ''
+  ) (
+    concatMap (value: map builtins.head (filter builtins.isList (split "[{]([^{}]*)[}]" value))) (
+      builtins.attrValues declared.environment.nix
+    )
+  );
 
   installed = builtins.fromJSON (builtins.readFile "${site}/complete.json");
   python3 = {
@@ -116,8 +145,8 @@ let
           cp -r ${site}/lib ${site}/pyvenv.cfg $out
           ln -s $(readlink -f ${site}/bin/python3) $out/bin/python3
           ln -s python3 $out/bin/python
-          for script in pytest playwright; do
-            sed "s,${site},$out,g" ${site}/bin/$script > $out/bin/$script
+          for script in ${concatStringsSep " " declared.python.commands}; do
+            [ -e $out/bin/$script ] || sed "s,${site},$out,g" ${site}/bin/$script > $out/bin/$script
             chmod +x $out/bin/$script
           done
         ''
@@ -130,6 +159,16 @@ let
   # As nixpkgs' does it: the modules are fetched by a derivation whose output
   # is fixed by vendorHash, then `go build` runs without a network.
   buildGoModule =
+    function:
+    let
+      attrs = function {
+        inherit (attrs) version;
+        finalPackage = package;
+      };
+      package = goPackage attrs;
+    in
+    package;
+  goPackage =
     {
       pname,
       version,
@@ -191,7 +230,7 @@ let
     in
     result // { override = more: callPackage f (args // more); };
 
-  pkgs = tree // {
+  pkgs = tools // browserPackage // data // {
     inherit
       buildGoModule
       callPackage
@@ -223,17 +262,17 @@ let
              { skip = $0; state = 0 }' graph-* | sort -u > $out/store-paths
       '';
     mkShellNoCC = attrs: { inherit (attrs) packages; };
-    playwright-driver.browsers = runCommand "playwright-browsers" { } "cp -r ${browsers} $out" // {
-      version = "host";
-    };
-    tzdata = runCommand "tzdata" { } "mkdir -p $out/share && ln -s /usr/share/zoneinfo $out/share/zoneinfo";
-    glibcLocales = runCommand "glibc-locales" { } "mkdir -p $out/lib/locale && ln -s /usr/lib/locale/C.utf8 $out/lib/locale/locale-archive";
     drone-runner-exec = runCommand "drone-runner-exec" { } ''
       mkdir -p $out/bin
       printf '#!/bin/sh\necho "a stand-in for drone-runner-exec" >&2\nexit 1\n' > $out/bin/drone-runner-exec
       chmod +x $out/bin/drone-runner-exec
     '';
-    cc-ci-run = callPackage ../package.nix { file = toolset; };
+    # nixpkgs has packages of such names, too: an argument of package.nix that
+    # is called like one gets it.
+    file = throw "callPackage took pkgs.file for an argument";
+    path = throw "callPackage took pkgs.path for an argument";
+    state = throw "callPackage took pkgs.state for an argument";
+    cc-ci-run = callPackage ../package.nix { toolsetFile = toolset; };
   };
 in
 pkgs
