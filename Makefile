@@ -11,6 +11,8 @@ GO_PACKAGES := gcc libc6-dev# for the race detector and Gitea's SQLite
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.10.0
 UV := uv==0.9.9
+# Tests of hangups, also under `nohup make test`.
+UNIGNORE := env --default-signal=HUP
 
 export GOFLAGS := -buildvcs=false
 
@@ -42,9 +44,9 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> go test -race ./...'
 	@go test -race -count=1 ./...
 	@echo '==> tests of the runner, in the environment'
-	@$(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
+	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 	@echo '==> tests of the end-to-end tools'
-	@$(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
+	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
 	@echo '==> vet, staticcheck, gofumpt'

@@ -8,11 +8,20 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 )
+
+// Whoever runs the tests may ignore SIGHUP (nohup make test), and would pass
+// that on to every program here. A signal that is handled is not passed on.
+func TestMain(m *testing.M) {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	os.Exit(m.Run())
+}
 
 // binary is the program under test.
 func binary(t testing.TB) string {
