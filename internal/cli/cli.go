@@ -73,7 +73,7 @@ signal N.`,
 			return nil, cobra.ShellCompDirectiveDefault // SCRIPT is a file
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if o != (options{}) && cmd.Flags().Lookup("pty") == nil {
+			if o != (options{}) && cmd.Flags().Lookup("pty") == nil && cmd.Name() != "sweep" {
 				return fmt.Errorf("--pty, --no-record and --state before %q: they go with what starts a run", cmd.Name())
 			}
 			return nil
@@ -101,7 +101,7 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	o.addTo(root)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -88,11 +88,10 @@ func (m *Manifest) checkCommands() []Result {
 	var list []Result
 	if m.Backend == BackendHost {
 		list = m.faults(true)
-		lib, _ := filepath.EvalSymlinks(filepath.Join(m.Bin, "../lib"))
-		if tree, err := hashTree(lib); err != nil || tree != m.Python.Tree {
+		if tree, err := HashTree(filepath.Join(m.Bin, "../lib"), 0); err != nil || tree != m.Python.Tree {
 			list = append(list, Result{Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"})
 		}
-		if tree, err := hashTree(m.Browsers.Path); err != nil || tree != m.Browsers.Tree {
+		if tree, err := HashTree(m.Browsers.Path, 0); err != nil || tree != m.Browsers.Tree {
 			list = append(list, Result{Fault, m.Browsers.Path, "changed", "run `make build`"})
 		}
 		config := filepath.Join(m.Bin, "../pyvenv.cfg")

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"github.com/google/renameio/v2"
@@ -61,17 +62,27 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 	return renameio.WriteFile(path, data, mode, renameio.IgnoreUmask(), renameio.WithTempDir(filepath.Dir(path)))
 }
 
-// hashTree is the SHA-256 over a directory's content, in hex: names, kinds,
+// HashTree is the SHA-256 over a directory's content, in hex: names, kinds,
 // execute bits, contents and link targets, in the order of names. Times and
-// owners are not part of it.
-func hashTree(root string) (string, error) {
+// owners are not part of it, nor are entries with one of the names in skip.
+// If limit is not 0, a tree with more bytes than that in files is an error.
+func HashTree(root string, limit int64, skip ...string) (string, error) {
+	root, err := filepath.EvalSymlinks(root)
+	if err != nil {
+		return "", err
+	}
 	h := sha256.New()
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	read := int64(0)
+	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		name, _ := filepath.Rel(root, path)
 		switch {
+		case slices.Contains(skip, d.Name()):
+			if d.IsDir() {
+				return fs.SkipDir
+			}
 		case d.IsDir():
 			fmt.Fprintf(h, "dir %q\n", name)
 		case d.Type() == fs.ModeSymlink:
@@ -85,13 +96,16 @@ func hashTree(root string) (string, error) {
 			if err != nil {
 				return err
 			}
+			if read += info.Size(); limit > 0 && read > limit {
+				return fmt.Errorf("%s: holds more than %d MiB", root, limit>>20)
+			}
 			sum, err := hash(path)
 			if err != nil {
 				return err
 			}
 			fmt.Fprintf(h, "file %q %t %s\n", name, info.Mode()&0o111 != 0, sum)
 		default:
-			return fmt.Errorf("%s: neither file, directory nor link", path)
+			fmt.Fprintf(h, "%s %q\n", d.Type(), name)
 		}
 		return nil
 	})

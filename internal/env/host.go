@@ -344,7 +344,7 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 	defer unlock()
 	site := &pythonSite{Dir: filepath.Join(cache, hex.EncodeToString(h.Sum(nil))[:16])}
 	if data, err := os.ReadFile(filepath.Join(site.Dir, "complete.json")); err == nil && json.Unmarshal(data, site) == nil {
-		if tree, err := hashTree(filepath.Join(site.Dir, "lib")); err == nil && tree == site.Tree {
+		if tree, err := HashTree(filepath.Join(site.Dir, "lib"), 0); err == nil && tree == site.Tree {
 			return site, nil
 		}
 		fmt.Fprintf(b.Log, "the Python packages in %s changed since they were installed: installing them again\n", site.Dir)
@@ -439,7 +439,7 @@ func (b HostBuild) installInto(ctx context.Context, stage, lockfile, python stri
 	if err := normalise(stage); err != nil {
 		return err
 	}
-	site.Tree, err = hashTree(filepath.Join(stage, "lib"))
+	site.Tree, err = HashTree(filepath.Join(stage, "lib"), 0)
 	return err
 }
 
@@ -584,7 +584,7 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 		m.Browsers.Launch = append(m.Browsers.Launch, Command{path, browser.Path, browser.File})
 	}
 	var err error
-	if m.Browsers.Tree, err = hashTree(filepath.Join(stage, "browsers")); err != nil {
+	if m.Browsers.Tree, err = HashTree(filepath.Join(stage, "browsers"), 0); err != nil {
 		return err
 	}
 	return normalise(stage)

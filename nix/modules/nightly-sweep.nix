@@ -1,9 +1,6 @@
-# The nightly sweep: a timer, and a service that runs each recipe through
-# cc-ci-run. It has no PATH and no packages of its own; cc-ci-run would ignore
-# them.
-#
-# Until `cc-ci-run sweep` exists, ExecStart is one line a recipe, in order, and
-# the first recipe that fails ends the sweep.
+# The nightly sweep: a timer, and a service that is `cc-ci-run sweep` and
+# nothing else. It has no PATH and no packages of its own; cc-ci-run would
+# ignore them.
 {
   config,
   lib,
@@ -59,6 +56,23 @@ in
       description = "A sweep that takes longer is ended.";
     };
 
+    recipeTimeout = lib.mkOption {
+      type = lib.types.str;
+      default = "1h";
+      example = "20m";
+      description = "A recipe whose tests take longer is held, with units as in `1h30m`.";
+    };
+
+    jobs = lib.mkOption {
+      type = lib.types.ints.positive;
+      default = 1;
+      example = 2;
+      description = ''
+        How many recipes run at once. They are deployed to this host's one docker swarm, so more than
+        one needs recipes that do not get into each other's way.
+      '';
+    };
+
     recipesDir = lib.mkOption {
       type = lib.types.path;
       default = "${harness.package}/share/cc-ci-run/recipes";
@@ -69,12 +83,12 @@ in
 
     recipes = lib.mkOption {
       type = lib.types.listOf lib.types.str;
-      default = [ "gitea" ];
+      default = [ ];
       example = [
         "gitea"
         "nextcloud"
       ];
-      description = "Recipes to run, in this order.";
+      description = "Recipes to sweep, in this order; none for all of `recipesDir`, by name.";
     };
 
     environment = lib.mkOption {
@@ -101,12 +115,12 @@ in
         message = "services.cc-ci.nightly-sweep needs services.cc-ci.enable.";
       }
       {
-        assertion = cfg.recipes != [ ];
-        message = "services.cc-ci.nightly-sweep.recipes is empty: the sweep would pass without a test.";
-      }
-      {
         assertion = !(cfg.environment ? PATH);
         message = "services.cc-ci.nightly-sweep.environment sets PATH: add the tool to toolset.toml instead.";
+      }
+      {
+        assertion = builtins.match "([0-9]+(h|m|s))+" cfg.recipeTimeout != null;
+        message = "services.cc-ci.nightly-sweep.recipeTimeout is ${cfg.recipeTimeout}: write hours, minutes and seconds as in 1h30m.";
       }
       {
         assertion = lib.all (name: builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*" name != null) cfg.recipes;
@@ -137,10 +151,16 @@ in
         harness.serviceConfig
         // {
           Type = "oneshot"; # so a second start waits for the first
-          ExecStart = map (
-            name:
-            "${lib.getExe harness.package} ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py --recipes ${cfg.recipesDir} ${name}"
-          ) cfg.recipes;
+          ExecStart = lib.concatStringsSep " " (
+            [
+              "${lib.getExe harness.package} sweep"
+              "--recipes ${cfg.recipesDir}"
+              "--runner ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py"
+              "--timeout ${cfg.recipeTimeout}"
+              "--jobs ${toString cfg.jobs}"
+            ]
+            ++ cfg.recipes
+          );
           StateDirectory = "nightly-sweep";
           WorkingDirectory = "%S/nightly-sweep";
           TimeoutStartSec = cfg.timeout;

@@ -372,7 +372,7 @@ let
   sweepOf =
     pkgs: host:
     let
-      line = head (unitsOf pkgs host).nightly-sweep.serviceConfig.ExecStart;
+      line = (unitsOf pkgs host).nightly-sweep.serviceConfig.ExecStart;
     in
     builtins.appendContext (head (builtins.split " " line)) (builtins.getContext line);
   # Its PATH is a directory of /etc, a link to this.
@@ -404,7 +404,7 @@ let
     "a PATH for steps" = [ { services.cc-ci.drone-runner.environ.PATH = "/bin"; } "environ sets PATH" ];
     "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "so neither" ];
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
-    "a sweep over nothing" = [ { services.cc-ci.nightly-sweep.recipes = lib.mkForce [ ]; } "recipes is empty" ];
+    "a time limit of another form" = [ { services.cc-ci.nightly-sweep.recipeTimeout = "1 hour"; } "1h30m" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/sweep"
+)
+
+func sweepCommand(p Process, shared *options) *cobra.Command {
+	var out output
+	var junit string
+	o := sweep.Options{}
+	cmd := &cobra.Command{
+		Use:   "sweep [flags] [RECIPE...]",
+		Short: "Run all recipes' tests, and promote those that pass",
+		Long: `sweep runs the tests of each recipe whose revision, environment or runner is
+not that of its last promoted run, each through cc-ci-run itself. A recipe that
+passes is promoted: its revision becomes canonical. One that fails is held: the
+canonical revision stays.
+
+Exit status: 0 if all were promoted or skipped, 1 if something was held or in
+error, 125 if the sweep could not do its work.`,
+		Example: `  cc-ci-run sweep --recipes /srv/recipes --jobs 2
+  cc-ci-run sweep --recipes recipes --dry-run
+  cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			if o.Program, err = os.Executable(); err != nil {
+				return err
+			}
+			o.Only, o.Environ, o.Fingerprint, o.State = args, p.Environ, m.Fingerprint(), p.state(*shared, m)
+			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State} {
+				if *path, err = filepath.Abs(*path); err != nil {
+					return err
+				}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop()
+			return p.sweep(ctx, o, out, junit)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
+	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
+	f.StringVar(&o.Runner, "runner", "runner/run_recipe_ci.py", "the `script` that runs one recipe's tests")
+	f.IntVarP(&o.Jobs, "jobs", "j", 1, "how many recipes at once")
+	f.DurationVar(&o.Timeout, "timeout", time.Hour, "time limit of one recipe")
+	f.DurationVar(&o.Grace, "grace", 30*time.Second, "time between SIGTERM and SIGKILL at its end")
+	f.BoolVar(&o.Force, "force", false, "run what would be skipped, too")
+	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; say what would be run, and why")
+	f.IntVar(&o.KeepLogs, "keep-logs", 10, "logs kept of each recipe")
+	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
+	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
+	out.addTo(cmd)
+	_ = cmd.MarkFlagDirname("recipes")
+	_ = cmd.MarkFlagDirname("state")
+	return cmd
+}
+
+func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit string) error {
+	begin := time.Now()
+	results, failure := sweep.Run(ctx, o, p.progress(o.Jobs == 1 && !o.DryRun))
+	var rows [][]string
+	counts := map[sweep.Verdict]int{}
+	for _, r := range results {
+		counts[r.Verdict]++
+		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why, r.Log})
+	}
+	if failure == nil || len(results) > 0 {
+		if err := p.show(out, results, "VERDICT|RECIPE|TIME|WHY|LOG", rows); err != nil {
+			return err
+		}
+	}
+	if junit != "" {
+		if err := writeJUnit(junit, results, time.Since(begin)); err != nil {
+			failure = errors.Join(failure, err)
+		}
+	}
+	if failure != nil {
+		return fmt.Errorf("sweep: %w", failure)
+	}
+	if bad := counts[sweep.Hold] + counts[sweep.Error]; bad > 0 {
+		return exec.Status{Code: 1, Err: fmt.Errorf("%d of %d recipes not promoted: %d held, %d in error", bad, len(results), counts[sweep.Hold], counts[sweep.Error])}
+	}
+	return nil
+}
+
+// progress tells people on a terminal which run it is, and a journal a line
+// for each start and verdict, with the priority that systemd reads
+// (sd-daemon(3)). Skips are told by the summary.
+func (p Process) progress(alone bool) func(sweep.Event) {
+	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
+	journal := record.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name == "systemd"
+	return func(e sweep.Event) {
+		priority, text := "", ""
+		switch {
+		case e.Result == nil:
+			priority, text = "<6>", fmt.Sprintf("%s: running, %d of %d done", e.Recipe, e.Done, e.Total)
+		case e.Result.Verdict == sweep.Skip:
+			return
+		case e.Result.Verdict == sweep.Promote:
+			priority, text = "<5>", fmt.Sprintf("%s: %s after %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second))
+		default:
+			priority, text = "<3>", fmt.Sprintf("%s: %s: %s; %s", e.Recipe, e.Result.Verdict, e.Result.Why, e.Result.Log)
+		}
+		switch {
+		case journal:
+			fmt.Fprintf(p.Stderr, "%s%s\n", priority, text)
+		case terminal && alone && e.Result == nil:
+			fmt.Fprintf(p.Stderr, "\r\x1b[Kcc-ci-run: %s", text) // until the next line
+		case terminal && alone:
+			fmt.Fprintf(p.Stderr, "\r\x1b[Kcc-ci-run: %s\n", text)
+		default:
+			fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", text)
+		}
+	}
+}
+
+// The JUnit form, as CI servers read it: one suite, a case for each recipe.
+type junitSuite struct {
+	XMLName  xml.Name    `xml:"testsuite"`
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Errors   int         `xml:"errors,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Time     string      `xml:"time,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+type junitCase struct {
+	Name    string        `xml:"name,attr"`
+	Class   string        `xml:"classname,attr"`
+	Time    string        `xml:"time,attr"`
+	Failure *junitMessage `xml:"failure,omitempty"`
+	Error   *junitMessage `xml:"error,omitempty"`
+	Skipped *junitMessage `xml:"skipped,omitempty"`
+}
+
+type junitMessage struct {
+	Message string `xml:"message,attr"`
+	Text    string `xml:",chardata"`
+}
+
+func writeJUnit(path string, results []sweep.Result, took time.Duration) error {
+	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
+	suite := junitSuite{Name: "cc-ci-run sweep", Tests: len(results), Time: seconds(took)}
+	for _, r := range results {
+		c := junitCase{Name: r.Recipe, Class: "recipes", Time: seconds(r.Duration)}
+		message := &junitMessage{strings.ToValidUTF8(r.Why, "?"), r.Log}
+		switch r.Verdict {
+		case sweep.Skip:
+			c.Skipped = message
+			suite.Skipped++
+		case sweep.Hold:
+			c.Failure = message
+			suite.Failures++
+		case sweep.Error:
+			c.Error = message
+			suite.Errors++
+		}
+		suite.Cases = append(suite.Cases, c)
+	}
+	data, err := xml.MarshalIndent(suite, "", " ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(path, append([]byte(xml.Header), append(data, '\n')...), 0o644, renameio.WithTempDir(filepath.Dir(path)))
+}

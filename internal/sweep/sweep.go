@@ -1,0 +1,285 @@
+// Package sweep runs the tests of all recipes and promotes those that pass.
+//
+//	results, err := sweep.Run(ctx, options, func(sweep.Event) { … })
+//
+// For each recipe there is one verdict:
+//
+//	SKIP     nothing changed since its last promoted run
+//	PROMOTE  its tests passed: the revision that was run is now canonical
+//	HOLD     they failed: the canonical revision stays what it was
+//	ERROR    they could not be run
+//
+// "Nothing changed" means the recipe's [Identity], the environment's
+// fingerprint and the runner: if all three are those of the promoted run, the
+// same tests would run in the same environment.
+//
+// Each run goes through cc-ci-run itself, as a process of its own, so that it
+// gets the environment and the record that every other run gets. What a sweep
+// knows is in one small file a recipe (see [State]), replaced atomically after
+// each run: killed at any moment, the next sweep goes on where it stopped.
+package sweep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/env"
+)
+
+// Verdict is what became of one recipe.
+type Verdict string
+
+// The verdicts.
+const (
+	Skip    Verdict = "SKIP"
+	Promote Verdict = "PROMOTE"
+	Hold    Verdict = "HOLD"
+	Error   Verdict = "ERROR"
+)
+
+// Options say what to sweep and how.
+type Options struct {
+	Recipes string   // directory of recipes
+	Only    []string // these recipes, in this order; all of the directory, by name, if empty
+	Jobs    int      // runs at once, at least 1
+
+	Timeout time.Duration // of one recipe
+	Grace   time.Duration // between SIGTERM and SIGKILL
+
+	Force  bool // run what would be skipped
+	DryRun bool // run nothing
+
+	State       string   // the state directory; the sweep's part is sweep/ below it
+	Program     string   // cc-ci-run
+	Runner      string   // run_recipe_ci.py
+	Fingerprint string   // of the environment
+	Environ     []string // for the runs: the caller's
+
+	KeepLogs int           // logs kept of each recipe
+	KeepFor  time.Duration // and for how long
+}
+
+// Result is one recipe's.
+type Result struct {
+	Recipe   string        `json:"recipe"`
+	Verdict  Verdict       `json:"verdict"`
+	Why      string        `json:"why"`
+	Revision string        `json:"revision"`            // that was looked at or run
+	Promoted string        `json:"canonical,omitempty"` // the canonical revision, after this
+	Log      string        `json:"log,omitempty"`
+	Started  time.Time     `json:"started"`
+	Duration time.Duration `json:"duration_ns"`
+}
+
+// Event is what a sweep tells while it goes on.
+type Event struct {
+	Recipe string
+	Result *Result // nil: it starts to run
+	Done   int     // recipes with a verdict
+	Total  int
+}
+
+// nameRE leaves out what no recipe is called: hidden folders, options.
+var nameRE = regexp.MustCompile(`^[^./\x00-\x1f-][^/\x00-\x1f]*$`)
+
+// Run sweeps. tell is called for each start and each verdict, by one
+// goroutine at a time. Results are in the order of the recipes. The error
+// says why the sweep could not do its work; failing recipes are no error of
+// the sweep. If ctx ends, running tests are ended and what has not run has
+// no result.
+func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
+	names, err := o.names()
+	if err != nil {
+		return nil, err
+	}
+	runner, err := treeHash(filepath.Dir(o.Runner))
+	if err != nil {
+		return nil, fmt.Errorf("runner: %w", err)
+	}
+	store, err := openStore(filepath.Join(o.State, "sweep"), o.DryRun)
+	if err != nil {
+		return nil, err
+	}
+	defer store.close()
+
+	s := &sweep{Options: o, runner: runner, store: store}
+	results := make([]*Result, len(names))
+	var told sync.Mutex
+	done := 0
+	say := func(name string, r *Result) {
+		told.Lock()
+		defer told.Unlock()
+		if r != nil {
+			done++
+		}
+		tell(Event{name, r, done, len(names)})
+	}
+
+	next := make(chan int)
+	var workers sync.WaitGroup
+	for range max(1, o.Jobs) {
+		workers.Go(func() {
+			// A run is told of the end of the thread that started it
+			// (Pdeathsig), so that has to last.
+			runtime.LockOSThread()
+			for i := range next {
+				if r := s.recipe(ctx, names[i], func() { say(names[i], nil) }); r != nil {
+					results[i] = r
+					say(names[i], r)
+				}
+			}
+		})
+	}
+	for i := range names {
+		if ctx.Err() != nil {
+			break
+		}
+		next <- i
+	}
+	close(next)
+	workers.Wait()
+
+	var list []Result
+	for _, r := range results {
+		if r != nil {
+			list = append(list, *r)
+		}
+	}
+	if ctx.Err() != nil {
+		return list, errors.New("interrupted")
+	}
+	return list, nil
+}
+
+// names gives the recipes to sweep, in order.
+func (o Options) names() ([]string, error) {
+	entries, err := os.ReadDir(o.Recipes)
+	if err != nil {
+		return nil, fmt.Errorf("recipes: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		// A link to a directory is a recipe, too.
+		if info, err := os.Stat(filepath.Join(o.Recipes, e.Name())); err == nil && info.IsDir() && nameRE.MatchString(e.Name()) {
+			all = append(all, e.Name())
+		}
+	}
+	if len(o.Only) == 0 {
+		if len(all) == 0 {
+			return nil, fmt.Errorf("no recipe in %s: a sweep over nothing would pass without a test", o.Recipes)
+		}
+		return all, nil
+	}
+	var errs *multierror.Error
+	for i, name := range o.Only {
+		switch {
+		case !slices.Contains(all, name):
+			errs = multierror.Append(errs, fmt.Errorf("%q: no such recipe in %s%s", name, o.Recipes, env.Suggest(name, all)))
+		case slices.Contains(o.Only[:i], name):
+			errs = multierror.Append(errs, fmt.Errorf("%q is named twice", name))
+		}
+	}
+	return o.Only, errs.ErrorOrNil()
+}
+
+type sweep struct {
+	Options
+	runner string
+	store  *store
+}
+
+// recipe settles one recipe. It is nil if the sweep was interrupted first.
+func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result {
+	r := &Result{Recipe: name, Started: time.Now().UTC()}
+	state, damaged := s.store.read(name)
+	r.Promoted = state.Canonical.Revision
+	settle := func(v Verdict, why string, args ...any) *Result {
+		r.Verdict, r.Why = v, fmt.Sprintf(why, args...)
+		r.Duration = time.Since(r.Started)
+		return r
+	}
+	dir := filepath.Join(s.Recipes, name)
+	identity, err := identify(dir)
+	if err != nil {
+		return settle(Error, "%v", err)
+	}
+	r.Revision = identity.Revision
+	now := Inputs{identity, s.Fingerprint, s.runner, r.Started}
+	why := state.changed(now)
+	switch {
+	case damaged != "":
+		why = damaged
+	case s.Force && why == "":
+		why = "forced"
+	}
+	if why == "" {
+		return settle(Skip, "unchanged since it was promoted on %s", state.Canonical.Time.Format(time.DateOnly))
+	}
+	if s.DryRun {
+		return settle(Skip, "would run: %s", why)
+	}
+
+	starts()
+	log, status, err := s.run(ctx, name, r.Started)
+	r.Log = log
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case errors.Is(err, context.DeadlineExceeded):
+		settle(Hold, "took longer than %s (%s)", s.Timeout, why)
+	case err != nil:
+		settle(Error, "%v", err)
+	case status == 0:
+		// What was read at the start must be what ran.
+		if after, err := identify(dir); err != nil || after != identity {
+			settle(Error, "it changed while its tests ran, so they say nothing of either revision")
+		} else {
+			settle(Promote, "passed (%s)", why)
+			state.Canonical = now
+			r.Promoted = identity.Revision
+		}
+	case status >= 125 && status <= 127:
+		settle(Error, "cc-ci-run could not start it: exit status %d", status)
+	default:
+		settle(Hold, "failed with exit status %d (%s)", status, why)
+	}
+	state.Last = *r
+	if err := s.store.write(name, state); err != nil {
+		// Nothing was promoted that is not written down.
+		r.Promoted = state.Canonical.Revision
+		return settle(Error, "its state was not written: %v", err)
+	}
+	return r
+}
+
+// changed says why a recipe needs a run, or "".
+func (s State) changed(now Inputs) string {
+	var parts []string
+	was := s.Canonical
+	switch {
+	case was.Time.IsZero():
+		return "never promoted"
+	case was.Identity.Revision != now.Identity.Revision:
+		parts = append(parts, fmt.Sprintf("revision %.12s, promoted was %.12s", now.Identity.Revision, was.Identity.Revision))
+	case was.Identity != now.Identity:
+		parts = append(parts, "uncommitted changes")
+	}
+	if was.Fingerprint != now.Fingerprint {
+		parts = append(parts, fmt.Sprintf("environment %.12s, was %.12s", now.Fingerprint, was.Fingerprint))
+	}
+	if was.Runner != now.Runner {
+		parts = append(parts, "another runner")
+	}
+	return strings.Join(parts, "; ")
+}

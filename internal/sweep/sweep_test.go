@@ -1,0 +1,433 @@
+package sweep
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// The runs here are a shell's, of a few milliseconds: what is tried is the
+// sweep. That it runs recipes through cc-ci-run itself is tried with the real
+// one, in package cli's script sweep.txtar.
+const program = `#!/bin/bash
+# called as: --state STATE RUNNER --recipes DIR NAME
+cd "$5/$6" && . ./test.sh
+`
+
+// bench is a place to sweep in.
+type bench struct {
+	t testing.TB
+	Options
+}
+
+func newBench(t testing.TB) *bench {
+	dir := t.TempDir()
+	b := &bench{t, Options{
+		Recipes: filepath.Join(dir, "recipes"), State: filepath.Join(dir, "state"),
+		Program: filepath.Join(dir, "program"), Runner: filepath.Join(dir, "runner", "run.py"),
+		Fingerprint: "f1", Timeout: 20 * time.Second, Grace: 200 * time.Millisecond,
+		KeepLogs: 3, KeepFor: time.Hour, Environ: os.Environ(), Jobs: 1,
+	}}
+	b.write(b.Program, program, 0o755)
+	b.write(b.Runner, "runner", 0o644)
+	return b
+}
+
+func (b *bench) write(path, content string, mode os.FileMode) {
+	b.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		b.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), mode); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) recipe(name, test string) {
+	b.t.Helper()
+	b.write(filepath.Join(b.Recipes, name, "test.sh"), test, 0o644)
+}
+
+// sweep sweeps and gives the verdicts, "NAME VERDICT" each.
+func (b *bench) sweep() []string {
+	b.t.Helper()
+	results, err := Run(context.Background(), b.Options, func(Event) {})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return verdicts(results)
+}
+
+func verdicts(results []Result) (list []string) {
+	for _, r := range results {
+		list = append(list, r.Recipe+" "+string(r.Verdict))
+	}
+	return list
+}
+
+func (b *bench) want(what string, want ...string) {
+	b.t.Helper()
+	if got := b.sweep(); !slices.Equal(got, want) {
+		b.t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+func (b *bench) state(name string) (s State) {
+	b.t.Helper()
+	data, err := os.ReadFile(filepath.Join(b.State, "sweep", "recipes", name+".json"))
+	if err == nil {
+		err = json.Unmarshal(data, &s)
+	}
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return s
+}
+
+func TestVerdicts(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	b.recipe("b b", "exit 1")
+	b.recipe("c", "exit 125")
+	b.want("the first sweep", "a PROMOTE", "b b HOLD", "c ERROR")
+	good := b.state("a").Canonical
+	b.want("nothing changed", "a SKIP", "b b HOLD", "c ERROR")
+
+	b.recipe("a", "exit 1 # broken")
+	b.want("a breaks", "a HOLD", "b b HOLD", "c ERROR")
+	if s := b.state("a"); s.Canonical != good || s.Last.Verdict != Hold || s.Last.Revision == good.Revision {
+		t.Errorf("canonical %+v, last %+v: the good revision must stay", s.Canonical, s.Last)
+	}
+	b.recipe("a", "exit 0 # mended")
+	b.recipe("b b", "exit 0")
+	b.want("both mended", "a PROMOTE", "b b PROMOTE", "c ERROR")
+
+	b.Only = []string{"b b", "a"}
+	b.want("an order", "b b SKIP", "a SKIP")
+	b.Fingerprint = "f2"
+	b.want("another environment", "b b PROMOTE", "a PROMOTE")
+	b.write(b.Runner, "another runner", 0o644)
+	b.want("another runner", "b b PROMOTE", "a PROMOTE")
+	b.Force = true
+	b.want("forced", "b b PROMOTE", "a PROMOTE")
+	b.Force, b.DryRun, b.Fingerprint = false, true, "f3"
+	results, err := Run(context.Background(), b.Options, func(Event) {})
+	if err != nil || !strings.HasPrefix(results[0].Why, "would run: environment f3, was f2") {
+		t.Errorf("dry run: %+v, %v", results, err)
+	}
+	b.DryRun = false
+	b.want("after a dry run", "b b PROMOTE", "a PROMOTE")
+}
+
+// A git work tree's revision is its commit; what is not committed counts, too.
+func TestGitWorkTree(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	dir := filepath.Join(b.Recipes, "a")
+	git := func(args ...string) string {
+		t.Helper()
+		cmd := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=a", "-c", "user.email=a@b"}, args...)...)
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %q: %v: %s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q")
+	git("add", ".")
+	git("commit", "-qm", "one")
+	b.want("first", "a PROMOTE")
+	if got, want := b.state("a").Canonical.Revision, git("rev-parse", "HEAD"); got != want {
+		t.Errorf("canonical %s, want %s", got, want)
+	}
+	b.want("again", "a SKIP")
+	git("commit", "-qm", "two", "--allow-empty")
+	b.want("after a commit", "a PROMOTE")
+	b.recipe("a", "exit 0 # not committed")
+	b.want("after an edit", "a PROMOTE")
+	b.recipe("a", "exit 1")
+	git("commit", "-qam", "broken")
+	good := b.state("a").Canonical
+	b.want("after a broken commit", "a HOLD")
+	if b.state("a").Canonical != good {
+		t.Error("a broken commit became canonical")
+	}
+}
+
+// What tests do to a sweep.
+func TestUnrulyRecipes(t *testing.T) {
+	b := newBench(t)
+	b.Timeout = 500 * time.Millisecond
+	mark := filepath.Join(t.TempDir(), "alive")
+	b.recipe("daemon", "(while sleep 0.1; do touch "+mark+"; done) & exit 0")
+	b.recipe("ignores-term", "trap '' TERM; while :; do sleep 0.1; done")
+	b.recipe("changes", "echo '# x' >> test.sh; exit 0")
+	b.recipe("vanishes", "cd ..; rm -r vanishes; exit 0")
+	b.recipe("dies", "kill -9 $$")
+	b.write(filepath.Join(b.Recipes, "empty", "x"), "", 0o644)
+	begin := time.Now()
+	b.want("all", "changes ERROR", "daemon PROMOTE", "dies HOLD", "empty HOLD", "ignores-term HOLD", "vanishes ERROR")
+	if took := time.Since(begin); took > 10*time.Second {
+		t.Errorf("took %s", took)
+	}
+	_ = os.Remove(mark)
+	time.Sleep(300 * time.Millisecond)
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("a daemon was left behind")
+	}
+	if why := b.state("ignores-term").Last.Why; !strings.Contains(why, "took longer than 500ms") {
+		t.Error(why)
+	}
+}
+
+// A gigabyte of output costs time, not disk.
+func TestMuchOutput(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "head -c 1073741824 /dev/zero; echo end >&2")
+	b.want("a gigabyte", "a PROMOTE")
+	info, err := os.Stat(b.state("a").Last.Log)
+	if err != nil || info.Size() > maxLog+1000 || info.Size() < maxLog {
+		t.Errorf("log: %v, %v", info, err)
+	}
+}
+
+func TestLogsExpire(t *testing.T) {
+	b := newBench(t)
+	b.Force = true
+	b.recipe("a", "exit 0")
+	for range 5 {
+		b.sweep()
+	}
+	logs, _ := filepath.Glob(filepath.Join(b.State, "sweep/logs/a/*.log"))
+	if len(logs) != 3 {
+		t.Errorf("%d logs, want 3", len(logs))
+	}
+	b.KeepFor = 0
+	b.sweep()
+	logs, _ = filepath.Glob(filepath.Join(b.State, "sweep/logs/a/*.log"))
+	if len(logs) != 1 {
+		t.Errorf("%d logs, want the newest", len(logs))
+	}
+}
+
+// A damaged state file is set aside with a message and not trusted.
+func TestDamagedState(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	b.sweep()
+	path := filepath.Join(b.State, "sweep/recipes/a.json")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, damage := range []string{"", "{", string(whole[:len(whole)/2]), `{"schema":99}`, "[]"} {
+		b.write(path, damage, 0o644)
+		results, err := Run(context.Background(), b.Options, func(Event) {})
+		if err != nil || results[0].Verdict != Promote || !strings.Contains(results[0].Why, "its state was damaged") {
+			t.Errorf("%q: %+v, %v", damage, results, err)
+		}
+		aside, err := os.ReadFile(path + ".damaged")
+		if err != nil || string(aside) != damage {
+			t.Errorf("set aside: %q, %v", aside, err)
+		}
+	}
+}
+
+func TestMistakes(t *testing.T) {
+	b := newBench(t)
+	run := func() error {
+		_, err := Run(context.Background(), b.Options, func(Event) {})
+		return err
+	}
+	if err := run(); err == nil || !strings.Contains(err.Error(), "recipes: ") {
+		t.Errorf("no directory: %v", err)
+	}
+	b.write(filepath.Join(b.Recipes, "file"), "", 0o644)
+	if err := run(); err == nil || !strings.Contains(err.Error(), "no recipe in") {
+		t.Errorf("no recipe: %v", err)
+	}
+	b.recipe("gitea", "exit 0")
+	b.Only = []string{"gitae", "..", "gitea", "gitea", "/"}
+	err := run()
+	for _, want := range []string{`"gitae": no such recipe`, `did you mean "gitea"`, `"..": no such recipe`, `"gitea" is named twice`, `"/": no such recipe`} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	b.Only = nil
+	b.State = filepath.Join(b.Recipes, "file") // no directory can be made there
+	if err := run(); err == nil || !strings.Contains(err.Error(), "state directory") {
+		t.Errorf("state: %v", err)
+	}
+}
+
+// Nothing counts as promoted that could not be written down.
+func TestStateCanNotBeWritten(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+filepath.Join(b.State, "sweep/recipes")+"; exit 0")
+	b.want("no place for the state", "a ERROR")
+}
+
+// Two sweeps at once: the second says who has the lock.
+func TestTwoSweeps(t *testing.T) {
+	b := newBench(t)
+	started := filepath.Join(t.TempDir(), "started")
+	b.recipe("a", "touch "+started+"; sleep 1")
+	first := make(chan error)
+	go func() {
+		_, err := Run(context.Background(), b.Options, func(Event) {})
+		first <- err
+	}()
+	for range 100 {
+		if _, err := os.Stat(started); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	_, err := Run(context.Background(), b.Options, func(Event) {})
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since", os.Getpid())) {
+		t.Errorf("the second: %v", err)
+	}
+	if err := <-first; err != nil {
+		t.Errorf("the first: %v", err)
+	}
+}
+
+// An interrupted sweep ends its runs, and writes of none that it was over.
+func TestInterrupted(t *testing.T) {
+	b := newBench(t)
+	b.Jobs = 2
+	for _, name := range []string{"a", "b", "c"} {
+		b.recipe(name, "sleep 30")
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(300*time.Millisecond, cancel)
+	begin := time.Now()
+	results, err := Run(ctx, b.Options, func(Event) {})
+	if err == nil || len(results) != 0 || time.Since(begin) > 5*time.Second {
+		t.Errorf("%+v, %v after %s", results, err, time.Since(begin))
+	}
+	if files, _ := filepath.Glob(filepath.Join(b.State, "sweep/recipes/*.json")); len(files) != 0 {
+		t.Errorf("state was written: %q", files)
+	}
+}
+
+// TestKilled kills sweeps at many moments. After each kill every state file
+// is whole, and nothing is canonical that did not pass; a sweep afterwards
+// ends in the right state.
+func TestKilled(t *testing.T) {
+	const kills = 300
+	b := newBench(t)
+	ledger := filepath.Join(t.TempDir(), "ledger")
+	for n := range 6 {
+		verdict := "echo \"$PWD $(sha256sum < test.sh)\" >> " + ledger + "; exit 0"
+		if n == 5 {
+			verdict = "exit 1"
+		}
+		b.recipe(fmt.Sprintf("r%d", n), "sleep 0.00"+fmt.Sprint(n)+"; "+verdict)
+	}
+	options, err := json.Marshal(b.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for n := range kills {
+		// Something to do for each sweep: an edit.
+		name := fmt.Sprintf("r%d", n%5)
+		path := filepath.Join(b.Recipes, name, "test.sh")
+		test, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(string(test), "\n")
+		b.write(path, fmt.Sprintf("%s\n# %d", first, n), 0o644)
+
+		cmd := exec.Command(os.Args[0], "-test.run=TestHelperSweep")
+		cmd.Env = append(os.Environ(), "SWEEP_OPTIONS="+string(options))
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.Intn(60)) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		if err := cmd.Wait(); err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
+			killed++
+		}
+
+		passed, _ := os.ReadFile(ledger)
+		files, _ := filepath.Glob(filepath.Join(b.State, "sweep/recipes/*.json"))
+		for _, file := range files {
+			state := b.state(strings.TrimSuffix(filepath.Base(file), ".json"))
+			if state.Canonical.Time.IsZero() {
+				continue
+			}
+			if name := filepath.Base(file); name == "r5.json" || !strings.Contains(string(passed), "/"+strings.TrimSuffix(name, ".json")+" ") {
+				t.Fatalf("kill %d: %s is canonical and never passed", n, name)
+			}
+		}
+	}
+	// Runs whose sweep was killed may still be ending.
+	time.Sleep(200 * time.Millisecond)
+	b.sweep()
+	b.want("after all of them", "r0 SKIP", "r1 SKIP", "r2 SKIP", "r3 SKIP", "r4 SKIP", "r5 HOLD")
+	t.Logf("%d sweeps killed under way, of %d; every state file was whole each time", killed, kills)
+	if killed < kills/4 {
+		t.Errorf("only %d were killed under way", killed)
+	}
+}
+
+// TestHelperSweep is the sweep that TestKilled kills.
+func TestHelperSweep(t *testing.T) {
+	text := os.Getenv("SWEEP_OPTIONS")
+	if text == "" {
+		t.Skip("started by TestKilled")
+	}
+	var o Options
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = Run(context.Background(), o, func(Event) {})
+}
+
+// BenchmarkSkip is what an unchanged recipe costs: 10,000 in each iteration.
+func BenchmarkSkip(b *testing.B) {
+	bench := newBench(b)
+	for n := range 10_000 {
+		bench.recipe(fmt.Sprintf("r%05d", n), "exit 0")
+	}
+	s := &sweep{Options: bench.Options}
+	runner, err := treeHash(filepath.Dir(bench.Runner))
+	if err != nil {
+		b.Fatal(err)
+	}
+	store, err := openStore(filepath.Join(bench.State, "sweep"), false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.runner, s.store = runner, store
+	for n := range 10_000 {
+		name := fmt.Sprintf("r%05d", n)
+		id, err := identify(filepath.Join(bench.Recipes, name))
+		if err != nil {
+			b.Fatal(err)
+		}
+		data, _ := json.Marshal(State{Schema: Schema, Canonical: Inputs{id, bench.Fingerprint, runner, time.Now()}})
+		bench.write(store.file(name), string(data), 0o644)
+	}
+	store.close()
+	bench.Jobs = 2
+	for b.Loop() {
+		results, err := Run(context.Background(), bench.Options, func(Event) {})
+		if err != nil || len(results) != 10_000 || results[9999].Verdict != Skip {
+			b.Fatal(err)
+		}
+	}
+}
