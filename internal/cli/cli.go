@@ -21,6 +21,8 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/sweep"
 )
 
 // Process is what main knows of this process; nothing below reads it anew.
@@ -73,7 +75,8 @@ signal N.`,
 			return nil, cobra.ShellCompDirectiveDefault // SCRIPT is a file
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
-			if o != (options{}) && cmd.Flags().Lookup("pty") == nil && cmd.Name() != "sweep" {
+			has := func(flag string) bool { return cmd.Flags().Lookup(flag) != nil }
+			if (o.pty || o.noRecord) && !has("pty") || o.state != "" && !has("state") {
 				return fmt.Errorf("--pty, --no-record and --state before %q: they go with what starts a run", cmd.Name())
 			}
 			return nil
@@ -101,7 +104,7 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	o.addTo(root)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -203,11 +206,11 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 // paint is the colour of a first cell: two digits of an SGR code.
 func paint(cell string) string {
 	switch cell {
-	case string(env.OK), string(env.Fixed), string(env.Given):
+	case string(env.OK), string(env.Fixed), string(env.Given), string(record.Identical), string(sweep.Promote):
 		return "32"
-	case string(env.Note), string(env.Passed), string(env.Default):
+	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip):
 		return "33"
-	case string(env.Fault), string(env.Dropped):
+	case string(env.Fault), string(env.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error):
 		return "31"
 	}
 	return "39"

@@ -13,8 +13,8 @@ import (
 	"cc-ci-run/internal/env"
 )
 
-func manifestCommand(p Process) *cobra.Command {
-	var toolset, out, state string
+func manifestCommand(p Process, shared *options) *cobra.Command {
+	var toolset, out string
 	var without []string
 	var packages bool
 	cmd := &cobra.Command{
@@ -46,6 +46,7 @@ the one that this cc-ci-run runs scripts in.`,
 			if out == "" {
 				return fmt.Errorf("--out DIR is needed: where to put the environment")
 			}
+			state := shared.state
 			if state == "" {
 				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
 			}
@@ -66,7 +67,7 @@ the one that this cc-ci-run runs scripts in.`,
 	f := cmd.Flags()
 	f.StringVar(&toolset, "toolset", "toolset.toml", "the declaration")
 	f.StringVar(&out, "out", "", "the `directory` to make")
-	f.StringVar(&state, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
+	f.StringVar(&shared.state, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
 	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")
 	f.BoolVar(&packages, "packages", false, "only print the Debian packages that the toolset needs")
 	_ = cmd.MarkFlagDirname("out")

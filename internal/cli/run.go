@@ -147,7 +147,7 @@ func (p Process) launch(o options, mode, program string, args []string, command 
 		return err
 	}
 	if !o.noRecord {
-		r := record.New(m, p.Manifest, e, invoker, mode, program, args, o.pty)
+		r := record.New(m, p.Manifest, e, p.Environ, invoker, mode, program, args, o.pty)
 		if err := r.Write(p.state(o, m), m); err != nil {
 			fmt.Fprintf(p.Stderr, "cc-ci-run: no run record: %v\n", err)
 		}

@@ -52,10 +52,11 @@ type Record struct {
 	Fingerprint string            `json:"fingerprint"`
 	Manifest    string            `json:"manifest"` // the file it was read from
 	Backend     string            `json:"backend"`
-	Absent      []string          `json:"absent"`     // tools that this environment was built without
-	Passed      []string          `json:"passed"`     // names of the caller's variables
-	Dropped     []string          `json:"dropped"`    // names
-	HostPaths   map[string]string `json:"host_paths"` // declared path -> file that it resolved to, "" for none
+	Absent      []string          `json:"absent"`      // tools that this environment was built without
+	Passed      []string          `json:"passed"`      // names of the caller's variables
+	Dropped     []string          `json:"dropped"`     // names
+	CallerPath  string            `json:"caller_path"` // PATH as the invoker had it; no run sees it
+	HostPaths   map[string]string `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
 	Process     exec.State        `json:"process"`
 }
 
@@ -73,14 +74,7 @@ type Invoker struct {
 // SYSTEMD_EXEC_PID (systemd.exec(5)). A desktop session hands those on to its
 // shells, where a person sits: so not with a terminal on stdin.
 func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
-	get := func(name string) string {
-		for _, kv := range caller {
-			if k, v, ok := strings.Cut(kv, "="); ok && k == name {
-				return v
-			}
-		}
-		return ""
-	}
+	get := func(name string) string { return lookup(caller, name) }
 	if get("DRONE") == "true" {
 		return Invoker{"drone", strings.Join([]string{get("DRONE_REPO"), get("DRONE_BUILD_NUMBER"), get("DRONE_STAGE_NAME"), get("DRONE_STEP_NAME")}, "/")}
 	}
@@ -91,9 +85,19 @@ func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
 	return Invoker{Name: "manual"}
 }
 
+// lookup is a variable's value among those of a caller, "" without it.
+func lookup(caller []string, name string) string {
+	for _, kv := range caller {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
 // New gathers the record of a run that is about to start. The process state
 // is that of the moment, so it is called after [exec.Prepare].
-func New(m *env.Manifest, manifest string, e env.Environment, invoker Invoker, mode, program string, args []string, pty bool) *Record {
+func New(m *env.Manifest, manifest string, e env.Environment, caller []string, invoker Invoker, mode, program string, args []string, pty bool) *Record {
 	now := time.Now().UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
@@ -110,6 +114,8 @@ func New(m *env.Manifest, manifest string, e env.Environment, invoker Invoker, m
 		Dropped:   printables(e.Names(env.Dropped)),
 		HostPaths: map[string]string{},
 		Process:   exec.Capture(),
+
+		CallerPath: printable(lookup(caller, "PATH")),
 	}
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}

@@ -128,7 +128,7 @@ func testRecord(t *testing.T) (*Record, *env.Manifest) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(m, "m.json", e, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
+	return New(m, "m.json", e, caller, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
 }
 
 // A record has names of variables and never a value that was passed.

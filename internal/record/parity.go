@@ -1,0 +1,190 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+
+	"cc-ci-run/internal/env"
+)
+
+// Finding is one thing that [Compare] looked at.
+type Finding struct {
+	Verdict Parity `json:"verdict"`
+	What    string `json:"what"`
+	A       string `json:"a"`
+	B       string `json:"b"`
+	Why     string `json:"why,omitempty"`
+}
+
+// Parity is a Finding's verdict.
+type Parity string
+
+// The verdicts of parity.
+const (
+	Identical Parity = "identical"
+	Declared  Parity = "declared" // it differs, and may
+	Drift     Parity = "drift"    // it differs, and must not
+)
+
+// Newest finds the newest record of an invoker in a state directory; of one
+// recipe (an argument of the run) if recipe is not "". Files that are no whole
+// record are passed over.
+func Newest(state, invoker, recipe string) (*Record, error) {
+	dir := filepath.Join(state, "runs")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for _, e := range slices.Backward(entries) { // names sort by time
+		if !strings.HasSuffix(e.Name(), ".json") {
+			continue
+		}
+		r, err := Read(filepath.Join(dir, e.Name()))
+		if err == nil && r.Invoker.Name == invoker && (recipe == "" || slices.Contains(r.Args, recipe)) {
+			return r, nil
+		}
+	}
+	of := ""
+	if recipe != "" {
+		of = " of " + recipe
+	}
+	return nil, fmt.Errorf("no record of a run%s by %s in %s: start one", of, invoker, dir)
+}
+
+// Kept is the manifest of a record, from beside the records.
+func (r *Record) Kept(state string) (*env.Manifest, error) {
+	return env.ReadManifest(filepath.Join(state, "manifests", r.Fingerprint+".json"))
+}
+
+// Compare says in what two runs' environments are identical and in what they
+// differ. ma and mb are their manifests.
+func Compare(a, b *Record, ma, mb *env.Manifest) []Finding {
+	var list []Finding
+	add := func(what, x, y string, otherwise Parity, why string) {
+		if x == y {
+			list = append(list, Finding{Identical, what, x, y, ""})
+		} else {
+			list = append(list, Finding{otherwise, what, x, y, why})
+		}
+	}
+	add("fingerprint", a.Fingerprint, b.Fingerprint, Drift, "built from another toolset, or on another machine")
+	add("interpreter", ma.Interpreter, mb.Interpreter, Drift, "")
+	add("backend", a.Backend, b.Backend, Drift, "")
+	add("absent tools", strings.Join(a.Absent, " "), strings.Join(b.Absent, " "), Drift, "")
+	list = append(list, compareCommands(ma, mb)...)
+	list = append(list, compareVariables(a, b, ma, mb)...)
+	list = append(list, compareProcess(a, b)...)
+	for _, p := range slices.Sorted(maps.Keys(union(a.HostPaths, b.HostPaths))) {
+		add(p, a.HostPaths[p], b.HostPaths[p], Drift, "another file on the host, outside the toolset")
+	}
+	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
+	return list
+}
+
+// compareCommands names each command whose file differs; if none does, that
+// is one line.
+func compareCommands(a, b *env.Manifest) []Finding {
+	var list []Finding
+	file := func(m *env.Manifest, name string) string {
+		c, ok := m.Command(name)
+		if !ok {
+			return "missing"
+		}
+		if c.File != nil {
+			return fmt.Sprintf("%s (%.12s)", c.Path, c.File.SHA256)
+		}
+		return c.Path
+	}
+	names := slices.Concat(a.CommandNames(), b.CommandNames())
+	slices.Sort(names)
+	for _, name := range slices.Compact(names) {
+		if x, y := file(a, name), file(b, name); x != y {
+			list = append(list, Finding{Drift, "command " + name, x, y, "a test finds another file, or none"})
+		}
+	}
+	if len(list) == 0 {
+		n := fmt.Sprintf("%d files", len(a.CommandNames()))
+		list = append(list, Finding{Identical, "commands", n, n, ""})
+	}
+	return list
+}
+
+// compareVariables names each variable that only one run was passed. It may
+// be so if the toolset says that only this invoker has it.
+func compareVariables(a, b *Record, ma, mb *env.Manifest) []Finding {
+	var list []Finding
+	names := slices.Concat(a.Passed, b.Passed)
+	slices.Sort(names)
+	both := 0
+	for _, name := range slices.Compact(names) {
+		inA, inB := slices.Contains(a.Passed, name), slices.Contains(b.Passed, name)
+		if inA && inB {
+			both++
+			continue
+		}
+		owner, m, x, y := a.Invoker.Name, ma, "passed", "not set"
+		if inB {
+			owner, m, x, y = b.Invoker.Name, mb, y, x
+		}
+		f := Finding{Drift, "variable " + name, x, y, "a test can rely on it for one of them only"}
+		for _, p := range m.Variables.Only[owner] {
+			if ok, _ := path.Match(p, name); ok {
+				f.Verdict, f.Why = Declared, fmt.Sprintf("environment.only.%s has %s", owner, p)
+			}
+		}
+		if _, ok := m.Variables.Default[name]; ok {
+			f.Verdict, f.Why = Declared, "environment.default has a value for the other"
+		}
+		list = append(list, f)
+	}
+	n := fmt.Sprintf("%d names", both)
+	return append([]Finding{{Identical, "variables passed to both", n, n, ""}}, list...)
+}
+
+// compareProcess compares the process state field by field, by its names in
+// the record.
+func compareProcess(a, b *Record) []Finding {
+	var list []Finding
+	x, y := reflect.ValueOf(a.Process), reflect.ValueOf(b.Process)
+	for i := range x.NumField() {
+		name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
+		f := Finding{Drift, "process " + name, fmt.Sprint(x.Field(i)), fmt.Sprint(y.Field(i)), "set for one of them by its unit, runner or shell"}
+		switch {
+		case f.A == f.B:
+			f.Verdict, f.Why = Identical, ""
+		case name == "cgroup":
+			f.Verdict, f.Why = Declared, "each invoker has its own"
+		case name == "terminals" && (a.Invoker.Name == "manual" || b.Invoker.Name == "manual"):
+			f.Verdict, f.Why = Declared, "a person sits at a terminal"
+		case name == "limits":
+			list = append(list, compareLimits(a.Process.Limits, b.Process.Limits)...)
+			continue
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func compareLimits(a, b map[string]string) []Finding {
+	var list []Finding
+	for _, name := range slices.Sorted(maps.Keys(union(a, b))) {
+		if a[name] != b[name] {
+			list = append(list, Finding{Drift, "limit " + name, a[name], b[name], "set for one of them by its unit, runner or shell"})
+		}
+	}
+	return list
+}
+
+func union(a, b map[string]string) map[string]string {
+	u := maps.Clone(a)
+	maps.Copy(u, b)
+	return u
+}
