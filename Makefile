@@ -17,7 +17,7 @@ UNIGNORE := env --default-signal=HUP
 export GOFLAGS := -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,7 +69,14 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
-e2e: witness prove ## The long proofs
+two-paths: compiler build ## The witness by a real timer and by Drone's steps, and their parity (as root)
+	@scripts/apt-install systemd-container jq nix-bin
+	@e2e/build-gitea
+	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
+	@units=$$(scripts/nix-tests twoPaths --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
+	  e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths "$$units"
+
+e2e: witness prove two-paths ## The long proofs
 
 check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all

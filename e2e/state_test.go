@@ -123,3 +123,42 @@ func TestSameEnvironmentFromAnywhere(t *testing.T) {
 		})
 	}
 }
+
+// What another user may not read is said clearly.
+func TestUnreadable(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("becoming another user needs root")
+	}
+	dir := t.TempDir()
+	path := filepath.Join(dir, "secret.py")
+	write(t, path, "print('read')\n", 0o600)
+	for d := dir; d != os.TempDir() && d != "/"; d = filepath.Dir(d) {
+		_ = os.Chmod(d, 0o755)
+	}
+	// The program itself where everybody gets to it.
+	program := filepath.Join(dir, "cc-ci-run")
+	data, err := os.ReadFile(binary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, program, string(data), 0o755)
+	run := func() (int, string) {
+		return start{
+			argv: []string{"/usr/bin/setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "--no-record", path},
+			env:  []string{"HOME=/"},
+		}.run(t)
+	}
+	status, output := run()
+	reachable := !strings.Contains(output, "manifest")
+	if reachable && (status != 126 || !strings.Contains(output, "secret.py: can not be read: permission denied")) {
+		t.Errorf("a script: exit status %d: %s", status, output)
+	}
+	manifest := filepath.Join(filepath.Dir(binary(t)), "toolset", "manifest.json")
+	if err := os.Chmod(manifest, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Chmod(manifest, 0o644)
+	if status, output = run(); status != 125 || !strings.Contains(output, "permission denied; it must be readable for everybody who runs tests") {
+		t.Errorf("the manifest: exit status %d: %s", status, output)
+	}
+}

@@ -194,7 +194,7 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 		if colour { // the same bytes in each row, so that columns stay in line
 			cells = append([]string{"\x1b[" + code + "m" + cells[0] + "\x1b[0m"}, cells[1:]...)
 		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
+		fmt.Fprintln(tw, strings.ReplaceAll(strings.Join(cells, "\t"), "\n", " "))
 	}
 	line(strings.Split(head, "|"), "01")
 	for _, cells := range rows {

@@ -11,6 +11,8 @@
   go ? null,
   site ? null,
   browsers ? null,
+  # The program in the place of drone-runner-exec, for e2e/two-paths.
+  runner ? null,
 }:
 let
   inherit (builtins)
@@ -488,6 +490,44 @@ in
 {
   inherit (here) cc-ci-run;
   units = unitFiles;
+  # What e2e/two-paths boots: both units as the modules render them, with a
+  # timer that fires every ten seconds.
+  twoPaths =
+    let
+      config = evaluate here [
+        ../modules
+        {
+          virtualisation.docker.enable = true;
+          services.cc-ci.enable = true;
+          services.cc-ci.nightly-sweep = {
+            enable = true;
+            onCalendar = "*:*:0/10";
+            randomizedDelaySec = "0";
+            recipesDir = "/srv/recipes";
+            environmentFile = "/etc/instance.env";
+          };
+          systemd.timers.nightly-sweep.timerConfig.AccuracySec = "1s"; # a minute by default
+          services.cc-ci.drone-runner = {
+            enable = true;
+            name = "e2e";
+            server.host = "127.0.0.1";
+            environmentFile = "/etc/instance.env";
+            package = here.runCommand "drone-runner-exec" { } ''
+              mkdir -p $out/bin
+              cp ${runner} $out/bin/drone-runner-exec
+            '';
+          };
+        }
+      ];
+    in
+    here.runCommand "two-paths" { } ''
+      mkdir $out
+      cp ${here.writeText "service" (units.service config.systemd.services.nightly-sweep)} $out/nightly-sweep.service
+      cp ${here.writeText "timer" (units.timer config.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
+      cp ${here.writeText "service" (units.service config.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
+      cp ${here.writeText "tmpfiles" (lib.concatStringsSep "\n" config.systemd.tmpfiles.rules + "\n")} $out/cc-ci.conf
+      ln -s ${config.environment.etc."cc-ci-run/path".source} $out/path
+    '';
   # Toolsets with a mistake, against a pkgs that is not made from them:
   # scripts/prove looks for the messages.
   mistakes =

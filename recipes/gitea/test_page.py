@@ -44,13 +44,18 @@ def test_browser_runs_a_page(page, served_page):
 
 
 def test_log_in_and_see_the_repository(page, instance, repository):
-    assert page.goto(repository.page).status == 404, "a private repository is seen by a stranger"
-    page.goto(f"{instance.url}/user/login")
+    # Not "load": what is looked at is in the document, and pictures and scripts may take their
+    # time on a busy machine.
+    def goto(url):
+        return page.goto(url, wait_until="domcontentloaded")
+
+    assert goto(repository.page).status == 404, "a private repository is seen by a stranger"
+    goto(f"{instance.url}/user/login")
     page.locator("#user_name").fill(instance.user)
     page.locator("#password").fill(instance.password)
-    page.locator("#password").press("Enter")
-    expect(page.locator("#user_name")).to_have_count(0)
+    page.locator("#password").press("Enter", no_wait_after=True)
+    expect(page.locator("#user_name")).to_have_count(0, timeout=30_000)
 
-    assert page.goto(repository.page).status == 200
+    assert goto(repository.page).status == 200
     path = f"/{instance.user}/{repository.name}"
-    expect(page.locator(f"a[href$='{path}']").first).to_be_visible()
+    expect(page.locator(f"a[href$='{path}']").first).to_be_visible(timeout=30_000)
