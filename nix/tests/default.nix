@@ -52,10 +52,6 @@ let
           site
           browsers
           ;
-        standIns = [
-          "abra"
-          added
-        ];
       };
   # The hypothetical tool of the propagation proof.
   added = "hello";
@@ -335,7 +331,7 @@ let
       [[tool]]
       name     = "${added}"
       nix      = "${added}"
-      debian   = "${added}"
+      debian   = ""
       commands = ["${added}"]
       why      = "a proof of this project"
     ''

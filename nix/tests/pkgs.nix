@@ -5,13 +5,11 @@
 #   go        the directory of Go's `go` command
 #   site      python/KEY of the host backend: Python's installed packages
 #   browsers  the host backend's browsers directory
-#   standIns  attributes of packages that this machine need not have
 {
   toolset,
   go,
   site,
   browsers,
-  standIns ? [ "abra" ],
 }:
 let
   inherit (builtins)
@@ -49,7 +47,7 @@ let
     };
 
   # Of a package, the commands that the toolset expects of it, as links to this
-  # machine's files; of stand-ins, programs that say so.
+  # machine's files; where Debian has no package, stand-ins that say so.
   wrap =
     attr:
     let
@@ -66,7 +64,7 @@ let
           fi
         done
         ${
-          if builtins.elem attr standIns then
+          if builtins.all (t: t.debian == "") tools then
             ''
               printf '#!/bin/sh\necho "%s: a stand-in: this machine has none" >&2\nexit 127\n' "$1" > "$out/bin/$1"
               chmod +x "$out/bin/$1"
