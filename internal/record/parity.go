@@ -162,6 +162,8 @@ func compareProcess(a, b *Record) []Finding {
 			f.Verdict, f.Why = Identical, ""
 		case name == "cgroup":
 			f.Verdict, f.Why = Declared, "each invoker has its own"
+			// The last line is the unified hierarchy's; the others repeat it.
+			f.A, f.B = f.A[strings.LastIndex(f.A, "\n")+1:], f.B[strings.LastIndex(f.B, "\n")+1:]
 		case name == "terminals" && (a.Invoker.Name == "manual" || b.Invoker.Name == "manual"):
 			f.Verdict, f.Why = Declared, "a person sits at a terminal"
 		case name == "limits":

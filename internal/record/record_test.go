@@ -212,3 +212,32 @@ func TestReadMistakes(t *testing.T) {
 		}
 	}
 }
+
+// Compare tells what may differ from what must not.
+func TestCompare(t *testing.T) {
+	a, m := testRecord(t)
+	b := *a
+	a.Invoker, b.Invoker = Invoker{Name: "drone"}, Invoker{Name: "systemd"}
+	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"
+	b.Process.Umask = "0077"
+	b.Process.Limits = map[string]string{"Max open files": "1 1 files"}
+	b.HostPaths = map[string]string{"/bin/sh": "/evil"}
+	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
+	b.CallerPath = "/opt"
+	got := map[string]Finding{}
+	for _, f := range Compare(a, &b, m, m) {
+		got[f.What] = f
+	}
+	for what, want := range map[string]Parity{
+		"fingerprint": Identical, "commands": Identical, "process uid": Identical,
+		"process cgroup": Declared, "the caller's PATH": Declared,
+		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "variable GITEA_URL": Drift,
+	} {
+		if got[what].Verdict != want {
+			t.Errorf("%s: %+v, want %s", what, got[what], want)
+		}
+	}
+	if got["process cgroup"].A != "0::/a" {
+		t.Errorf("cgroup: %+v", got["process cgroup"])
+	}
+}
