@@ -1,6 +1,6 @@
 // Package cli is the command line: what each command and flag is called and
 // how results are shown. One file holds one command; the work is done in
-// packages env, exec and record.
+// packages env, exec, record and sweep.
 //
 // [Main] first asks whether the call is a plain run (`cc-ci-run SCRIPT …`).
 // That is what happens ten thousand times a night, so it goes its own short
@@ -146,16 +146,6 @@ func (p Process) complain(err error) {
 	}
 }
 
-// getenv is the caller's variable, "" if there is none.
-func (p Process) getenv(name string) string {
-	for _, kv := range p.Environ {
-		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
-			return v
-		}
-	}
-	return ""
-}
-
 // output is the flag --output.
 type output string
 
@@ -188,7 +178,7 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 // table prints rows in columns. The head is bold on a terminal; a first cell
 // that is a level or a verdict is coloured (see paint).
 func (p Process) table(w io.Writer, head string, rows [][]string) error {
-	colour := exec.IsTerminal(int(p.Stdout.Fd())) && p.getenv("NO_COLOR") == "" && p.getenv("TERM") != "dumb"
+	colour := exec.IsTerminal(int(p.Stdout.Fd())) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(cells []string, code string) {
 		if colour { // the same bytes in each row, so that columns stay in line

@@ -9,7 +9,6 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/record"
 )
 
 func envCommand(p Process) *cobra.Command {
@@ -32,11 +31,7 @@ may be a log; "cc-ci-run exec env" shows them.`,
 			if err != nil {
 				return err
 			}
-			invoker := record.DetectInvoker(p.Environ, exec.IsTerminal(0))
-			e, missing := m.Environment(p.Environ, map[string]string{
-				env.InvokerVariable:     invoker.Name,
-				env.FingerprintVariable: m.Fingerprint(),
-			})
+			e, _, missing := p.environment(m)
 			if explain {
 				err = p.explain(out, e)
 			} else {

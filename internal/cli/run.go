@@ -132,11 +132,7 @@ func (p Process) launch(o options, mode, program string, args []string, command 
 	if err := m.Verify(); err != nil {
 		return err
 	}
-	invoker := record.DetectInvoker(p.Environ, exec.IsTerminal(0))
-	e, err := m.Environment(p.Environ, map[string]string{
-		env.InvokerVariable:     invoker.Name,
-		env.FingerprintVariable: m.Fingerprint(),
-	})
+	e, invoker, err := p.environment(m)
 	if err != nil {
 		return err
 	}
@@ -162,10 +158,20 @@ func (p Process) launch(o options, mode, program string, args []string, command 
 	return exec.Status{Code: status, Err: err}
 }
 
+// environment is what a run started from here is given, and by whom.
+func (p Process) environment(m *env.Manifest) (env.Environment, record.Invoker, error) {
+	invoker := record.DetectInvoker(p.Environ, exec.IsTerminal(0))
+	e, err := m.Environment(p.Environ, map[string]string{
+		env.InvokerVariable:     invoker.Name,
+		env.FingerprintVariable: m.Fingerprint(),
+	})
+	return e, invoker, err
+}
+
 // state is the state directory: --state, else the variable, else the
 // manifest's.
 func (p Process) state(o options, m *env.Manifest) string {
-	for _, dir := range []string{o.state, p.getenv(stateVariable)} {
+	for _, dir := range []string{o.state, env.Lookup(p.Environ, stateVariable)} {
 		if dir != "" {
 			return filepath.Clean(dir)
 		}

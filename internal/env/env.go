@@ -135,10 +135,10 @@ func (m *Manifest) Environment(caller []string, given map[string]string) (Enviro
 			continue
 		}
 		seen[name] = true
-		if rule := m.passedBy(name); rule != "" {
-			e = append(e, Variable{name, value, Passed, rule})
-		} else if rule := forbiddenBy(name); rule != "" {
+		if rule := forbiddenBy(name); rule != "" {
 			e = append(e, Variable{Name: name, Verdict: Dropped, Rule: "never passes (" + rule + ")"})
+		} else if rule := m.passedBy(name); rule != "" {
+			e = append(e, Variable{name, value, Passed, rule})
 		} else {
 			e = append(e, Variable{Name: name, Verdict: Dropped, Rule: "not named by the toolset"})
 		}
@@ -160,9 +160,10 @@ func (m *Manifest) Environment(caller []string, given map[string]string) (Enviro
 	return e, errs.ErrorOrNil()
 }
 
-// passedBy names the rule that lets a variable of the caller pass, or "".
+// passedBy names the rule that lets a variable of the caller pass, or "". It
+// is asked of what [forbidden] leaves.
 func (m *Manifest) passedBy(name string) string {
-	if forbiddenBy(name) != "" || !variableRE.MatchString(name) {
+	if !variableRE.MatchString(name) {
 		return ""
 	}
 	if _, ok := m.Variables.Default[name]; ok {
@@ -172,8 +173,22 @@ func (m *Manifest) passedBy(name string) string {
 		return "environment.pass " + p
 	}
 	for _, invoker := range Invokers {
-		if p := match(m.Variables.Only[invoker], name); p != "" {
+		if p := m.Variables.OnlyBy(invoker, name); p != "" {
 			return "environment.only." + invoker + " " + p
+		}
+	}
+	return ""
+}
+
+// OnlyBy gives the pattern by which only this invoker has the variable, or "".
+func (v ManifestVariables) OnlyBy(invoker, name string) string { return match(v.Only[invoker], name) }
+
+// Lookup is a variable's value among those of a caller, "" without it. Of a
+// name that stands twice the first counts.
+func Lookup(caller []string, name string) string {
+	for _, kv := range caller {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v
 		}
 	}
 	return ""

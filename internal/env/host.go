@@ -383,9 +383,10 @@ func (b HostBuild) installInto(ctx context.Context, stage, lockfile, python stri
 	if err := writeVenv(stage, python); err != nil {
 		return err
 	}
+	environ := installEnvironment(b.Environ)
 	run := func(name string, args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, name, args...)
-		cmd.Env = installEnvironment(b.Environ)
+		cmd.Env = environ
 		cmd.Dir = stage // -m and -c look into the working directory for modules
 		// A group of its own, so that pip's own children end with it.
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}

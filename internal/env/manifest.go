@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -239,7 +240,7 @@ func (m *Manifest) validate() error {
 			fail("tool %q has no commands", t.Name)
 		}
 	}
-	for _, list := range append([][]string{m.Variables.Pass}, mapValues(m.Variables.Only)...) {
+	for _, list := range slices.AppendSeq([][]string{m.Variables.Pass}, maps.Values(m.Variables.Only)) {
 		for _, p := range list {
 			if err := checkPattern(p); err != nil {
 				fail("environment: %w", err)
@@ -266,12 +267,4 @@ func (p Process) UmaskBits() int {
 		panic(err)
 	}
 	return bits
-}
-
-func mapValues(m map[string][]string) [][]string {
-	var list [][]string
-	for _, k := range Invokers {
-		list = append(list, m[k])
-	}
-	return list
 }

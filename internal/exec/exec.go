@@ -117,7 +117,7 @@ type sigaction struct {
 const (
 	sigDefault = 0  // SIG_DFL
 	sigIgnore  = 1  // SIG_IGN
-	signals    = 64 // _NSIG
+	lastSignal = 64 // _NSIG
 )
 
 // defaultSignals sets each ignored signal but SIGHUP to its default. Handlers
@@ -126,7 +126,7 @@ const (
 // and 32 to 34 as they were. It is asked of the kernel, not of /proc, so that
 // it works in a container without one.
 func defaultSignals() {
-	for n := uintptr(1); n <= signals; n++ {
+	for n := uintptr(1); n <= lastSignal; n++ {
 		if n == uintptr(unix.SIGKILL) || n == uintptr(unix.SIGSTOP) || n == uintptr(unix.SIGHUP) {
 			continue
 		}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"path"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -135,10 +134,8 @@ func compareVariables(a, b *Record, ma, mb *env.Manifest) []Finding {
 			owner, m, x, y = b.Invoker.Name, mb, y, x
 		}
 		f := Finding{Drift, "variable " + name, x, y, "a test can rely on it for one of them only"}
-		for _, p := range m.Variables.Only[owner] {
-			if ok, _ := path.Match(p, name); ok {
-				f.Verdict, f.Why = Declared, fmt.Sprintf("environment.only.%s has %s", owner, p)
-			}
+		if p := m.Variables.OnlyBy(owner, name); p != "" {
+			f.Verdict, f.Why = Declared, fmt.Sprintf("environment.only.%s has %s", owner, p)
 		}
 		if _, ok := m.Variables.Default[name]; ok {
 			f.Verdict, f.Why = Declared, "environment.default has a value for the other"

@@ -74,7 +74,7 @@ type Invoker struct {
 // SYSTEMD_EXEC_PID (systemd.exec(5)). A desktop session hands those on to its
 // shells, where a person sits: so not with a terminal on stdin.
 func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
-	get := func(name string) string { return lookup(caller, name) }
+	get := func(name string) string { return env.Lookup(caller, name) }
 	if get("DRONE") == "true" {
 		return Invoker{"drone", strings.Join([]string{get("DRONE_REPO"), get("DRONE_BUILD_NUMBER"), get("DRONE_STAGE_NAME"), get("DRONE_STEP_NAME")}, "/")}
 	}
@@ -83,16 +83,6 @@ func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
 		return Invoker{"systemd", id}
 	}
 	return Invoker{Name: "manual"}
-}
-
-// lookup is a variable's value among those of a caller, "" without it.
-func lookup(caller []string, name string) string {
-	for _, kv := range caller {
-		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
-			return v
-		}
-	}
-	return ""
 }
 
 // New gathers the record of a run that is about to start. The process state
@@ -115,7 +105,7 @@ func New(m *env.Manifest, manifest string, e env.Environment, caller []string, i
 		HostPaths: map[string]string{},
 		Process:   exec.Capture(),
 
-		CallerPath: printable(lookup(caller, "PATH")),
+		CallerPath: printable(env.Lookup(caller, "PATH")),
 	}
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}
@@ -132,8 +122,7 @@ func New(m *env.Manifest, manifest string, e env.Environment, caller []string, i
 // Write puts the record into the state directory, atomically: a reader sees
 // all of it or none. It is not synced, as that would cost each run a disk's
 // latency: after a power cut the last seconds' records may be missing or
-// empty.
-// The manifest m is kept beside the records, once.
+// empty. The manifest m is kept beside the records, once.
 func (r *Record) Write(state string, m *env.Manifest) error {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
