@@ -423,6 +423,44 @@ let
       concatStringsSep "" (map (name: "  refused: ${name}\n") (builtins.attrNames wrong))
     );
 
+  # Options: each says what it takes, what it is, and shows one.
+  options =
+    let
+      tree =
+        (lib.evalModules {
+          modules = [
+            ./nixos.nix
+            ../modules
+          ];
+          specialArgs = {
+            pkgs = here;
+          };
+        }).options.services.cc-ci;
+      leaves =
+        path: set:
+        concatMap (
+          name:
+          let
+            o = set.${name};
+            at = "${path}.${name}";
+          in
+          if (o._type or "") == "option" then [ (o // { inherit at; }) ] else leaves at o
+        ) (builtins.attrNames set);
+      shown = filter (o: !(o.internal or false)) (leaves "services.cc-ci" tree);
+      lacking = concatMap (
+        o:
+        map (what: "options: ${o.at} has no ${what}") (
+          filter (what: !(o ? ${what})) [
+            "type"
+            "default"
+            "example"
+            "description"
+          ]
+        )
+      ) shown;
+    in
+    unless lacking "  ${toString (length shown)} options, each with a type, a default, an example and a description\n";
+
   # The flake, with what is here in the place of its input.
   flake =
     let
@@ -560,6 +598,8 @@ in
           ${propagation}
           Assertions: wrong combinations, each refused with its message
           ${assertions}
+          Options
+          ${options}
           The flake evaluates, without a network
           ${flake}
           Units: what the new tool's environment is, by the paths they lead to
