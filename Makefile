@@ -42,7 +42,9 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> go test -race ./...'
-	@go test -race -count=1 ./...
+	@go test -race -count=1 -skip '^TestKilled$$' ./...
+	@echo '==> sweeps, killed at many moments'
+	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 	@echo '==> tests of the end-to-end tools'
@@ -69,12 +71,15 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
-two-paths: compiler build ## The witness by a real timer and by Drone's steps, and their parity (as root)
-	@scripts/apt-install systemd-container jq nix-bin
+two-paths: compiler build ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
+	@scripts/apt-install systemd-container dbus jq nix-bin
 	@e2e/build-gitea
 	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
-	@units=$$(scripts/nix-tests twoPaths --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
-	  e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths "$$units"
+	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
+	  for old in "" --old; do \
+	    echo "==> e2e/two-paths $$old"; \
+	    e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
+	  done
 
 e2e: witness prove two-paths ## The long proofs
 

@@ -58,6 +58,7 @@ seen = {
     "environ": b64(read("/proc/self/environ")),
     "argv": [b64(os.fsencode(a)) for a in sys.argv[2:]],
     "sigign": status["SigIgn"], "sigblk": status["SigBlk"], "umask": status["Umask"],
+    "nonewprivs": status["NoNewPrivs"],
     "limits": read("/proc/self/limits").decode(),
     "fds": fds,
     "nodes": [os.fstat(0).st_mode and os.readlink("/proc/self/fd/%d" % fd) for fd in (0, 1, 2)],
@@ -87,6 +88,7 @@ type seen struct {
 	SigIgn     string
 	SigBlk     string
 	Umask      string
+	NoNewPrivs string
 	Limits     string
 	FDs        []int
 	Nodes      []string

@@ -28,6 +28,9 @@ func sh(code string) []string { return []string{"/bin/bash", "-c", code + `; exe
 func TestSameProcessStateFromAnywhere(t *testing.T) {
 	s := start{env: []string{"HOME=/"}}
 	plain := probeRun(t, nil, s)
+	if plain.NoNewPrivs != "1" {
+		t.Error("a test could gain privileges")
+	}
 	if plain.SigBlk != strings.Repeat("0", 16) || plain.Umask != "0022" || !slices.Equal(plain.FDs, []int{0, 1, 2}) {
 		t.Errorf("blocked %s, umask %s, descriptors %v", plain.SigBlk, plain.Umask, plain.FDs)
 	}

@@ -61,7 +61,7 @@ buildGoModule (finalAttrs: {
   # Those that need no installed environment; the rest need this package.
   checkPhase = ''
     runHook preCheck
-    CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/record
+    CC_CI_RUN_TOOLSET=${toolsetFile} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/record
     runHook postCheck
   '';
   nativeCheckInputs = toolset.packages;

@@ -183,6 +183,7 @@ let
     };
     environment = {
       inherit (environment) pass require;
+      site = environment.site or [ ];
       only = environment.only or { };
       default = expandAll (environment.default or { });
       set = variables;

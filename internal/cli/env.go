@@ -110,7 +110,7 @@ func (p Process) describe(out output, m *env.Manifest, e env.Environment) error 
 		{"PATH", m.Bin},
 		{"interpreter", m.Interpreter},
 		{"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
-		{"process", fmt.Sprintf("umask %s, nofile %d, core %d", m.Process.Umask, m.Process.NoFile, m.Process.Core)},
+		{"process", fmt.Sprintf("umask %s, nofile %d, core %d, no_new_privs %t", m.Process.Umask, m.Process.NoFile, m.Process.Core, m.Process.NoNewPrivs)},
 		{"host paths", strings.Join(m.Host.Paths, " ")},
 		{"absent", strings.Join(absent(m), " ")},
 	}

@@ -1,82 +1,187 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 
+	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/live"
 	"cc-ci-run/internal/record"
 )
 
+// parityOptions are the flags of parity.
+type parityOptions struct {
+	out    output
+	all    bool
+	live   bool
+	recipe string
+	state  string
+}
+
+// comparison is of two invokers, as --output json has it.
+type comparison struct {
+	A        string           `json:"a"`
+	B        string           `json:"b"`
+	Records  [2]string        `json:"records"` // their IDs
+	Findings []record.Finding `json:"findings"`
+}
+
 func parityCommand(p Process, shared *options) *cobra.Command {
-	var out output
-	var all bool
-	var recipe string
+	o := parityOptions{}
 	cmd := &cobra.Command{
-		Use:   "parity [flags] [INVOKER INVOKER]",
-		Short: "Are two invokers' environments identical?",
-		Long: `parity compares the newest run records of two invokers (drone and systemd, if
-none are named): environment, commands, variables' names, process state and
-host paths. What differs may be declared, as variables that only Drone sets, or
-is a drift. Exit status 1 if there is a drift.`,
-		Example:   "  cc-ci-run parity\n  cc-ci-run parity systemd manual --recipe gitea --all",
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(2), cobra.OnlyValidArgs),
+		Use:   "parity [flags] [INVOKER INVOKER...]",
+		Short: "Are the invokers' environments identical?",
+		Long: `parity compares the newest run records of two invokers or more (drone and
+systemd, if none are named): environment, commands, variables' names, process
+state and host paths. What differs may be declared, as variables that only
+Drone sets, or is a drift. Exit status 1 if there is a drift.
+
+With --live it runs a probe through each invoker that this machine has, or
+those that are named, instead of trusting records: through copies of the sweep's
+and of Drone's units, and on a terminal. Starting units needs root.`,
+		Example: `  cc-ci-run parity
+  cc-ci-run parity systemd manual --recipe gitea --all
+  sudo cc-ci-run parity --live`,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(len(env.Invokers)), cobra.OnlyValidArgs),
 		ValidArgs: env.Invokers,
-		RunE: func(_ *cobra.Command, args []string) error {
-			switch len(args) {
-			case 0:
-				args = []string{"drone", "systemd"}
-			case 1:
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 {
 				return errors.New("parity compares two invokers; name none or both")
+			}
+			for i, name := range args {
+				if slices.Contains(args[:i], name) {
+					return fmt.Errorf("%s is named twice", name)
+				}
+			}
+			if o.live && o.recipe != "" {
+				return errors.New("--live runs a probe, not a recipe: leave out --recipe")
 			}
 			m, err := env.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
-			state := p.state(*shared, m)
-			var records [2]*record.Record
-			var manifests [2]*env.Manifest
-			for i, invoker := range args {
-				if records[i], err = record.Newest(state, invoker, recipe); err != nil {
-					return err
-				}
-				if manifests[i], err = records[i].Kept(state); err != nil {
-					return err
-				}
-			}
-			findings := record.Compare(records[0], records[1], manifests[0], manifests[1])
-			drifts := 0
-			var rows [][]string
-			for _, f := range findings {
-				if f.Verdict == record.Drift {
-					drifts++
-				}
-				if all || f.Verdict != record.Identical {
-					rows = append(rows, []string{string(f.Verdict), f.What, f.A, f.B, f.Why})
-				}
-			}
-			if out == "json" || len(rows) > 0 {
-				if err := p.show(out, findings, "VERDICT|WHAT|"+args[0]+"|"+args[1]+"|WHY", rows); err != nil {
-					return err
-				}
-			}
-			if drifts > 0 {
-				return exec.Status{Code: 1, Err: fmt.Errorf("%s and %s drifted: %d of %d comparisons", args[0], args[1], drifts, len(findings))}
-			}
-			if out == "table" {
-				fmt.Fprintf(p.Stdout, "%s and %s: %d comparisons, no drift: environment %.12s\n", args[0], args[1], len(findings), records[0].Fingerprint)
-			}
-			return nil
+			o.state = p.state(*shared, m)
+			return p.parity(cmd.Context(), o, args)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
-	f.StringVar(&recipe, "recipe", "", "compare runs of this `recipe`")
-	f.BoolVar(&all, "all", false, "also show what is identical")
-	out.addTo(cmd)
+	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
+	f.BoolVar(&o.all, "all", false, "also show what is identical")
+	f.BoolVar(&o.live, "live", false, "run a probe through each invoker at hand, instead of reading records")
+	o.out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("state")
 	return cmd
+}
+
+func (p Process) parity(ctx context.Context, o parityOptions, names []string) error {
+	runs := map[string]record.Run{}
+	var err error
+	if o.live {
+		names, err = p.probe(ctx, names, runs)
+	} else {
+		if len(names) == 0 {
+			names = []string{"drone", "systemd"}
+		}
+		err = newest(o, names, runs)
+	}
+	if err != nil {
+		return err
+	}
+
+	var list []comparison
+	var drifted *multierror.Error
+	first := names[0]
+	a := runs[first]
+	for _, name := range names[1:] {
+		b := runs[name]
+		findings := record.Compare(a, b)
+		list = append(list, comparison{first, name, [2]string{a.ID, b.ID}, findings})
+		drifts := 0
+		var rows [][]string
+		for _, f := range findings {
+			if f.Verdict == record.Drift {
+				drifts++
+			}
+			if o.all || f.Verdict != record.Identical {
+				rows = append(rows, []string{string(f.Verdict), f.What, f.A, f.B, f.Why})
+			}
+		}
+		if o.out == "table" && len(rows) > 0 {
+			if err := p.show(o.out, nil, "VERDICT|WHAT|"+first+"|"+name+"|WHY", rows); err != nil {
+				return err
+			}
+		}
+		if drifts > 0 {
+			drifted = multierror.Append(drifted, fmt.Errorf("%s and %s drifted: %d of %d comparisons", first, name, drifts, len(findings)))
+		} else if o.out == "table" {
+			fmt.Fprintf(p.Stdout, "%s and %s: %d comparisons, no drift: environment %.12s\n", first, name, len(findings), a.Fingerprint)
+		}
+	}
+	if o.out == "json" {
+		if err := p.show(o.out, list, "", nil); err != nil {
+			return err
+		}
+	}
+	if drifted != nil {
+		return exec.Status{Code: 1, Err: drifted}
+	}
+	return nil
+}
+
+// newest reads each invoker's newest record.
+func newest(o parityOptions, names []string, runs map[string]record.Run) error {
+	var errs *multierror.Error
+	for _, name := range names {
+		r, err := record.Newest(o.state, name, o.recipe)
+		var m *env.Manifest
+		if err == nil {
+			m, err = r.Kept(o.state)
+		}
+		if err != nil {
+			errs = multierror.Append(errs, err)
+		}
+		runs[name] = record.Run{Record: r, Environment: m}
+	}
+	return errs.ErrorOrNil()
+}
+
+// probe runs a probe through each invoker; if none are named, through those
+// that are at hand, whose names it gives.
+func (p Process) probe(ctx context.Context, names []string, runs map[string]record.Run) ([]string, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	prober := live.Prober{Program: program, Environ: p.Environ}
+	any := len(names) == 0
+	if any {
+		names = env.Invokers
+	}
+	var have []string
+	var errs *multierror.Error
+	for _, name := range names {
+		run, err := prober.Probe(ctx, name)
+		switch {
+		case err == nil:
+			runs[name] = run
+			have = append(have, name)
+		case any && errors.Is(err, live.ErrNotHere):
+			fmt.Fprintf(p.Stderr, "cc-ci-run: %v\n", err)
+		default:
+			errs = multierror.Append(errs, err)
+		}
+	}
+	if errs == nil && len(have) < 2 {
+		errs = multierror.Append(errs, fmt.Errorf("nothing to compare: at hand is %s only", strings.Join(have, ", ")))
+	}
+	return have, errs.ErrorOrNil()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -23,7 +24,7 @@ import (
 
 func sweepCommand(p Process, shared *options) *cobra.Command {
 	var out output
-	var junit string
+	var junit, file string
 	o := sweep.Options{}
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
@@ -52,6 +53,9 @@ error, 125 if the sweep could not do its work.`,
 					return err
 				}
 			}
+			if err := configure(&o, file, cmd.Flags().Changed); err != nil {
+				return err
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
 			return p.sweep(ctx, o, out, junit)
@@ -60,6 +64,7 @@ error, 125 if the sweep could not do its work.`,
 	f := cmd.Flags()
 	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
 	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
+	f.StringVar(&file, "config", "", "`file` that says which recipes, in which order, and how; flags win (default: "+sweep.ConfigName+" in --recipes, if it is there)")
 	f.StringVar(&o.Runner, "runner", "runner/run_recipe_ci.py", "the `script` that runs one recipe's tests")
 	f.IntVarP(&o.Jobs, "jobs", "j", 1, "how many recipes at once")
 	f.DurationVar(&o.Timeout, "timeout", time.Hour, "time limit of one recipe")
@@ -73,6 +78,36 @@ error, 125 if the sweep could not do its work.`,
 	_ = cmd.MarkFlagDirname("recipes")
 	_ = cmd.MarkFlagDirname("state")
 	return cmd
+}
+
+// configure takes from a sweep.toml what no flag has set.
+func configure(o *sweep.Options, file string, set func(flag string) bool) error {
+	if file == "" {
+		file = filepath.Join(o.Recipes, sweep.ConfigName)
+		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+	}
+	c, err := sweep.ReadConfig(file, o.Recipes)
+	if err != nil {
+		return err
+	}
+	if len(o.Only) == 0 {
+		o.Only = c.Recipes
+	}
+	if !set("jobs") && c.Jobs > 0 {
+		o.Jobs = c.Jobs
+	}
+	if !set("timeout") {
+		o.Timeouts = c.Timeouts
+		if c.Timeout > 0 {
+			o.Timeout = c.Timeout
+		}
+	}
+	if !set("grace") && c.Grace > 0 {
+		o.Grace = c.Grace
+	}
+	return nil
 }
 
 func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit string) error {

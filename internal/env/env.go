@@ -113,7 +113,7 @@ func (e Environment) Names(verdicts ...Verdict) []string {
 //
 // The rules, first match wins: PATH is the bin directory; what the toolset
 // fixes or cc-ci-run gives is so for everybody; what must never pass is
-// dropped; what the toolset names (pass, only, default) passes; the rest is
+// dropped; what the toolset names (pass, site, only, default) passes; the rest is
 // dropped. Every required variable that is missing or empty is an error, all
 // of them reported together.
 func (m *Manifest) Environment(caller []string, given map[string]string) (Environment, error) {
@@ -172,6 +172,9 @@ func (m *Manifest) passedBy(name string) string {
 	if p := match(m.Variables.Pass, name); p != "" {
 		return "environment.pass " + p
 	}
+	if p := m.Variables.FromSite(name); p != "" {
+		return "environment.site " + p
+	}
 	for _, invoker := range Invokers {
 		if p := m.Variables.OnlyBy(invoker, name); p != "" {
 			return "environment.only." + invoker + " " + p
@@ -182,6 +185,9 @@ func (m *Manifest) passedBy(name string) string {
 
 // OnlyBy gives the pattern by which only this invoker has the variable, or "".
 func (v ManifestVariables) OnlyBy(invoker, name string) string { return match(v.Only[invoker], name) }
+
+// FromSite gives the pattern by which a variable is the site's to give, or "".
+func (v ManifestVariables) FromSite(name string) string { return match(v.Site, name) }
 
 // Lookup is a variable's value among those of a caller, "" without it. Of a
 // name that stands twice the first counts.

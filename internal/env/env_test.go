@@ -160,11 +160,15 @@ func TestManifestOfBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	data, err := os.ReadFile("../../toolset.toml")
+	declared := os.Getenv("CC_CI_RUN_TOOLSET")
+	if declared == "" {
+		declared = "../../toolset.toml"
+	}
+	data, err := os.ReadFile(declared)
 	if err != nil {
 		t.Fatal(err)
 	}
-	toolset, err := ParseToolset("toolset.toml", data)
+	toolset, err := ParseToolset(declared, data)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -159,7 +159,7 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 			if errors.Is(err, fs.ErrNotExist) {
 				missing = append(missing, name)
 			} else if err != nil {
-				errs = multierror.Append(errs, t.errorf(key+".commands", "%s: %v", tool.Name, err))
+				errs = multierror.Append(errs, t.file.Errorf(key+".commands", "%s: %v", tool.Name, err))
 			}
 			resolved.Commands = append(resolved.Commands, c)
 		}
@@ -172,14 +172,14 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 			if tool.Debian == "" {
 				mend = "Debian has no package: build with --without " + tool.Name
 			}
-			errs = multierror.Append(errs, t.errorf(key+".name", "%s: not found in %s (%s)", what, strings.Join(HostPath, ", "), mend))
+			errs = multierror.Append(errs, t.file.Errorf(key+".name", "%s: not found in %s (%s)", what, strings.Join(HostPath, ", "), mend))
 		}
 		m.Tools = append(m.Tools, resolved)
 	}
 
 	python, err := find("python3", "")
 	if err != nil {
-		errs = multierror.Append(errs, t.errorf("python", "python3: not found in %s (Debian: apt-get install %s)", strings.Join(HostPath, ", "), t.Python.Debian))
+		errs = multierror.Append(errs, t.file.Errorf("python", "python3: not found in %s (Debian: apt-get install %s)", strings.Join(HostPath, ", "), t.Python.Debian))
 	}
 	for _, name := range []string{"python3", "python"} {
 		if slices.Contains(t.Python.Commands, name) {
@@ -191,19 +191,19 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 		err = unix.Access(t.Browsers.Host, unix.X_OK)
 	}
 	if err != nil {
-		errs = multierror.Append(errs, t.errorf("browsers.host", "browsers: %v (Debian: apt-get install %s)", err, t.Browsers.Debian))
+		errs = multierror.Append(errs, t.file.Errorf("browsers.host", "browsers: %v (Debian: apt-get install %s)", err, t.Browsers.Debian))
 	}
 	m.Browsers.Launch = []Command{{Path: t.Browsers.Host, File: browser}}
 	for i, p := range t.Host.Paths {
 		if _, err := os.Stat(p); err != nil {
-			errs = multierror.Append(errs, t.errorf(fmt.Sprintf("host.paths[%d]", i), "host: %v (Debian: apt-get install %s)", err, t.Host.Debian))
+			errs = multierror.Append(errs, t.file.Errorf(fmt.Sprintf("host.paths[%d]", i), "host: %v (Debian: apt-get install %s)", err, t.Host.Debian))
 		}
 	}
 	if err := errs.ErrorOrNil(); err != nil {
 		return nil, err
 	}
 
-	m.Variables = ManifestVariables{Pass: t.Environment.Pass, Require: t.Environment.Require, Only: t.Environment.Only}
+	m.Variables = ManifestVariables{Pass: t.Environment.Pass, Site: t.Environment.Site, Require: t.Environment.Require, Only: t.Environment.Only}
 	fill := strings.NewReplacer("{bin}", m.Bin, "{browsers}", m.Browsers.Path)
 	m.Variables.Set, m.Variables.Default = map[string]string{}, map[string]string{}
 	for _, set := range []map[string]string{t.Environment.Set, t.Environment.Host} {
@@ -322,12 +322,12 @@ func (b HostBuild) installPython(ctx context.Context, m *Manifest) (*pythonSite,
 	}
 	pins, err := os.ReadFile(lockfile)
 	if err != nil {
-		return nil, t.errorf("python.requirements", "python: requirements: %v", err)
+		return nil, t.file.Errorf("python.requirements", "python: requirements: %v", err)
 	}
 	var errs *multierror.Error
 	for i, p := range t.Python.Packages {
 		if !strings.Contains("\n"+normal(string(pins)), "\n"+normal(p)+"==") {
-			errs = multierror.Append(errs, t.errorf(fmt.Sprintf("python.packages[%d]", i), "python: %s is not pinned in %s: run `make lock`", p, t.Python.Requirements))
+			errs = multierror.Append(errs, t.file.Errorf(fmt.Sprintf("python.packages[%d]", i), "python: %s is not pinned in %s: run `make lock`", p, t.Python.Requirements))
 		}
 	}
 	if err := errs.ErrorOrNil(); err != nil {
@@ -550,7 +550,7 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 		}
 		err := replaceIn(filepath.Join(site.Dir, "bin", name), dest, site.Dir, b.Out)
 		if errors.Is(err, fs.ErrNotExist) {
-			return b.Toolset.errorf("python.commands", "python: no package brings the command %s", name)
+			return b.Toolset.file.Errorf("python.commands", "python: no package brings the command %s", name)
 		}
 		if err != nil {
 			return err

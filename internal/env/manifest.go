@@ -105,6 +105,7 @@ type ResolvedBrowsers struct {
 // the backend's own variables are merged into Set.
 type ManifestVariables struct {
 	Pass    []string            `json:"pass"`
+	Site    []string            `json:"site"`
 	Require []string            `json:"require"`
 	Only    map[string][]string `json:"only"`
 	Default map[string]string   `json:"default"`
@@ -240,7 +241,7 @@ func (m *Manifest) validate() error {
 			fail("tool %q has no commands", t.Name)
 		}
 	}
-	for _, list := range slices.AppendSeq([][]string{m.Variables.Pass}, maps.Values(m.Variables.Only)) {
+	for _, list := range slices.AppendSeq([][]string{m.Variables.Pass, m.Variables.Site}, maps.Values(m.Variables.Only)) {
 		for _, p := range list {
 			if err := checkPattern(p); err != nil {
 				fail("environment: %w", err)

@@ -1,8 +1,6 @@
 package env
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"path"
 	"path/filepath"
@@ -12,8 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
-	"github.com/pelletier/go-toml/v2"
-	"github.com/pelletier/go-toml/v2/unstable"
+
+	"cc-ci-run/internal/config"
 )
 
 // Toolset is the declaration: all that a recipe test may rely on. It is
@@ -26,8 +24,7 @@ type Toolset struct {
 	Process     Process   `toml:"process"`
 	Host        Host      `toml:"host"`
 
-	file  string         // as named in errors
-	lines map[string]int // where each key of the file stands, see keyLines
+	file *config.File // names the places of mistakes
 }
 
 // Tool is one [[tool]]: a package and the commands that it must bring.
@@ -70,7 +67,11 @@ type Browsers struct {
 // Variables says what becomes of each variable of the caller, and which
 // ones a run is given. See [Manifest.Environment] for the rules.
 type Variables struct {
-	Pass    []string            `toml:"pass"`    // names or globs
+	Pass []string `toml:"pass"` // names or globs
+	// Site is passed like Pass: what each site gives to each invoker in that
+	// invoker's own way (a secret of Drone's server, an EnvironmentFile of the
+	// unit, a person's export), so that a probe has none of it.
+	Site    []string            `toml:"site"`
 	Require []string            `toml:"require"` // names; a run without one does not start
 	Only    map[string][]string `toml:"only"`    // invoker -> names or globs that only it sets; passed like Pass, and no fault when parity finds them missing elsewhere
 	Default map[string]string   `toml:"default"` // passed, or this where the caller has none
@@ -87,6 +88,9 @@ type Process struct {
 	NoFile uint64 `toml:"nofile" json:"nofile"`
 	// Core is RLIMIT_CORE's soft limit, in bytes.
 	Core uint64 `toml:"core" json:"core"`
+	// NoNewPrivs forbids programs to gain privileges, as sudo does (prctl(2),
+	// PR_SET_NO_NEW_PRIVS).
+	NoNewPrivs bool `toml:"no_new_privs" json:"no_new_privs"`
 }
 
 // Host is what runs reach by absolute path, outside the toolset.
@@ -112,28 +116,13 @@ var (
 // in errors. All mistakes are reported together, as a *multierror.Error of
 // lines "FILE:LINE: what: why"; only a file that is no TOML at all gives one.
 func ParseToolset(file string, data []byte) (*Toolset, error) {
-	t := &Toolset{file: file, lines: keyLines(data)}
+	t := &Toolset{}
 	var errs *multierror.Error
-
-	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
-	var unknown *toml.StrictMissingError
-	var bad *toml.DecodeError
-	switch err := dec.Decode(t); {
-	case err == nil:
-	case errors.As(err, &unknown):
-		for _, e := range unknown.Errors {
-			line, _ := e.Position()
-			errs = multierror.Append(errs, fmt.Errorf("%s:%d: %s: unknown key", file, line, strings.Join(e.Key(), ".")))
-		}
-	case errors.As(err, &bad):
-		line, _ := bad.Position()
-		return nil, multierror.Append(errs, fmt.Errorf("%s:%d: %s", file, line, strings.TrimPrefix(bad.Error(), "toml: ")))
-	default:
-		return nil, multierror.Append(errs, fmt.Errorf("%s: %w", file, err))
+	if t.file, errs = config.Decode(file, data, t); t.file == nil {
+		return nil, errs
 	}
-
 	errs = multierror.Append(errs, t.check()...)
-	sortByLine(errs)
+	config.Sort(errs)
 	return t, errs.ErrorOrNil()
 }
 
@@ -151,18 +140,9 @@ func (t *Toolset) Packages() []string {
 	return slices.Compact(all)
 }
 
-// errorf is an error at the place of key, or of the nearest key above it.
-func (t *Toolset) errorf(key, format string, args ...any) error {
-	at := key
-	for at != "" && t.lines[at] == 0 {
-		at = at[:max(0, strings.LastIndexAny(at, ".["))]
-	}
-	return fmt.Errorf("%s:%d: %s", t.file, max(1, t.lines[at]), fmt.Sprintf(format, args...))
-}
-
 func (t *Toolset) check() []error {
 	var errs []error
-	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
 
 	if len(t.Tools) == 0 {
 		fail("tool", "no [[tool]]: a toolset declares at least one")
@@ -178,14 +158,14 @@ func (t *Toolset) check() []error {
 		case !nameRE.MatchString(tool.Name):
 			fail(key+".name", "%q: not a name (letters, digits, . _ + -)", tool.Name)
 		case first[tool.Name] != "":
-			fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.lines[first[tool.Name]])
+			fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.file.Line(first[tool.Name]))
 		default:
 			first[tool.Name] = key + ".name"
 		}
 		if !attrRE.MatchString(tool.Nix) {
 			fail(key+".nix", "%s: nix = %q is not an attribute path of nixpkgs", label, tool.Nix)
 		}
-		if t.lines[key+".debian"] == 0 {
+		if !t.file.Has(key + ".debian") {
 			fail(key, "%s: no debian package named (\"\" where Debian has none)", label)
 		}
 		errs = append(errs, t.checkDebian(key+".debian", label, tool.Debian)...)
@@ -226,7 +206,7 @@ func (t *Toolset) check() []error {
 		{"process", t.checkProcess},
 		{"host", t.checkHost},
 	} {
-		if t.lines[table.name] == 0 {
+		if !t.file.Has(table.name) {
 			fail(table.name, "no [%s] table", table.name)
 		} else {
 			errs = append(errs, table.check()...)
@@ -239,14 +219,14 @@ func (t *Toolset) check() []error {
 func (t *Toolset) checkDebian(key, label, packages string) (errs []error) {
 	for _, p := range strings.Fields(packages) {
 		if !debianRE.MatchString(p) {
-			errs = append(errs, t.errorf(key, "%s: %q is not a Debian package's name", label, p))
+			errs = append(errs, t.file.Errorf(key, "%s: %q is not a Debian package's name", label, p))
 		}
 	}
 	return errs
 }
 
 func (t *Toolset) checkPython() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
 	errs = append(errs, t.checkDebian("python.debian", "python", t.Python.Debian)...)
 	if !attrRE.MatchString(t.Python.Nix) {
 		fail("python.nix", "python: nix = %q is not an attribute path of nixpkgs", t.Python.Nix)
@@ -281,26 +261,26 @@ func (t *Toolset) checkPython() (errs []error) {
 func (t *Toolset) checkBrowsers() (errs []error) {
 	errs = append(errs, t.checkDebian("browsers.debian", "browsers", t.Browsers.Debian)...)
 	if !attrRE.MatchString(t.Browsers.Nix) {
-		errs = append(errs, t.errorf("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix))
+		errs = append(errs, t.file.Errorf("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix))
 	}
 	if !filepath.IsAbs(t.Browsers.Host) {
-		errs = append(errs, t.errorf("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host))
+		errs = append(errs, t.file.Errorf("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host))
 	}
 	return errs
 }
 
 func (t *Toolset) checkProcess() (errs []error) {
 	if _, err := t.Process.umask(); err != nil {
-		errs = append(errs, t.errorf("process.umask", "%v", err))
+		errs = append(errs, t.file.Errorf("process.umask", "%v", err))
 	}
 	if t.Process.NoFile < 64 {
-		errs = append(errs, t.errorf("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile))
+		errs = append(errs, t.file.Errorf("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile))
 	}
 	return errs
 }
 
 func (t *Toolset) checkHost() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
 	errs = append(errs, t.checkDebian("host.debian", "host", t.Host.Debian)...)
 	if len(t.Host.Paths) == 0 {
 		fail("host.paths", "host: no paths: shell=True in Python runs /bin/sh at least")
@@ -317,7 +297,7 @@ func (t *Toolset) checkHost() (errs []error) {
 }
 
 func (t *Toolset) checkVariables() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.errorf(key, format, args...)) }
+	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
 	v := t.Environment
 
 	patterns := func(table string, list []string) {
@@ -333,6 +313,7 @@ func (t *Toolset) checkVariables() (errs []error) {
 		}
 	}
 	patterns("environment.pass", v.Pass)
+	patterns("environment.site", v.Site)
 	for invoker, list := range v.Only {
 		if !slices.Contains(Invokers, invoker) {
 			fail("environment.only."+invoker, "environment.only: %q is not an invoker (%s)", invoker, strings.Join(Invokers, ", "))
@@ -402,86 +383,4 @@ func (p Process) umask() (int, error) {
 		return 0, fmt.Errorf("process: umask = %q is not an octal mode (like \"0022\")", p.Umask)
 	}
 	return int(n), nil
-}
-
-// keyLines maps each key of a TOML document to its line, counted from 1:
-// "tool[3]" and "environment" for table headers, "tool[3].commands" for keys,
-// "tool[3].commands[0]" for elements. go-toml gives no positions for values
-// that decode well, so errors of our own rules look them up here. A document
-// that does not parse gives what came before the mistake.
-func keyLines(data []byte) map[string]int {
-	lines := map[string]int{}
-	count := map[string]int{} // [[header]] -> how many so far
-	prefix := ""
-	var p unstable.Parser
-	p.Reset(data)
-
-	keyOf := func(n *unstable.Node) (key string, line int) {
-		var parts []string
-		for it := n.Key(); it.Next(); {
-			if line == 0 {
-				line = p.Shape(it.Node().Raw).Start.Line
-			}
-			parts = append(parts, string(it.Node().Data))
-		}
-		return strings.Join(parts, "."), line
-	}
-	var value func(key string, n *unstable.Node)
-	value = func(key string, n *unstable.Node) {
-		switch n.Kind {
-		case unstable.Array:
-			i := 0
-			for it := n.Children(); it.Next(); i++ {
-				at := fmt.Sprintf("%s[%d]", key, i)
-				if r := it.Node().Raw; r.Length > 0 {
-					lines[at] = p.Shape(r).Start.Line
-				}
-				value(at, it.Node())
-			}
-		case unstable.InlineTable:
-			for it := n.Children(); it.Next(); {
-				k, line := keyOf(it.Node())
-				lines[key+"."+k] = line
-				value(key+"."+k, it.Node().Value())
-			}
-		}
-	}
-	for p.NextExpression() {
-		n := p.Expression()
-		switch n.Kind {
-		case unstable.ArrayTable, unstable.Table:
-			key, line := keyOf(n)
-			if n.Kind == unstable.ArrayTable {
-				count[key]++
-				key = fmt.Sprintf("%s[%d]", key, count[key]-1)
-			} else if i := strings.LastIndex(key, "."); i > 0 && count[key[:i]] > 0 { // [tool.files] below [[tool]]
-				key = fmt.Sprintf("%s[%d]%s", key[:i], count[key[:i]]-1, key[i:])
-			}
-			lines[key], prefix = line, key+"."
-		case unstable.KeyValue:
-			key, line := keyOf(n)
-			lines[prefix+key] = line
-			value(prefix+key, n.Value())
-		}
-	}
-	return lines
-}
-
-// sortByLine puts errors "file:LINE: …" in the order of the file.
-func sortByLine(errs *multierror.Error) {
-	if errs == nil {
-		return
-	}
-	line := func(err error) int {
-		_, rest, _ := strings.Cut(err.Error(), ":")
-		number, _, _ := strings.Cut(rest, ":")
-		n, _ := strconv.Atoi(number)
-		return n
-	}
-	slices.SortStableFunc(errs.Errors, func(a, b error) int {
-		if d := line(a) - line(b); d != 0 {
-			return d
-		}
-		return strings.Compare(a.Error(), b.Error())
-	})
 }

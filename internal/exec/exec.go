@@ -52,8 +52,9 @@ func (s Status) Error() string { return s.Err.Error() }
 func (s Status) Unwrap() error { return s.Err }
 
 // Prepare gives this process the state that the child starts with: the
-// declared umask and limits, every signal unblocked and at its default, and
-// no descriptor above 2 that survives execve. It binds the goroutine to its
+// declared umask and limits, no new privileges if so declared, every signal
+// unblocked and at its default, and no descriptor above 2 that survives
+// execve. It binds the goroutine to its
 // thread, since the signal mask is a thread's; the same goroutine calls
 // [Replace] or [Pty].
 //
@@ -74,6 +75,12 @@ func Prepare(p env.Process) error {
 	}
 	if err := setLimit(unix.RLIMIT_CORE, p.Core); err != nil {
 		return fmt.Errorf("limit of core files: %w", err)
+	}
+	// A thread's, too; execve keeps it.
+	if p.NoNewPrivs {
+		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+			return fmt.Errorf("no new privileges: %w", err)
+		}
 	}
 	defaultSignals()
 	// A signal that was pending all along is delivered now, to Go's runtime:

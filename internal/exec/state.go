@@ -17,7 +17,8 @@ type State struct {
 	// Capabilities are sets in hex, see capabilities(7).
 	Capabilities   Capabilities `json:"capabilities"`
 	NoNewPrivs     bool         `json:"no_new_privs"`
-	Seccomp        string       `json:"seccomp"` // 0 none, 1 strict, 2 filter
+	Seccomp        string       `json:"seccomp"`         // 0 none, 1 strict, 2 filter
+	SeccompFilters string       `json:"seccomp_filters"` // how many, "" before Linux 5.9
 	Umask          string       `json:"umask"`
 	SignalsIgnored string       `json:"signals_ignored"` // a set in hex, bit 0 is signal 1
 	Nice           int          `json:"nice"`
@@ -41,13 +42,13 @@ type Capabilities struct {
 // Capture reads the state of this process. What can not be read, as without
 // /proc, stays empty: a record is no reason to stop a run.
 func Capture() State {
-	status := procFields("/proc/self/status", ":")
+	status := procFields("/proc/thread-self/status", ":") // some of it is a thread's
 	s := State{
 		UID: status["Uid"], GID: status["Gid"], Groups: status["Groups"],
 		Capabilities: Capabilities{status["CapInh"], status["CapPrm"], status["CapEff"], status["CapBnd"], status["CapAmb"]},
 		NoNewPrivs:   status["NoNewPrivs"] == "1",
-		Seccomp:      status["Seccomp"],
-		Umask:        status["Umask"],
+		Seccomp:      status["Seccomp"], SeccompFilters: status["Seccomp_filters"],
+		Umask: status["Umask"],
 
 		SignalsIgnored: status["SigIgn"],
 		Limits:         procFields("/proc/self/limits", "  "),

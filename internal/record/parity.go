@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
 )
 
 // Finding is one thing that [Compare] looked at.
@@ -63,9 +64,17 @@ func (r *Record) Kept(state string) (*env.Manifest, error) {
 	return env.ReadManifest(filepath.Join(state, "manifests", r.Fingerprint+".json"))
 }
 
+// Run is one of the two runs that [Compare] compares.
+type Run struct {
+	*Record
+	Environment *env.Manifest // that it ran with
+	Probe       bool          // it was only a probe, without what the site gives to real runs
+}
+
 // Compare says in what two runs' environments are identical and in what they
-// differ. ma and mb are their manifests.
-func Compare(a, b *Record, ma, mb *env.Manifest) []Finding {
+// differ.
+func Compare(a, b Run) []Finding {
+	ma, mb := a.Environment, b.Environment
 	var list []Finding
 	add := func(what, x, y string, otherwise Parity, why string) {
 		if x == y {
@@ -79,8 +88,8 @@ func Compare(a, b *Record, ma, mb *env.Manifest) []Finding {
 	add("backend", a.Backend, b.Backend, Drift, "")
 	add("absent tools", strings.Join(a.Absent, " "), strings.Join(b.Absent, " "), Drift, "")
 	list = append(list, compareCommands(ma, mb)...)
-	list = append(list, compareVariables(a, b, ma, mb)...)
-	list = append(list, compareProcess(a, b)...)
+	list = append(list, compareVariables(a, b)...)
+	list = append(list, compareProcess(a.Record, b.Record)...)
 	for _, p := range slices.Sorted(maps.Keys(union(a.HostPaths, b.HostPaths))) {
 		add(p, a.HostPaths[p], b.HostPaths[p], Drift, "another file on the host, outside the toolset")
 	}
@@ -116,32 +125,48 @@ func compareCommands(a, b *env.Manifest) []Finding {
 	return list
 }
 
-// compareVariables names each variable that only one run was passed. It may
-// be so if the toolset says that only this invoker has it.
-func compareVariables(a, b *Record, ma, mb *env.Manifest) []Finding {
+// compareVariables names each variable that only one run was passed. Those
+// that the toolset says only this invoker has are one line for each of its
+// patterns.
+func compareVariables(a, b Run) []Finding {
 	var list []Finding
 	names := slices.Concat(a.Passed, b.Passed)
 	slices.Sort(names)
 	both := 0
+	type only struct{ owner, pattern string }
+	declared := map[only]int{}
 	for _, name := range slices.Compact(names) {
 		inA, inB := slices.Contains(a.Passed, name), slices.Contains(b.Passed, name)
 		if inA && inB {
 			both++
 			continue
 		}
-		owner, m, x, y := a.Invoker.Name, ma, "passed", "not set"
+		has, x, y := a, "passed", "not set"
 		if inB {
-			owner, m, x, y = b.Invoker.Name, mb, y, x
+			has, x, y = b, y, x
+		}
+		owner, m := has.Invoker.Name, has.Environment
+		if p := m.Variables.OnlyBy(owner, name); p != "" {
+			declared[only{owner, p}]++
+			continue
 		}
 		f := Finding{Drift, "variable " + name, x, y, "a test can rely on it for one of them only"}
-		if p := m.Variables.OnlyBy(owner, name); p != "" {
-			f.Verdict, f.Why = Declared, fmt.Sprintf("environment.only.%s has %s", owner, p)
-		}
 		if _, ok := m.Variables.Default[name]; ok {
 			f.Verdict, f.Why = Declared, "environment.default has a value for the other"
 		}
+		if m.Variables.FromSite(name) != "" && (a.Probe || b.Probe) {
+			f.Verdict, f.Why = Declared, "environment.site has it: a site gives it to real runs, not to probes"
+		}
 		list = append(list, f)
 	}
+	for o, n := range declared {
+		f := Finding{Declared, "variables " + o.pattern, fmt.Sprint(n, " passed"), "not set", "environment.only." + o.owner + " has it"}
+		if o.owner != a.Invoker.Name {
+			f.A, f.B = f.B, f.A
+		}
+		list = append(list, f)
+	}
+	slices.SortFunc(list, func(f, g Finding) int { return strings.Compare(f.What, g.What) })
 	n := fmt.Sprintf("%d names", both)
 	return append([]Finding{{Identical, "variables passed to both", n, n, ""}}, list...)
 }
@@ -163,6 +188,11 @@ func compareProcess(a, b *Record) []Finding {
 			f.A, f.B = f.A[strings.LastIndex(f.A, "\n")+1:], f.B[strings.LastIndex(f.B, "\n")+1:]
 		case name == "terminals" && (a.Invoker.Name == "manual" || b.Invoker.Name == "manual"):
 			f.Verdict, f.Why = Declared, "a person sits at a terminal"
+		case name == "capabilities" && noCapability(a.Process) && noCapability(b.Process):
+			f.Verdict, f.Why = Declared, "neither has a capability or can gain one, so the bounding sets have no effect"
+			f.A, f.B = "none, bounded by "+a.Process.Capabilities.Bounding, "none, bounded by "+b.Process.Capabilities.Bounding
+		case name == "uid" || name == "gid" || name == "groups":
+			f.Why = "another user: run both as one (sudo -u USER cc-ci-run …)"
 		case name == "limits":
 			list = append(list, compareLimits(a.Process.Limits, b.Process.Limits)...)
 			continue
@@ -170,6 +200,14 @@ func compareProcess(a, b *Record) []Finding {
 		list = append(list, f)
 	}
 	return list
+}
+
+// noCapability says that a process has no capability, and can gain none by
+// execve: not from a file, as it has no_new_privs, nor as root.
+func noCapability(s exec.State) bool {
+	none := func(set string) bool { return set != "" && strings.Trim(set, "0") == "" }
+	c := s.Capabilities
+	return s.NoNewPrivs && none(c.Inheritable) && none(c.Permitted) && none(c.Effective) && none(c.Ambient)
 }
 
 func compareLimits(a, b map[string]string) []Finding {

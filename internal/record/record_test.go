@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"cc-ci-run/internal/env"
+	ccexec "cc-ci-run/internal/exec"
 )
 
 func TestDetectInvoker(t *testing.T) {
@@ -225,7 +226,7 @@ func TestCompare(t *testing.T) {
 	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
 	b.CallerPath = "/opt"
 	got := map[string]Finding{}
-	for _, f := range Compare(a, &b, m, m) {
+	for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
 		got[f.What] = f
 	}
 	for what, want := range map[string]Parity{
@@ -235,6 +236,18 @@ func TestCompare(t *testing.T) {
 	} {
 		if got[what].Verdict != want {
 			t.Errorf("%s: %+v, want %s", what, got[what], want)
+		}
+	}
+	// A bounding set has no effect on who has nothing and can gain nothing.
+	a.Process.Capabilities = ccexec.Capabilities{Inheritable: "00", Permitted: "00", Effective: "00", Bounding: "ff", Ambient: "00"}
+	b.Process.Capabilities = a.Process.Capabilities
+	b.Process.Capabilities.Bounding = "00"
+	for _, noNewPrivs := range []bool{false, true} {
+		a.Process.NoNewPrivs, b.Process.NoNewPrivs = noNewPrivs, noNewPrivs
+		for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
+			if f.What == "process capabilities" && (f.Verdict == Declared) != noNewPrivs {
+				t.Errorf("no_new_privs %t: %+v", noNewPrivs, f)
+			}
 		}
 	}
 	if got["process cgroup"].A != "0::/a" {

@@ -59,7 +59,7 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 		close(ended)
 	}()
 
-	limit := time.NewTimer(s.Timeout)
+	limit := time.NewTimer(s.timeout(name))
 	defer limit.Stop()
 	var cause error
 	select {
@@ -97,14 +97,28 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 // maxLog is how much of one run's output is kept, in bytes.
 const maxLog = 64 << 20
 
-// copyLimited copies up to limit bytes, and reads on, so that the writer never
-// waits, nor notices.
+// copyLimited copies up to limit bytes, and reads on, so that the writer
+// neither waits nor notices: not if it writes more, nor if the disk is full.
 func copyLimited(w io.Writer, r io.Reader, limit int64) {
-	if n, err := io.CopyN(w, r, limit); err != nil || n < limit {
-		return
+	lost, err := int64(0), error(nil)
+	buffer := make([]byte, 64<<10)
+	for {
+		n, end := r.Read(buffer)
+		keep := int(min(int64(n), limit))
+		if err == nil && keep > 0 {
+			_, err = w.Write(buffer[:keep])
+			limit -= int64(keep)
+		}
+		if err != nil {
+			keep = 0
+		}
+		lost += int64(n - keep)
+		if end != nil {
+			break
+		}
 	}
-	if rest, _ := io.Copy(io.Discard, r); rest > 0 {
-		fmt.Fprintf(w, "\nsweep: %d more bytes are not kept\n", rest)
+	if lost > 0 {
+		fmt.Fprintf(w, "\nsweep: %d more bytes are not kept\n", lost)
 	}
 }
 

@@ -54,8 +54,9 @@ type Options struct {
 	Only    []string // these recipes, in this order; all of the directory, by name, if empty
 	Jobs    int      // runs at once, at least 1
 
-	Timeout time.Duration // of one recipe
-	Grace   time.Duration // between SIGTERM and SIGKILL
+	Timeout  time.Duration            // of one recipe
+	Timeouts map[string]time.Duration // of these, instead
+	Grace    time.Duration            // between SIGTERM and SIGKILL
 
 	Force  bool // run what would be skipped
 	DryRun bool // run nothing
@@ -162,18 +163,35 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	return list, nil
 }
 
-// names gives the recipes to sweep, in order.
-func (o Options) names() ([]string, error) {
-	entries, err := os.ReadDir(o.Recipes)
+// recipesIn gives the names of all recipes in a directory, sorted.
+func recipesIn(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("recipes: %w", err)
 	}
 	var all []string
 	for _, e := range entries {
 		// A link to a directory is a recipe, too.
-		if info, err := os.Stat(filepath.Join(o.Recipes, e.Name())); err == nil && info.IsDir() && nameRE.MatchString(e.Name()) {
+		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() && nameRE.MatchString(e.Name()) {
 			all = append(all, e.Name())
 		}
+	}
+	return all, nil
+}
+
+// timeout is the time limit of a recipe.
+func (o Options) timeout(name string) time.Duration {
+	if t, ok := o.Timeouts[name]; ok {
+		return t
+	}
+	return o.Timeout
+}
+
+// names gives the recipes to sweep, in order.
+func (o Options) names() ([]string, error) {
+	all, err := recipesIn(o.Recipes)
+	if err != nil {
+		return nil, err
 	}
 	if len(o.Only) == 0 {
 		if len(all) == 0 {
@@ -237,7 +255,7 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 	case ctx.Err() != nil:
 		return nil
 	case errors.Is(err, context.DeadlineExceeded):
-		settle(Hold, "took longer than %s (%s)", s.Timeout, why)
+		settle(Hold, "took longer than %s (%s)", s.timeout(name), why)
 	case err != nil:
 		settle(Error, "%v", err)
 	case status == 0:

@@ -353,10 +353,16 @@ func TestKilled(t *testing.T) {
 
 		cmd := exec.Command(os.Args[0], "-test.run=TestHelperSweep")
 		cmd.Env = append(os.Environ(), "SWEEP_OPTIONS="+string(options))
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(rand.Intn(60)) * time.Millisecond)
+		// From the moment that it starts its first run.
+		_, _ = out.Read(make([]byte, 1))
+		time.Sleep(time.Duration(rand.Intn(40_000)) * time.Microsecond)
 		_ = cmd.Process.Kill()
 		if err := cmd.Wait(); err != nil && cmd.ProcessState.Sys().(syscall.WaitStatus).Signaled() {
 			killed++
@@ -394,7 +400,7 @@ func TestHelperSweep(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = Run(context.Background(), o, func(Event) {})
+	_, _ = Run(context.Background(), o, func(Event) { fmt.Print("x") })
 }
 
 // BenchmarkSkip is what an unchanged recipe costs: 10,000 in each iteration.

@@ -18,7 +18,10 @@ let
   # RestrictNamespaces and SystemCallFilter (the browser's own sandbox),
   # ProtectClock (implies a closed list of devices), ProtectSystem=strict
   # (recipes are checked out and written to), RestrictSUIDSGID (git and tar set
-  # set-group-ID on shared directories).
+  # set-group-ID on shared directories). Nor what systemd does with a seccomp
+  # filter (RestrictRealtime, LockPersonality, ProtectHostname, ProtectKernelTunables,
+  # ProtectKernelLogs, ProtectKernelModules): a person's run has none, and a
+  # process without capabilities may do next to nothing of it anyway.
   serviceConfig = {
     User = cfg.user;
     Group = cfg.group;
@@ -28,12 +31,6 @@ let
     ProtectSystem = "full";
     ProtectHome = true;
     ProtectControlGroups = true;
-    ProtectHostname = true;
-    ProtectKernelLogs = true;
-    ProtectKernelModules = true;
-    ProtectKernelTunables = true;
-    RestrictRealtime = true;
-    LockPersonality = true;
     KillMode = "control-group";
   };
 in

@@ -57,19 +57,23 @@ in
     };
 
     recipeTimeout = lib.mkOption {
-      type = lib.types.str;
-      default = "1h";
+      type = lib.types.nullOr lib.types.str;
+      default = null;
       example = "20m";
-      description = "A recipe whose tests take longer is held, with units as in `1h30m`.";
+      description = ''
+        A recipe whose tests take longer is held, with units as in `1h30m`. Without it, `sweep.toml`
+        in `recipesDir` says how long, for each recipe if need be, and else it is an hour.
+      '';
     };
 
     jobs = lib.mkOption {
-      type = lib.types.ints.positive;
-      default = 1;
+      type = lib.types.nullOr lib.types.ints.positive;
+      default = null;
       example = 2;
       description = ''
-        How many recipes run at once. They are deployed to this host's one docker swarm, so more than
-        one needs recipes that do not get into each other's way.
+        How many recipes run at once; without it, what `sweep.toml` in `recipesDir` says, or one.
+        They are deployed to this host's one docker swarm, so more than one needs recipes that do not
+        get into each other's way.
       '';
     };
 
@@ -88,7 +92,7 @@ in
         "gitea"
         "nextcloud"
       ];
-      description = "Recipes to sweep, in this order; none for all of `recipesDir`, by name.";
+      description = "Recipes to sweep, in this order; none for what `sweep.toml` in `recipesDir` says, or all, by name.";
     };
 
     environment = lib.mkOption {
@@ -119,8 +123,8 @@ in
         message = "services.cc-ci.nightly-sweep.environment sets PATH: add the tool to toolset.toml instead.";
       }
       {
-        assertion = builtins.match "([0-9]+(h|m|s))+" cfg.recipeTimeout != null;
-        message = "services.cc-ci.nightly-sweep.recipeTimeout is ${cfg.recipeTimeout}: write hours, minutes and seconds as in 1h30m.";
+        assertion = cfg.recipeTimeout == null || builtins.match "([0-9]+(h|m|s))+" cfg.recipeTimeout != null;
+        message = "services.cc-ci.nightly-sweep.recipeTimeout is ${toString cfg.recipeTimeout}: write hours, minutes and seconds as in 1h30m.";
       }
       {
         assertion = lib.all (name: builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*" name != null) cfg.recipes;
@@ -156,9 +160,9 @@ in
               "${lib.getExe harness.package} sweep"
               "--recipes ${cfg.recipesDir}"
               "--runner ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py"
-              "--timeout ${cfg.recipeTimeout}"
-              "--jobs ${toString cfg.jobs}"
             ]
+            ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
+            ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
             ++ cfg.recipes
           );
           StateDirectory = "nightly-sweep";

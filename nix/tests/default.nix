@@ -520,48 +520,93 @@ let
       )}
     ''
   ) hosts;
+
+  # Machines, for e2e/two-paths --------------------------------------------
+  # Both units as the modules render them, with a timer that fires every ten
+  # seconds; each from the pkgs of its own path.
+  bootable =
+    {
+      drone ? here,
+      sweep ? here,
+      manual ? here,
+    }:
+    let
+      configOf =
+        pkgs:
+        evaluate pkgs [
+          ../modules
+          {
+            virtualisation.docker.enable = true;
+            services.cc-ci.enable = true;
+            services.cc-ci.nightly-sweep = {
+              enable = true;
+              onCalendar = "*:*:0/10";
+              randomizedDelaySec = "0";
+              recipesDir = "/srv/recipes";
+              environmentFile = "/etc/instance.env";
+            };
+            systemd.timers.nightly-sweep.timerConfig.AccuracySec = "1s"; # a minute by default
+            services.cc-ci.drone-runner = {
+              enable = true;
+              name = "e2e";
+              server.host = "127.0.0.1";
+              environmentFile = "/etc/drone-runner.env";
+              package = here.runCommand "drone-runner-exec" { } ''
+                mkdir -p $out/bin
+                cp ${runner} $out/bin/drone-runner-exec
+              '';
+            };
+          }
+        ];
+      ofDrone = configOf drone;
+      ofSweep = configOf sweep;
+    in
+    here.runCommand "two-paths" { } ''
+      mkdir $out
+      cp ${here.writeText "service" (units.service ofSweep.systemd.services.nightly-sweep)} $out/nightly-sweep.service
+      cp ${here.writeText "timer" (units.timer ofSweep.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
+      cp ${here.writeText "service" (units.service ofDrone.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
+      cp ${here.writeText "tmpfiles" (lib.concatStringsSep "\n" ofDrone.systemd.tmpfiles.rules + "\n")} $out/cc-ci.conf
+      ln -s ${ofDrone.environment.etc."cc-ci-run/path".source} $out/path
+      ln -s ${manual.cc-ci-run}/bin/cc-ci-run $out/manual
+    '';
+  # pkgs with cc-ci-run built from some of the old lists alone.
+  pkgsOf =
+    lists:
+    let
+      names = map (entry: legacy.renamed.${entry.package} or entry.package) (
+        concatMap (list: legacy.lists.${list}) lists
+      );
+      toml =
+        value:
+        if builtins.isAttrs value then
+          "{ ${concatStringsSep ", " (lib.mapAttrsToList (name: v: "${toJSON name} = ${toml v}") value)} }"
+        else if builtins.isList value then
+          "[ ${concatStringsSep ", " (map toml value)} ]"
+        else
+          toJSON value;
+    in
+    pkgsFor (
+      builtins.toFile "toolset.toml" (
+        concatStringsSep "" (
+          lib.mapAttrsToList (name: value: "${name} = ${toml value}\n") (
+            now // { tool = filter (t: elem t.nix names) now.tool; }
+          )
+        )
+      )
+    );
 in
 {
   inherit (here) cc-ci-run;
   units = unitFiles;
-  # What e2e/two-paths boots: both units as the modules render them, with a
-  # timer that fires every ten seconds.
-  twoPaths =
-    let
-      config = evaluate here [
-        ../modules
-        {
-          virtualisation.docker.enable = true;
-          services.cc-ci.enable = true;
-          services.cc-ci.nightly-sweep = {
-            enable = true;
-            onCalendar = "*:*:0/10";
-            randomizedDelaySec = "0";
-            recipesDir = "/srv/recipes";
-            environmentFile = "/etc/instance.env";
-          };
-          systemd.timers.nightly-sweep.timerConfig.AccuracySec = "1s"; # a minute by default
-          services.cc-ci.drone-runner = {
-            enable = true;
-            name = "e2e";
-            server.host = "127.0.0.1";
-            environmentFile = "/etc/instance.env";
-            package = here.runCommand "drone-runner-exec" { } ''
-              mkdir -p $out/bin
-              cp ${runner} $out/bin/drone-runner-exec
-            '';
-          };
-        }
-      ];
-    in
-    here.runCommand "two-paths" { } ''
-      mkdir $out
-      cp ${here.writeText "service" (units.service config.systemd.services.nightly-sweep)} $out/nightly-sweep.service
-      cp ${here.writeText "timer" (units.timer config.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
-      cp ${here.writeText "service" (units.service config.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
-      cp ${here.writeText "tmpfiles" (lib.concatStringsSep "\n" config.systemd.tmpfiles.rules + "\n")} $out/cc-ci.conf
-      ln -s ${config.environment.etc."cc-ci-run/path".source} $out/path
-    '';
+  # What e2e/two-paths boots: one environment for all three ways to a test,
+  # and the old way of doing it, a list for each.
+  twoPaths = bootable { };
+  threeLists = bootable {
+    drone = pkgsOf [ "harness.nix" "host systemPackages" "NixOS corePackages" ];
+    sweep = pkgsOf [ "nightly-sweep.nix" "unit's default path" ];
+    manual = pkgsOf [ "harness.nix" "a person" ];
+  };
   # Toolsets with a mistake, against a pkgs that is not made from them:
   # scripts/prove looks for the messages.
   mistakes =
