@@ -17,7 +17,7 @@ UNIGNORE := env --default-signal=HUP
 export GOFLAGS := -buildvcs=false
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths host clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +81,14 @@ two-paths: compiler build ## The witness by a real timer, Drone's steps and by h
 	    e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
 	  done
 
-e2e: witness prove two-paths ## The long proofs
+host: compiler build ## cc-ci-run host against a real systemd, healthy and with each fault (as root)
+	@scripts/apt-install systemd-container dbus jq nix-bin
+	@CGO_ENABLED=0 go build -o $(B)/endpoints ./e2e/endpoints
+	@printf '#!/bin/sh\nexec /usr/bin/sleep infinity\n' >$(B)/idle-runner; chmod +x $(B)/idle-runner
+	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
+	  e2e/host "$$units"
+
+e2e: witness prove two-paths host ## The long proofs
 
 check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all

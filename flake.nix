@@ -34,6 +34,10 @@
           type = "app";
           program = lib.getExe pkgs.cc-ci-run;
         };
+        deploy = {
+          type = "app";
+          program = "${./scripts/deploy}";
+        };
       });
 
       devShells = forAll (pkgs: {
@@ -48,6 +52,7 @@
         harness = ./nix/modules/harness.nix;
         drone-runner = ./nix/modules/drone-runner.nix;
         nightly-sweep = ./nix/modules/nightly-sweep.nix;
+        host = ./nix/modules/host.nix;
       };
 
       nixosConfigurations = {

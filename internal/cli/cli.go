@@ -21,6 +21,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/host"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/sweep"
 )
@@ -104,7 +105,7 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	o.addTo(root)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -198,9 +199,9 @@ func paint(cell string) string {
 	switch cell {
 	case string(env.OK), string(env.Fixed), string(env.Given), string(record.Identical), string(sweep.Promote):
 		return "32"
-	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip):
+	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip), string(host.LeftOut):
 		return "33"
-	case string(env.Fault), string(env.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error):
+	case string(env.Fault), string(env.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
 		return "31"
 	}
 	return "39"

@@ -34,6 +34,9 @@ const (
 	Drift     Parity = "drift"    // it differs, and must not
 )
 
+// ErrNone is for an invoker that left no record.
+var ErrNone = errors.New("no record")
+
 // Newest finds the newest record of an invoker in a state directory; of one
 // recipe (an argument of the run) if recipe is not "". Files that are no whole
 // record are passed over.
@@ -56,7 +59,7 @@ func Newest(state, invoker, recipe string) (*Record, error) {
 	if recipe != "" {
 		of = " of " + recipe
 	}
-	return nil, fmt.Errorf("no record of a run%s by %s in %s: start one", of, invoker, dir)
+	return nil, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, dir)
 }
 
 // Kept is the manifest of a record, from beside the records.

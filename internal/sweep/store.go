@@ -87,15 +87,9 @@ func (s *store) file(name string) string {
 // aside, and counts as none: what it says of a promotion is not trusted.
 func (s *store) read(name string) (state State, damaged string) {
 	path := s.file(name)
-	data, err := os.ReadFile(path)
+	state, err := parseState(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return State{Schema: Schema}, ""
-	}
-	if err == nil {
-		err = json.Unmarshal(data, &state)
-	}
-	if err == nil && state.Schema != Schema {
-		err = fmt.Errorf("schema %d, this cc-ci-run knows %d", state.Schema, Schema)
 	}
 	if err == nil {
 		return state, ""
@@ -116,4 +110,42 @@ func (s *store) write(name string, state State) error {
 	}
 	path := s.file(name)
 	return renameio.WriteFile(path, append(data, '\n'), 0o644, renameio.WithTempDir(filepath.Dir(path)))
+}
+
+// States reads what a sweep last wrote of each recipe, sorted by name, and
+// counts the files that can not be read. It is for looking on; a sweep under
+// way does not disturb it.
+func States(state string) (list []State, damaged int, err error) {
+	dir := filepath.Join(state, "sweep", "recipes")
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, 0, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, e := range entries {
+		if filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		s, err := parseState(filepath.Join(dir, e.Name()))
+		if err != nil {
+			damaged++
+			continue
+		}
+		list = append(list, s)
+	}
+	return list, damaged, nil
+}
+
+// parseState reads one state file.
+func parseState(path string) (state State, err error) {
+	data, err := os.ReadFile(path)
+	if err == nil {
+		err = json.Unmarshal(data, &state)
+	}
+	if err == nil && state.Schema != Schema {
+		err = fmt.Errorf("schema %d, this cc-ci-run knows %d", state.Schema, Schema)
+	}
+	return state, err
 }

@@ -242,7 +242,15 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 		why = "forced"
 	}
 	if why == "" {
-		return settle(Skip, "unchanged since it was promoted on %s", state.Canonical.Time.Format(time.DateOnly))
+		settle(Skip, "unchanged since it was promoted on %s", state.Canonical.Time.Format(time.DateOnly))
+		// Whoever looks at the state sees that what was held is gone.
+		if last := state.Last.Verdict; (last == Hold || last == Error) && !s.DryRun {
+			state.Last = *r
+			if err := s.store.write(name, state); err != nil {
+				return settle(Error, "its state was not written: %v", err)
+			}
+		}
+		return r
 	}
 	if s.DryRun {
 		return settle(Skip, "would run: %s", why)

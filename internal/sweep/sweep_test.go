@@ -107,6 +107,11 @@ func TestVerdicts(t *testing.T) {
 	if s := b.state("a"); s.Canonical != good || s.Last.Verdict != Hold || s.Last.Revision == good.Revision {
 		t.Errorf("canonical %+v, last %+v: the good revision must stay", s.Canonical, s.Last)
 	}
+	b.recipe("a", "exit 0")
+	b.want("taken back", "a SKIP", "b b HOLD", "c ERROR")
+	if s := b.state("a"); s.Canonical != good || s.Last.Verdict != Skip {
+		t.Errorf("canonical %+v, last %+v: nothing is held any more", s.Canonical, s.Last)
+	}
 	b.recipe("a", "exit 0 # mended")
 	b.recipe("b b", "exit 0")
 	b.want("both mended", "a PROMOTE", "b b PROMOTE", "c ERROR")

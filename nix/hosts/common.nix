@@ -16,6 +16,7 @@
       server.host = "drone.ci.example.org";
       environmentFile = "/run/secrets/drone-runner.env";
     };
+    host.enable = true;
     nightly-sweep = {
       enable = true;
       environmentFile = "/run/secrets/nightly-sweep.env";

@@ -2,6 +2,7 @@
 {
   imports = [
     ./harness.nix
+    ./host.nix
     ./drone-runner.nix
     ./nightly-sweep.nix
   ];

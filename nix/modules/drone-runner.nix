@@ -142,6 +142,11 @@ in
       }
     ];
 
+    services.cc-ci.host = {
+      running = [ "drone-runner-exec.service" ];
+      units = [ "drone-runner-exec" ];
+    };
+
     systemd.services.drone-runner-exec = {
       description = "Drone exec runner";
       wantedBy = [ "multi-user.target" ];

@@ -35,6 +35,8 @@ let
   };
 in
 {
+  imports = [ ./host.nix ];
+
   options.services.cc-ci = {
     enable = lib.mkEnableOption "the Co-op Cloud CI harness: cc-ci-run and its declared environment";
 

@@ -35,6 +35,22 @@ in
       description = "When the sweep runs, as {manpage}`systemd.time(7)` has it; for other times than `schedule` gives.";
     };
 
+    maxAge = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default =
+        if cfg.onCalendar != calendar.${cfg.schedule} then
+          null
+        else
+          {
+            nightly = "26h";
+            weekly = "194h";
+          }
+          .${cfg.schedule};
+      defaultText = lib.literalMD "a little more than the period of `schedule`; null with another `onCalendar`";
+      example = "50h";
+      description = "A sweep that has not been started for longer is a fault for `cc-ci-run host`.";
+    };
+
     randomizedDelaySec = lib.mkOption {
       type = lib.types.str;
       default = "15min";
@@ -139,6 +155,12 @@ in
         message = "services.cc-ci.nightly-sweep.environmentFile is in the Nix store, where everybody can read it: give its path as a string.";
       }
     ];
+
+    services.cc-ci.host = {
+      timers."nightly-sweep.timer" = cfg.maxAge;
+      units = [ "nightly-sweep" ];
+      allowFailed."nightly-sweep.service" = "a held recipe is the sweep's result; its own failure is told below";
+    };
 
     systemd.services.nightly-sweep = {
       description = "Sweep over all recipes' tests";

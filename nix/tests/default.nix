@@ -288,7 +288,7 @@ let
       ) config.environment.systemPackages
       ++ foreignIn "users" (toJSON config.users)
       ++ foreignIn "tmpfiles" (toJSON config.systemd.tmpfiles.rules)
-      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: e.source) config.environment.etc))
+      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: e.source or e.text) config.environment.etc))
     );
   singleSource =
     let
@@ -487,6 +487,7 @@ let
         lib.all (o: o) [
           (package.outPath == here.cc-ci-run.outPath)
           (lib.hasPrefix "${package}/bin/" outputs.apps.x86_64-linux.default.program)
+          (builtins.pathExists outputs.apps.x86_64-linux.deploy.program)
           (elem package.outPath (map (p: p.outPath) outputs.devShells.x86_64-linux.default.packages))
           (lib.all builtins.pathExists (lib.attrValues outputs.nixosModules))
           (outputs.formatter.x86_64-linux == "nixfmt")
@@ -529,6 +530,9 @@ let
       drone ? here,
       sweep ? here,
       manual ? here,
+      # Of what differs from the modules' own: these, and when the timer fires.
+      extra ? { },
+      onCalendar ? "*:*:0/10",
     }:
     let
       configOf =
@@ -540,7 +544,7 @@ let
             services.cc-ci.enable = true;
             services.cc-ci.nightly-sweep = {
               enable = true;
-              onCalendar = "*:*:0/10";
+              inherit onCalendar;
               randomizedDelaySec = "0";
               recipesDir = "/srv/recipes";
               environmentFile = "/etc/instance.env";
@@ -557,6 +561,7 @@ let
               '';
             };
           }
+          extra
         ];
       ofDrone = configOf drone;
       ofSweep = configOf sweep;
@@ -567,6 +572,7 @@ let
       cp ${here.writeText "timer" (units.timer ofSweep.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
       cp ${here.writeText "service" (units.service ofDrone.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
       cp ${here.writeText "tmpfiles" (lib.concatStringsSep "\n" ofDrone.systemd.tmpfiles.rules + "\n")} $out/cc-ci.conf
+      cp ${here.writeText "host.toml" ofSweep.environment.etc."cc-ci-run/host.toml".text} $out/host.toml
       ln -s ${ofDrone.environment.etc."cc-ci-run/path".source} $out/path
       ln -s ${manual.cc-ci-run}/bin/cc-ci-run $out/manual
     '';
@@ -577,22 +583,10 @@ let
       names = map (entry: legacy.renamed.${entry.package} or entry.package) (
         concatMap (list: legacy.lists.${list}) lists
       );
-      toml =
-        value:
-        if builtins.isAttrs value then
-          "{ ${concatStringsSep ", " (lib.mapAttrsToList (name: v: "${toJSON name} = ${toml v}") value)} }"
-        else if builtins.isList value then
-          "[ ${concatStringsSep ", " (map toml value)} ]"
-        else
-          toJSON value;
     in
     pkgsFor (
       builtins.toFile "toolset.toml" (
-        concatStringsSep "" (
-          lib.mapAttrsToList (name: value: "${name} = ${toml value}\n") (
-            now // { tool = filter (t: elem t.nix names) now.tool; }
-          )
-        )
+        import ../toml.nix (now // { tool = filter (t: elem t.nix names) now.tool; })
       )
     );
 in
@@ -606,6 +600,23 @@ in
     drone = pkgsOf [ "harness.nix" "host systemPackages" "NixOS corePackages" ];
     sweep = pkgsOf [ "nightly-sweep.nix" "unit's default path" ];
     manual = pkgsOf [ "harness.nix" "a person" ];
+  };
+  # What e2e/host boots. PORT and the like are its servers', put in there.
+  healthy = bootable {
+    onCalendar = "*-*-* 02:00:00";
+    extra = {
+      services.cc-ci.nightly-sweep.maxAge = "26h";
+      services.cc-ci.host = {
+        timeout = "3s";
+        oneshots = [ "reconcile.service" ];
+        endpoints = [
+          { url = "http://127.0.0.1:PORT/"; }
+          { url = "https://localhost:TLS/"; }
+        ];
+        minFreeMiB = 16;
+        minFreeInodes = 100;
+      };
+    };
   };
   # Toolsets with a mistake, against a pkgs that is not made from them:
   # scripts/prove looks for the messages.

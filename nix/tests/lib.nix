@@ -275,6 +275,14 @@ let
     mapAttrsToList = f: set: map (name: f name set.${name}) (attrNames set);
     optionals = condition: list: if condition then list else [ ];
     optionalAttrs = condition: set: if condition then set else { };
+    filterAttrs =
+      keep: set:
+      listToAttrs (
+        map (name: {
+          inherit name;
+          value = set.${name};
+        }) (filter (name: keep name set.${name}) (attrNames set))
+      );
     hasPrefix = prefix: s: substring 0 (stringLength prefix) s == prefix;
     removePrefix =
       prefix: s:

@@ -34,6 +34,7 @@ in
     users.users = anything;
     users.groups = anything;
     systemd.tmpfiles.rules = list types.str;
+    systemd.globalEnvironment = anything;
     systemd.services = mkOption {
       default = { };
       type = types.attrsOf (
@@ -45,6 +46,7 @@ in
               default = { };
             };
             serviceConfig = anything;
+            restartTriggers = list types.unspecified;
             enableDefaultPath = mkOption {
               type = types.bool;
               default = true;

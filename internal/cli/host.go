@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/host"
+)
+
+// hostOptions are the flags of host.
+type hostOptions struct {
+	out     output
+	wait    time.Duration
+	every   time.Duration
+	watch   bool
+	quiet   bool
+	metrics string
+}
+
+func hostCommand(p Process, shared *options) *cobra.Command {
+	o := hostOptions{}
+	var file string
+	cmd := &cobra.Command{
+		Use:   "host [flags]",
+		Short: "Is the host healthy after a deploy?",
+		Long: `host looks at all that has to be well on a CI host: failed units, timers and
+when they fired, oneshots, running units and their environment, endpoints and
+their certificates, the environment itself, parity of the invokers, the last
+sweep, the state directory's disk, docker. What must hold is in
+` + host.ConfigFile + `, which the NixOS modules write; without it, that of a
+host with all modules.
+
+All checks are made at once, each with a time limit; everything wrong is
+reported. Some things only root may look at: those are left out otherwise, and
+said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
+		Example: `  cc-ci-run host
+  sudo cc-ci-run host --wait 5m        # after a deploy
+  cc-ci-run host --watch
+  cc-ci-run host --metrics /var/lib/node-exporter/cc-ci-run.prom`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.watch && (o.wait > 0 || o.out == "json") {
+				return errors.New("--watch goes with neither --wait nor --output json")
+			}
+			if o.every <= 0 || o.wait < 0 {
+				return errors.New("--every and --wait take a length of time, like 5s")
+			}
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			config, err := host.ReadConfig(file, !cmd.Flags().Changed("config"))
+			if err != nil {
+				return err
+			}
+			h := host.Host{Config: config, Manifest: m, State: p.state(*shared, m), Environ: p.Environ, Root: os.Geteuid() == 0}
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+			defer stop()
+			if o.watch {
+				return p.watchHost(ctx, h, o)
+			}
+			return p.host(ctx, h, o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
+	f.StringVar(&file, "config", host.ConfigFile, "`file` that says what must hold")
+	f.DurationVar(&o.wait, "wait", 0, "look again until the host is healthy, for so long at most")
+	f.BoolVar(&o.watch, "watch", false, "look again and again, until Ctrl-C")
+	f.DurationVar(&o.every, "every", 5*time.Second, "time between two looks, for --wait and --watch")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "show only what is not well")
+	f.StringVar(&o.metrics, "metrics", "", "also write it to `file`, for Prometheus's textfile collector")
+	o.out.addTo(cmd)
+	_ = cmd.MarkFlagDirname("state")
+	return cmd
+}
+
+// host looks, again if it is to wait, and shows the last of it.
+func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
+	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
+	deadline := time.Now().Add(o.wait)
+	told := ""
+	var report host.Report
+	for {
+		if terminal {
+			fmt.Fprint(p.Stderr, "\r\x1b[Kcc-ci-run: looking …")
+		}
+		report = host.Look(ctx, h)
+		if terminal {
+			fmt.Fprint(p.Stderr, "\r\x1b[K")
+		}
+		left := time.Until(deadline)
+		if ctx.Err() != nil || report.Healthy || left < o.every {
+			break
+		}
+		wrong := unwell(report)
+		switch text := fmt.Sprintf("not healthy yet: %s", strings.Join(wrong, ", ")); {
+		case terminal:
+			fmt.Fprintf(p.Stderr, "cc-ci-run: %s; %s left", text, left.Round(time.Second))
+		case text != told: // a journal wants to hear of changes only
+			fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", text)
+			told = text
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(o.every):
+		}
+	}
+	if ctx.Err() != nil {
+		return errors.New("host: interrupted")
+	}
+	return p.showHost(report, o)
+}
+
+// showHost writes the metrics and the table, and gives the exit status.
+func (p Process) showHost(report host.Report, o hostOptions) error {
+	var failed error
+	if o.metrics != "" {
+		if err := report.WriteMetrics(o.metrics); err != nil {
+			failed = fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if err := p.hostTable(report, o); err != nil {
+		return err
+	}
+	if o.out == "table" {
+		fmt.Fprintln(p.Stdout, hostSummary(report))
+	}
+	wrong := strings.Join(unwell(report), ", ")
+	switch {
+	case report.Count(host.Fault) > 0:
+		if failed != nil {
+			p.complain(failed)
+		}
+		return exec.Status{Code: 1, Err: fmt.Errorf("the host is not healthy: %s", wrong)}
+	case !report.Healthy:
+		return multierror.Append(failed, fmt.Errorf("not all could be looked at: %s", wrong))
+	}
+	return failed
+}
+
+func (p Process) hostTable(report host.Report, o hostOptions) error {
+	var rows [][]string
+	for _, r := range report.Results {
+		if o.quiet && r.Verdict == host.OK {
+			continue
+		}
+		since := ""
+		if !r.Since.IsZero() {
+			since = r.Since.Local().Format("Jan 02 15:04")
+		}
+		rows = append(rows, []string{string(r.Verdict), r.Check, r.State, since, r.Mend})
+	}
+	if o.out == "table" && len(rows) == 0 {
+		return nil
+	}
+	return p.show(o.out, report, "VERDICT|CHECK|STATE|SINCE|MEND", rows)
+}
+
+// watchHost shows the table again and again.
+func (p Process) watchHost(ctx context.Context, h host.Host, o hostOptions) error {
+	terminal := exec.IsTerminal(int(p.Stdout.Fd()))
+	for {
+		report := host.Look(ctx, h)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if terminal {
+			fmt.Fprint(p.Stdout, "\x1b[H\x1b[2J")
+		}
+		fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every)
+		if o.metrics != "" {
+			if err := report.WriteMetrics(o.metrics); err != nil {
+				return fmt.Errorf("metrics: %w", err)
+			}
+		}
+		if err := p.hostTable(report, o); err != nil {
+			return err
+		}
+		fmt.Fprintln(p.Stdout, hostSummary(report))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(o.every):
+		}
+	}
+}
+
+func hostSummary(report host.Report) string {
+	left := ""
+	if n := report.Count(host.LeftOut); n > 0 {
+		left = fmt.Sprintf("; %d left out, as only root may look", n)
+	}
+	if report.Healthy {
+		return fmt.Sprintf("healthy: %d checks%s", len(report.Results), left)
+	}
+	return fmt.Sprintf("not healthy: %d faults, %d unknown, of %d checks%s", report.Count(host.Fault), report.Count(host.Unknown), len(report.Results), left)
+}
+
+// unwell names the checks that keep the host from being healthy.
+func unwell(report host.Report) []string {
+	var names []string
+	for _, r := range report.Results {
+		if r.Verdict == host.Fault || r.Verdict == host.Unknown {
+			names = append(names, r.Check)
+		}
+	}
+	return names
+}

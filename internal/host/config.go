@@ -1,0 +1,203 @@
+package host
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/config"
+)
+
+// ConfigFile says what must hold on a host. The NixOS modules write it
+// (nix/modules/host.nix), each module its own part.
+const ConfigFile = "/etc/cc-ci-run/host.toml"
+
+// Config is what must hold.
+type Config struct {
+	// Timeout is the time limit of each check.
+	Timeout time.Duration
+	// AllowFailed are units that may have failed, and why.
+	AllowFailed map[string]string
+	// Running are units that must be active.
+	Running []string
+	// Oneshots are services that must have run, and succeeded.
+	Oneshots []string
+	// Timers must be active. The value is the longest time between two of its
+	// starts; 0 for no limit.
+	Timers map[string]time.Duration
+	// Units are services whose environment is looked at.
+	Units map[string]Unit
+	// Endpoints must answer.
+	Endpoints []Endpoint
+	// MinFree and MinInodes are how much must be left on the file system of
+	// the state directory, in bytes and in files.
+	MinFree, MinInodes uint64
+	// Docker is the socket of the docker daemon, "" to leave it out.
+	Docker string
+	// Sweep is the sweep's service, Parity the invokers to compare.
+	Sweep  string
+	Parity [2]string
+}
+
+// Unit is what a service's environment must be.
+type Unit struct {
+	// Program is what ExecStart= begins with; "" for any.
+	Program string
+	// Environment is all of Environment=. Values with a "%" are systemd's to
+	// fill in, and not compared.
+	Environment map[string]string
+}
+
+// Endpoint is a URL and how it must answer.
+type Endpoint struct {
+	URL     string        `toml:"url"`
+	Status  int           `toml:"status"`   // 200 if it is left out
+	MinDays int           `toml:"min_days"` // that its certificate must still be valid; 14 if it is left out
+	Timeout time.Duration `toml:"-"`        // 0: Config's
+}
+
+// Default is what must hold on a host without a file: that of the NixOS
+// modules with all of them enabled, as far as it can be known without them.
+func Default() *Config {
+	return &Config{
+		Timeout:     10 * time.Second,
+		AllowFailed: map[string]string{"nightly-sweep.service": "a held recipe is the sweep's result"},
+		Running:     []string{"docker.service", "drone-runner-exec.service"},
+		Timers:      map[string]time.Duration{"nightly-sweep.timer": 26 * time.Hour},
+		MinFree:     1 << 30, MinInodes: 10_000,
+		Docker: "/run/docker.sock",
+		Sweep:  "nightly-sweep.service",
+		Parity: [2]string{"drone", "systemd"},
+	}
+}
+
+// ReadConfig reads a host.toml. What it leaves out is Default's. If there is
+// no file and may be none, all is. All mistakes are reported together.
+func ReadConfig(file string, mayLack bool) (*Config, error) {
+	c := Default()
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) && mayLack {
+		return c, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var form struct {
+		Timeout     string            `toml:"timeout"`
+		AllowFailed map[string]string `toml:"allow_failed"`
+		Running     []string          `toml:"running"`
+		Oneshots    []string          `toml:"oneshots"`
+		Timers      map[string]struct {
+			MaxAge string `toml:"max_age"`
+		} `toml:"timer"`
+		Units map[string]struct {
+			Program     string            `toml:"program"`
+			Environment map[string]string `toml:"environment"`
+		} `toml:"unit"`
+		Endpoints []struct {
+			Endpoint
+			Limit string `toml:"timeout"`
+		} `toml:"endpoint"`
+		State struct {
+			MinFree   uint64 `toml:"min_free_mib"`
+			MinInodes uint64 `toml:"min_free_inodes"`
+		} `toml:"state"`
+		Docker *string `toml:"docker"`
+		Sweep  *string `toml:"sweep"`
+	}
+	at, errs := config.Decode(file, data, &form)
+	if at == nil {
+		return nil, errs
+	}
+	fail := func(key, format string, args ...any) {
+		errs = multierror.Append(errs, at.Errorf(key, format, args...))
+	}
+	duration := func(key, text string, otherwise time.Duration) time.Duration {
+		if !at.Has(key) {
+			return otherwise
+		}
+		d, err := time.ParseDuration(text)
+		if err != nil || d <= 0 {
+			fail(key, "%s = %q is not a length of time (like \"10s\")", key, text)
+		}
+		return d
+	}
+	unit := func(key, name string, suffixes ...string) {
+		for _, s := range suffixes {
+			if strings.HasSuffix(name, s) && len(name) > len(s) {
+				return
+			}
+		}
+		fail(key, "%q is not a unit's name (NAME%s)", name, strings.Join(suffixes, ", NAME"))
+	}
+
+	c.Timeout = duration("timeout", form.Timeout, c.Timeout)
+	if at.Has("allow_failed") {
+		c.AllowFailed = form.AllowFailed
+	}
+	for name, why := range c.AllowFailed {
+		if strings.TrimSpace(why) == "" {
+			fail("allow_failed."+name, "allow_failed: %s: say why it may fail", name)
+		}
+	}
+	if at.Has("running") {
+		c.Running = form.Running
+	}
+	for i, name := range c.Running {
+		unit(fmt.Sprintf("running[%d]", i), name, ".service", ".socket", ".mount", ".target", ".path", ".swap")
+	}
+	c.Oneshots = form.Oneshots
+	for i, name := range c.Oneshots {
+		unit(fmt.Sprintf("oneshots[%d]", i), name, ".service")
+	}
+	if len(form.Timers) > 0 || at.Has("timer") {
+		c.Timers = map[string]time.Duration{}
+	}
+	for name, t := range form.Timers {
+		key := "timer." + name
+		unit(key, name, ".timer")
+		c.Timers[name] = duration(key+".max_age", t.MaxAge, 0)
+	}
+	c.Units = map[string]Unit{}
+	for name, u := range form.Units {
+		unit("unit."+name, name, ".service")
+		c.Units[name] = Unit{u.Program, u.Environment}
+	}
+	for i, e := range form.Endpoints {
+		key := fmt.Sprintf("endpoint[%d]", i)
+		if u, err := url.Parse(e.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+			fail(key+".url", "endpoint: %q is not a URL of http or https", e.URL)
+		}
+		if e.Status == 0 {
+			e.Status = 200
+		}
+		if e.Status < 100 || e.Status > 599 {
+			fail(key+".status", "endpoint: status = %d is none of HTTP's", e.Status)
+		}
+		if !at.Has(key + ".min_days") {
+			e.MinDays = 14
+		}
+		e.Timeout = duration(key+".timeout", e.Limit, 0)
+		c.Endpoints = append(c.Endpoints, e.Endpoint)
+	}
+	if at.Has("state.min_free_mib") {
+		c.MinFree = form.State.MinFree << 20
+	}
+	if at.Has("state.min_free_inodes") {
+		c.MinInodes = form.State.MinInodes
+	}
+	if form.Docker != nil {
+		c.Docker = *form.Docker
+	}
+	if form.Sweep != nil {
+		c.Sweep = *form.Sweep
+	}
+	config.Sort(errs)
+	return c, errs.ErrorOrNil()
+}

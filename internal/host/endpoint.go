@@ -1,0 +1,103 @@
+package host
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// look asks an endpoint once. Redirects are not followed: their status is the
+// answer.
+func (e Endpoint) look(ctx context.Context) []Result {
+	began := time.Now()
+	transport := &http.Transport{DisableKeepAlives: true} // no proxy: this host is asked
+	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL, nil)
+	if err != nil {
+		return one(Unknown, e.URL, err.Error(), "")
+	}
+	request.Header.Set("User-Agent", "cc-ci-run host")
+	answer, err := client.Do(request)
+	took := time.Since(began).Round(time.Millisecond)
+	if err != nil {
+		return one(Fault, e.URL, cause(err), mend(err))
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != e.Status {
+		return one(Fault, e.URL, fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
+	}
+	state := fmt.Sprintf("%s after %s", answer.Status, took)
+	if answer.TLS != nil && len(answer.TLS.PeerCertificates) > 0 {
+		left := time.Until(answer.TLS.PeerCertificates[0].NotAfter)
+		days := int(left.Hours() / 24)
+		state += fmt.Sprintf(", certificate for %d days", days)
+		if left < time.Duration(e.MinDays)*24*time.Hour {
+			return one(Fault, e.URL, fmt.Sprintf("%s, should be %d at least", state, e.MinDays), "renew its certificate; is its renewal's timer active?")
+		}
+	}
+	return one(OK, e.URL, state, "")
+}
+
+// cause is an error without the method and URL that net/http puts before it.
+func cause(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time"
+	}
+	for inner := errors.Unwrap(err); inner != nil; inner = errors.Unwrap(inner) {
+		var op *net.OpError
+		if errors.As(err, &op) || errors.As(inner, new(*tls.CertificateVerificationError)) {
+			return inner.Error()
+		}
+		err = inner
+	}
+	return err.Error()
+}
+
+func mend(err error) string {
+	var invalid x509.CertificateInvalidError
+	var verification *tls.CertificateVerificationError
+	var dns *net.DNSError
+	switch {
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		return "renew its certificate; is its renewal's timer active?"
+	case errors.As(err, &verification):
+		return "is it the right certificate, of a known authority?"
+	case errors.As(err, &dns):
+		return "does the name resolve? resolvectl query NAME"
+	}
+	return "is what serves it up? look at its log"
+}
+
+// docker asks the daemon by its socket.
+func (h Host) docker(ctx context.Context) []Result {
+	const name = "docker"
+	socket := h.Config.Docker
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
+	if err != nil {
+		return one(Unknown, name, err.Error(), "")
+	}
+	answer, err := client.Do(request)
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return one(LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
+	case errors.Is(err, os.ErrNotExist):
+		return one(Fault, name, socket+" is not there", "systemctl start docker.socket docker.service")
+	case err != nil:
+		return one(Fault, name, cause(err), "systemctl restart docker.service; journalctl -u docker.service")
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return one(Fault, name, answer.Status, "systemctl restart docker.service; journalctl -u docker.service")
+	}
+	return one(OK, name, "answers at "+socket, "")
+}

@@ -1,0 +1,338 @@
+// Package host says whether a CI host is healthy: what an operator looks at
+// after a deploy, in one call.
+//
+//	config, err := host.ReadConfig(host.ConfigFile, true)
+//	report := host.Look(ctx, host.Host{Config: config, Manifest: m, …})
+//
+// Each check has a name, a time limit and a result; all run at the same time,
+// so that a check that hangs costs no other anything. What can't be looked at
+// is a result, too: for want of root it is left out, otherwise unknown.
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/sweep"
+)
+
+// Verdict is a [Result]'s.
+type Verdict string
+
+// The verdicts.
+const (
+	OK      Verdict = "ok"
+	Note    Verdict = "note"     // worth knowing; the host is well
+	Fault   Verdict = "fault"    // must be mended
+	Unknown Verdict = "unknown"  // could not be looked at
+	LeftOut Verdict = "left out" // only root may look
+)
+
+// Result is what one check found.
+type Result struct {
+	Verdict Verdict   `json:"verdict"`
+	Check   string    `json:"check"`
+	State   string    `json:"state"`
+	Since   time.Time `json:"since,omitzero"` // when it came to be so, if that is known
+	Mend    string    `json:"mend,omitempty"` // what to do
+
+	// detail is for the report: a *dbus.Conn, a *Sweep or a count of units. It
+	// travels with the result, since a check that is late must not touch what
+	// others read.
+	detail any
+}
+
+// Host is what there is to look at.
+type Host struct {
+	Config   *Config
+	Manifest *env.Manifest
+	State    string   // the state directory
+	Environ  []string // of the caller
+	Root     bool     // whether this process is root
+}
+
+// Report is all that was found at one time.
+type Report struct {
+	Time        time.Time `json:"time"`
+	Healthy     bool      `json:"healthy"`
+	Fingerprint string    `json:"fingerprint"`
+	Results     []Result  `json:"results"`
+	Sweep       *Sweep    `json:"sweep,omitempty"`
+	// Failed counts failed units, -1 if that is not known.
+	Failed int `json:"failed_units"`
+}
+
+// Sweep is the last one, as far as it is known.
+type Sweep struct {
+	End      time.Time             `json:"end,omitzero"`
+	Status   int                   `json:"status"` // of its unit's process
+	Verdicts map[sweep.Verdict]int `json:"verdicts"`
+}
+
+// Count says how many results have a verdict.
+func (r Report) Count(v Verdict) int {
+	n := 0
+	for _, result := range r.Results {
+		if result.Verdict == v {
+			n++
+		}
+	}
+	return n
+}
+
+// check is one look. It may give several results, and must not outlast ctx;
+// if it does, it is left behind.
+type check struct {
+	name  string
+	limit time.Duration
+	look  func(context.Context) []Result
+}
+
+// environmentLimit is longer than other checks': a browser is started.
+const environmentLimit = 90 * time.Second
+
+// Look makes all checks at once. Results stand in the order of the checks,
+// faults of one check in a stable order.
+func Look(ctx context.Context, h Host) Report {
+	c := h.Config
+	report := Report{Time: time.Now().UTC(), Fingerprint: h.Manifest.Fingerprint(), Failed: -1}
+
+	// All that is asked of systemd goes over one connection.
+	s := &systemd{config: c, root: h.Root}
+	report.Results = limited(ctx, check{"D-Bus", c.Timeout, s.connect})
+	for _, r := range report.Results {
+		if conn, ok := r.detail.(*dbus.Conn); ok {
+			s.conn = conn
+			defer conn.Close()
+		}
+	}
+	var checks []check
+	if s.conn != nil {
+		checks = append(checks, check{"failed units", c.Timeout, s.failed})
+		checks = append(checks, s.checks()...)
+	}
+	for _, e := range c.Endpoints {
+		limit := c.Timeout
+		if e.Timeout > 0 {
+			limit = e.Timeout
+		}
+		checks = append(checks, check{e.URL, limit, e.look})
+	}
+	checks = append(
+		checks,
+		check{"environment", environmentLimit, h.environment},
+		check{"parity", c.Timeout, h.parity},
+		check{"last sweep", c.Timeout, func(ctx context.Context) []Result { return h.sweep(ctx, s) }},
+		check{"state directory", c.Timeout, h.disk},
+	)
+	if c.Docker != "" {
+		checks = append(checks, check{"docker", c.Timeout, h.docker})
+	}
+
+	found := make([][]Result, len(checks))
+	var all sync.WaitGroup
+	for i, check := range checks {
+		all.Go(func() { found[i] = limited(ctx, check) })
+	}
+	all.Wait()
+	report.Results = append(report.Results, slices.Concat(found...)...)
+	for _, r := range report.Results {
+		switch detail := r.detail.(type) {
+		case *Sweep:
+			report.Sweep = detail
+		case failedUnits:
+			report.Failed = int(detail)
+		}
+	}
+	report.Healthy = report.Count(Fault) == 0 && report.Count(Unknown) == 0
+	return report
+}
+
+// limited makes a check, for as long as it may take. One that hangs in the
+// kernel, on a dead network file system, is left to itself.
+func limited(ctx context.Context, c check) []Result {
+	ctx, cancel := context.WithTimeout(ctx, c.limit)
+	defer cancel()
+	done := make(chan []Result, 1)
+	go func() { done <- c.look(ctx) }()
+	select {
+	case results := <-done:
+		return results
+	case <-ctx.Done():
+	}
+	// It may have noticed by itself, and knows more.
+	select {
+	case results := <-done:
+		return results
+	case <-time.After(50 * time.Millisecond):
+		return []Result{{Verdict: Unknown, Check: c.name, State: fmt.Sprintf("no answer within %s", c.limit), Mend: "look at it by hand: it hangs"}}
+	}
+}
+
+func one(v Verdict, check, state, mend string) []Result {
+	return []Result{{Verdict: v, Check: check, State: state, Mend: mend}}
+}
+
+// environment is `cc-ci-run check`, in one line.
+func (h Host) environment(ctx context.Context) []Result {
+	const name = "environment"
+	results, err := h.Manifest.Check(ctx, h.Environ)
+	if err != nil {
+		return one(Unknown, name, err.Error(), "cc-ci-run check")
+	}
+	var faults []string
+	for _, r := range results {
+		if r.Level == env.Fault {
+			faults = append(faults, r.What+": "+r.State)
+		}
+	}
+	if len(faults) > 0 {
+		return one(Fault, name, fmt.Sprintf("%d of %d checks found a fault: %s", len(faults), len(results), strings.Join(faults, "; ")), "cc-ci-run check says how")
+	}
+	return one(OK, name, fmt.Sprintf("%.12s, %d checks", h.Manifest.Fingerprint(), len(results)), "")
+}
+
+// parity is `cc-ci-run parity`, in one line.
+func (h Host) parity(context.Context) []Result {
+	name := "parity of " + strings.Join(h.Config.Parity[:], " and ")
+	var runs [2]record.Run
+	for i, invoker := range h.Config.Parity {
+		r, err := record.Newest(h.State, invoker, "")
+		if err == nil {
+			runs[i].Record = r
+			runs[i].Environment, err = r.Kept(h.State)
+		}
+		switch {
+		case errors.Is(err, record.ErrNone):
+			return one(Note, name, "no run by "+invoker+" yet", "start one, or: sudo cc-ci-run parity --live")
+		case err != nil:
+			return one(Unknown, name, err.Error(), "cc-ci-run parity")
+		}
+	}
+	older := runs[0].Time
+	if runs[1].Time.Before(older) {
+		older = runs[1].Time
+	}
+	var drifts []string
+	findings := record.Compare(runs[0], runs[1])
+	for _, f := range findings {
+		if f.Verdict == record.Drift {
+			drifts = append(drifts, f.What)
+		}
+	}
+	ages := fmt.Sprintf("%s's record is %s old, %s's %s", h.Config.Parity[0], age(runs[0].Time), h.Config.Parity[1], age(runs[1].Time))
+	result := Result{Verdict: OK, Check: name, State: fmt.Sprintf("%d comparisons, no drift; %s", len(findings), ages), Since: older}
+	if len(drifts) > 0 {
+		result.Verdict, result.Mend = Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
+		result.State = fmt.Sprintf("%d drifts (%s); %s", len(drifts), strings.Join(drifts, ", "), ages)
+		// What ran before this environment was deployed says nothing of it.
+		if slices.ContainsFunc(runs[:], func(r record.Run) bool { return r.Fingerprint != h.Manifest.Fingerprint() }) {
+			result.Verdict = Note
+			result.State = "not both have run in this environment yet; " + ages
+		}
+	}
+	return []Result{result}
+}
+
+// sweep tells of the last sweep: its unit's end, and each recipe's verdict.
+// That recipes are held is no fault of the host.
+func (h Host) sweep(ctx context.Context, s *systemd) []Result {
+	const name = "last sweep"
+	states, damaged, err := sweep.States(h.State)
+	if err != nil {
+		return one(Unknown, name, err.Error(), "")
+	}
+	last := &Sweep{Verdicts: map[sweep.Verdict]int{}}
+	var held []string
+	var newest time.Time
+	for _, state := range states {
+		last.Verdicts[state.Last.Verdict]++
+		if v := state.Last.Verdict; v == sweep.Hold || v == sweep.Error {
+			held = append(held, state.Last.Recipe)
+		}
+		if t := state.Last.Started.Add(state.Last.Duration); t.After(newest) {
+			newest = t
+		}
+	}
+	last.End = newest
+	result := Result{Verdict: OK, Check: name, Since: newest, detail: last}
+	if s.conn != nil && h.Config.Sweep != "" {
+		if p, err := s.properties(ctx, h.Config.Sweep); err == nil && !p.time("ExecMainExitTimestamp").IsZero() {
+			last.End, last.Status = p.time("ExecMainExitTimestamp"), int(p.number("ExecMainStatus"))
+			result.Since = last.End
+			// 1 is the sweep's word for held recipes; all else is its own failure.
+			if p.text("Result") != "success" && last.Status != 1 {
+				result.Verdict = Fault
+				result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), last.Status)
+				result.Mend = "journalctl -u " + h.Config.Sweep
+			}
+		}
+	}
+	switch {
+	case len(states) == 0 && result.State == "":
+		result.Verdict, result.State = Note, "no recipe was swept yet"
+	case len(held) > 0:
+		if result.Verdict == OK {
+			result.Verdict, result.Mend = Note, "their tests, not the host: the logs are in "+h.State+"/sweep/logs"
+		}
+		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held), len(states), strings.Join(held, ", "))
+	default:
+		result.State += fmt.Sprintf("%d recipes, none held", len(states))
+	}
+	results := []Result{result}
+	if damaged > 0 {
+		results = append(results, Result{Verdict: Fault, Check: "sweep's state", State: fmt.Sprintf("%d files can not be read", damaged), Mend: "the next sweep sets them aside; look at the disk"})
+	}
+	return results
+}
+
+// disk looks at the file system of the state directory.
+func (h Host) disk(context.Context) []Result {
+	const name = "state directory"
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(h.State, &fsys); errors.Is(err, fs.ErrNotExist) {
+		return one(Fault, name, h.State+" is not there", "systemd-tmpfiles --create, or make it for the tests' user")
+	} else if err != nil {
+		return one(Unknown, name, fmt.Sprintf("%s: %v", h.State, err), "")
+	}
+	free, inodes := fsys.Bavail*uint64(fsys.Bsize), fsys.Ffree
+	state := fmt.Sprintf("%s: %d MiB and %d files free", h.State, free>>20, inodes)
+	if fsys.Files == 0 { // btrfs counts none
+		state = fmt.Sprintf("%s: %d MiB free", h.State, free>>20)
+	}
+	const mend = "make room: docker system prune, old logs in sweep/logs, old records in runs"
+	switch {
+	case fsys.Flags&unix.ST_RDONLY != 0:
+		return one(Fault, name, h.State+" is read-only", "look at the disk (dmesg), then mount it again")
+	case free < h.Config.MinFree:
+		return one(Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), mend)
+	case fsys.Files > 0 && inodes < h.Config.MinInodes:
+		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), mend)
+	}
+	return one(OK, name, state, "")
+}
+
+// age is a time's, in the two units that matter.
+func age(t time.Time) string {
+	d := time.Since(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}

@@ -1,0 +1,167 @@
+package host
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-multierror"
+)
+
+// What systemd and a disk do is tried with the real ones, in e2e/host.
+
+func TestConfig(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "host.toml")
+	read := func(text string) (*Config, error) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return ReadConfig(file, false)
+	}
+	c, err := read(`
+timeout = "3s"
+oneshots = ["a.service"]
+[timer."a.timer"]
+max_age = "2h"
+[timer."b.timer"]
+[unit."u.service"]
+environment = { A = "b" }
+[[endpoint]]
+url = "https://example.org/"
+[[endpoint]]
+url = "http://x:80"
+status = 302
+min_days = 0
+timeout = "1s"
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Timeout != 3*time.Second || c.Timers["a.timer"] != 2*time.Hour || len(c.Timers) != 2 || c.Units["u.service"].Environment["A"] != "b" {
+		t.Errorf("%+v", c)
+	}
+	if e := c.Endpoints; e[0].Status != 200 || e[0].MinDays != 14 || e[1].Status != 302 || e[1].MinDays != 0 || e[1].Timeout != time.Second {
+		t.Errorf("endpoints %+v", e)
+	}
+	if c.MinFree != Default().MinFree || len(c.Running) == 0 {
+		t.Errorf("what is left out is not the default: %+v", c)
+	}
+
+	// Every mistake, each in its line.
+	_, err = read(`timeout = "x"
+running = ["docker"]
+speed = 1
+[allow_failed]
+"a.service" = " "
+[timer."nightly"]
+max_age = "-1h"
+[[endpoint]]
+url = "ftp://x"
+status = 99
+`)
+	several, ok := err.(*multierror.Error)
+	if !ok {
+		t.Fatalf("%v", err)
+	}
+	want := []string{":1: timeout", ":2: \"docker\" is not a unit", ":3: speed: unknown key", ":5: allow_failed: a.service", ":6: \"nightly\" is not a unit", ":7: timer.nightly.max_age", ":9: endpoint: \"ftp://x\"", ":10: endpoint: status = 99"}
+	if len(several.Errors) != len(want) {
+		t.Errorf("%d errors, want %d: %v", len(several.Errors), len(want), err)
+	}
+	for i, e := range several.Errors {
+		if i < len(want) && !strings.HasPrefix(e.Error(), file+want[i]) {
+			t.Errorf("%v, want %s", e, want[i])
+		}
+	}
+	if _, err := ReadConfig(file+"x", false); err == nil {
+		t.Error("a named file may not lack")
+	}
+	if c, err := ReadConfig(file+"x", true); err != nil || len(c.Timers) != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
+
+// A check that hangs and does not look at its context is left behind.
+func TestLimited(t *testing.T) {
+	began := time.Now()
+	results := limited(context.Background(), check{"x", 50 * time.Millisecond, func(context.Context) []Result {
+		select {}
+	}})
+	if len(results) != 1 || results[0].Verdict != Unknown || !strings.Contains(results[0].State, "no answer within 50ms") {
+		t.Errorf("%+v", results)
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("took %s", took)
+	}
+}
+
+func TestEndpoint(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/moved":
+			http.Redirect(w, r, "/ok", http.StatusFound)
+		case "/hang":
+			<-r.Context().Done()
+		}
+	}))
+	defer server.Close()
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed.Close()
+	for _, c := range []struct {
+		url     string
+		status  int
+		verdict Verdict
+		state   string
+	}{
+		{server.URL + "/ok", 200, OK, "200 OK after "},
+		{server.URL + "/moved", 200, Fault, "302 Found, should be 200"},
+		{server.URL + "/moved", 302, OK, "302 Found after "},
+		{server.URL + "/hang", 200, Fault, "no answer in time"},
+		{"http://" + closed.Addr().String(), 200, Fault, "connection refused"},
+		{"http://nowhere.invalid/", 200, Fault, "lookup nowhere.invalid"},
+	} {
+		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
+		results := Endpoint{URL: c.url, Status: c.status}.look(ctx)
+		cancel()
+		if r := results[0]; r.Verdict != c.verdict || !strings.Contains(r.State, c.state) || r.Verdict == Fault && r.Mend == "" {
+			if c.url == "http://nowhere.invalid/" && r.State == "no answer in time" {
+				continue // a resolver that does not answer
+			}
+			t.Errorf("%s: %+v", c.url, r)
+		}
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	r := Report{
+		Time: time.Unix(1000, 0), Fingerprint: "f", Failed: 2,
+		Results: []Result{{Verdict: OK, Check: "a"}, {Verdict: Fault, Check: "b \"\\\n"}, {Verdict: OK, Check: "b \"\\\n"}},
+		Sweep:   &Sweep{End: time.Unix(900, 0), Status: 1},
+	}
+	text := r.Metrics()
+	for _, want := range []string{
+		"cc_ci_run_host_healthy 0\n", "cc_ci_run_environment_info{fingerprint=\"f\"} 1\n", "cc_ci_run_host_failed_units 2\n",
+		"cc_ci_run_host_check_healthy{check=\"a\"} 1\n", `cc_ci_run_host_check_healthy{check="b \"\\\n"} 0` + "\n",
+		"cc_ci_run_sweep_end_timestamp_seconds 900\n", "cc_ci_run_sweep_status 1\n",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "x.prom")
+	if err := r.WriteMetrics(file); err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
+		t.Errorf("%v, %v", info, err)
+	}
+}

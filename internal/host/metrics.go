@@ -1,0 +1,73 @@
+package host
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+)
+
+// Metrics is the report in Prometheus's text format, as the textfile
+// collector of node-exporter reads it: see "Exposition formats" in
+// Prometheus's documentation.
+func (r Report) Metrics() string {
+	var b strings.Builder
+	family := func(name, help string) {
+		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s gauge\n", name, help, name)
+	}
+	flag := func(ok bool) int {
+		if ok {
+			return 1
+		}
+		return 0
+	}
+	family("cc_ci_run_host_healthy", "Whether the host is healthy, 1 or 0.")
+	fmt.Fprintf(&b, "cc_ci_run_host_healthy %d\n", flag(r.Healthy))
+	family("cc_ci_run_host_looked_timestamp_seconds", "When the host was looked at.")
+	fmt.Fprintf(&b, "cc_ci_run_host_looked_timestamp_seconds %d\n", r.Time.Unix())
+	family("cc_ci_run_environment_info", "The environment that tests run in, by its fingerprint.")
+	fmt.Fprintf(&b, "cc_ci_run_environment_info{fingerprint=\"%s\"} 1\n", label(r.Fingerprint))
+	if r.Failed >= 0 {
+		family("cc_ci_run_host_failed_units", "Failed units that may not fail.")
+		fmt.Fprintf(&b, "cc_ci_run_host_failed_units %d\n", r.Failed)
+	}
+	family("cc_ci_run_host_checks", "Checks by verdict.")
+	for _, v := range []Verdict{OK, Note, Fault, Unknown, LeftOut} {
+		fmt.Fprintf(&b, "cc_ci_run_host_checks{verdict=\"%s\"} %d\n", label(string(v)), r.Count(v))
+	}
+	family("cc_ci_run_host_check_healthy", "Whether one check found no fault, 1 or 0.")
+	checks := map[string]bool{}
+	for _, result := range r.Results {
+		ok, known := checks[result.Check]
+		checks[result.Check] = (ok || !known) && result.Verdict != Fault && result.Verdict != Unknown
+	}
+	for _, name := range slices.Sorted(maps.Keys(checks)) {
+		fmt.Fprintf(&b, "cc_ci_run_host_check_healthy{check=\"%s\"} %d\n", label(name), flag(checks[name]))
+	}
+	if r.Sweep != nil {
+		if !r.Sweep.End.IsZero() {
+			family("cc_ci_run_sweep_end_timestamp_seconds", "When the last sweep ended.")
+			fmt.Fprintf(&b, "cc_ci_run_sweep_end_timestamp_seconds %d\n", r.Sweep.End.Unix())
+			family("cc_ci_run_sweep_status", "Exit status of the last sweep: 0 all promoted or skipped, 1 something held.")
+			fmt.Fprintf(&b, "cc_ci_run_sweep_status %d\n", r.Sweep.Status)
+		}
+		family("cc_ci_run_recipes", "Recipes by the verdict of their last run.")
+		for _, v := range slices.Sorted(maps.Keys(r.Sweep.Verdicts)) {
+			fmt.Fprintf(&b, "cc_ci_run_recipes{verdict=\"%s\"} %d\n", label(string(v)), r.Sweep.Verdicts[v])
+		}
+	}
+	return b.String()
+}
+
+// label escapes a label's value.
+func label(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "?"))
+}
+
+// WriteMetrics replaces a file by the metrics, atomically, readable for all.
+func (r Report) WriteMetrics(file string) error {
+	return renameio.WriteFile(file, []byte(r.Metrics()), 0o644, renameio.IgnoreUmask(), renameio.WithTempDir(filepath.Dir(file)))
+}

@@ -1,0 +1,269 @@
+package host
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/dbus"
+)
+
+// systemd is asked over D-Bus.
+type systemd struct {
+	config *Config
+	root   bool
+	conn   *dbus.Conn // nil if there is none
+}
+
+// connect opens the connection, the detail of a result. Without a bus root
+// still reaches systemd.
+func (s *systemd) connect(ctx context.Context) []Result {
+	ctx = context.WithoutCancel(ctx) // a connection lasts as long as its context
+	conn, err := dbus.NewSystemConnectionContext(ctx)
+	if err == nil {
+		return []Result{{Verdict: OK, Check: "D-Bus", State: "answers", detail: conn}}
+	}
+	bus := Result{Verdict: Fault, Check: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Mend: "systemctl start dbus.socket dbus.service"}
+	if !s.root {
+		return append([]Result{bus}, one(Unknown, "systemd", "can not be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
+	}
+	conn, err = dbus.NewSystemdConnectionContext(ctx)
+	if err != nil {
+		return append([]Result{bus}, one(Unknown, "systemd", err.Error(), "is it this host's init?")...)
+	}
+	bus.detail = conn
+	return []Result{bus}
+}
+
+// properties are a unit's, by systemd's names (org.freedesktop.systemd1(5)).
+type properties map[string]any
+
+func (s *systemd) properties(ctx context.Context, unit string) (properties, error) {
+	return s.conn.GetAllPropertiesContext(ctx, unit)
+}
+
+func (p properties) text(name string) string   { s, _ := p[name].(string); return s }
+func (p properties) list(name string) []string { l, _ := p[name].([]string); return l }
+func (p properties) number(name string) int64 {
+	switch n := p[name].(type) {
+	case int32:
+		return int64(n)
+	case uint32:
+		return int64(n)
+	case uint64:
+		return int64(n)
+	}
+	return 0
+}
+
+// time is zero where systemd has none (0, or "never").
+func (p properties) time(name string) time.Time {
+	n, _ := p[name].(uint64)
+	if n == 0 || n == ^uint64(0) {
+		return time.Time{}
+	}
+	return time.UnixMicro(int64(n)).UTC()
+}
+
+// failedUnits is how many units failed that may not.
+type failedUnits int
+
+// failed lists failed units, and counts those that may not.
+func (s *systemd) failed(ctx context.Context) []Result {
+	const name = "failed units"
+	units, err := s.conn.ListUnitsByPatternsContext(ctx, []string{"failed"}, nil)
+	if err != nil {
+		return one(Unknown, name, err.Error(), "systemctl --failed")
+	}
+	slices.SortFunc(units, func(a, b dbus.UnitStatus) int { return strings.Compare(a.Name, b.Name) })
+	var results []Result
+	count := 0
+	for _, u := range units {
+		r := Result{Verdict: Fault, Check: "unit " + u.Name, State: "failed", Mend: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
+		if p, err := s.properties(ctx, u.Name); err == nil {
+			r.Since = p.time("StateChangeTimestamp")
+			if result := p.text("Result"); result != "" {
+				r.State = "failed: " + result
+			}
+		}
+		if why, ok := s.config.AllowFailed[u.Name]; ok {
+			r.Verdict, r.Mend = Note, "allowed: "+why
+		} else {
+			count++
+		}
+		results = append(results, r)
+	}
+	summary := Result{Verdict: OK, Check: name, State: "none", detail: failedUnits(count)}
+	if count > 0 {
+		summary.Verdict, summary.State, summary.Mend = Fault, fmt.Sprint(count), "see below"
+	}
+	return append([]Result{summary}, results...)
+}
+
+// checks are those of single units.
+func (s *systemd) checks() []check {
+	var list []check
+	add := func(what, name string, look func(check, name string, p properties) []Result) {
+		title := what + name
+		list = append(list, check{title, s.config.Timeout, func(ctx context.Context) []Result {
+			p, err := s.properties(ctx, name)
+			if err != nil {
+				return one(Unknown, title, err.Error(), "systemctl status "+name)
+			}
+			if state := p.text("LoadState"); state != "loaded" {
+				return one(Fault, title, state, "is its module enabled? systemctl status "+name)
+			}
+			return look(title, name, p)
+		}})
+	}
+	for _, name := range s.config.Running {
+		add("unit ", name, running)
+	}
+	for _, name := range s.config.Oneshots {
+		add("unit ", name, oneshot)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.config.Timers)) {
+		add("unit ", name, func(check, name string, p properties) []Result {
+			return timer(check, name, p, s.config.Timers[name])
+		})
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.config.Units)) {
+		add("environment of ", name, func(check, name string, p properties) []Result {
+			return environment(check, name, p, s.config.Units[name])
+		})
+	}
+	return list
+}
+
+// running is for units that must be active.
+func running(check, name string, p properties) []Result {
+	state := p.text("ActiveState")
+	r := Result{Verdict: OK, Check: check, State: state + " (" + p.text("SubState") + ")", Since: p.time("StateChangeTimestamp")}
+	if state != "active" && state != "reloading" {
+		r.Verdict, r.Mend = Fault, "systemctl start "+name+"; journalctl -u "+name
+	}
+	return []Result{r}
+}
+
+// oneshot is for services that must have run, and succeeded.
+func oneshot(check, name string, p properties) []Result {
+	exit := p.time("ExecMainExitTimestamp")
+	r := Result{Verdict: OK, Check: check, State: "succeeded", Since: exit}
+	remain, _ := p["RemainAfterExit"].(bool)
+	mend := "systemctl start " + name + "; journalctl -u " + name
+	switch state := p.text("ActiveState"); {
+	case state == "activating":
+		r.Verdict, r.State, r.Mend = Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
+	case p.text("Result") != "success":
+		r.Verdict, r.Mend = Fault, mend
+		r.State = fmt.Sprintf("failed: %s, exit status %d", p.text("Result"), p.number("ExecMainStatus"))
+	case remain && state != "active":
+		r.Verdict, r.State, r.Mend = Fault, state+", and should remain active", mend
+	case exit.IsZero():
+		r.Verdict, r.State, r.Mend = Fault, "never ran since boot", mend
+	}
+	return []Result{r}
+}
+
+// timer is for timers that must be active, and have fired in time.
+func timer(check, name string, p properties, maxAge time.Duration) []Result {
+	last, next := p.time("LastTriggerUSec"), p.time("NextElapseUSecRealtime")
+	active := p.time("ActiveEnterTimestamp")
+	r := Result{Verdict: OK, Check: check, Since: last}
+	lastText, nextText := "has not fired yet", "no next time"
+	if !last.IsZero() {
+		lastText = "fired " + age(last) + " ago"
+	}
+	if !next.IsZero() {
+		nextText = "next " + next.Local().Format("Mon 15:04 MST")
+	}
+	r.State = lastText + ", " + nextText
+	if p.text("ActiveState") != "active" {
+		r.Verdict, r.State, r.Since = Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
+		r.Mend = "systemctl start " + name
+		return []Result{r}
+	}
+	// A timer that was just deployed has had no time to fire.
+	since := last
+	if active.After(last) && last.IsZero() {
+		since = active
+		r.Since = active
+	}
+	service := strings.TrimSuffix(name, ".timer") + ".service"
+	if maxAge > 0 && time.Since(since) > maxAge {
+		r.Verdict = Fault
+		r.State = fmt.Sprintf("active, but %s; it should every %s", lastText, maxAge)
+		r.Mend = "systemctl list-timers " + name + "; systemctl start " + service
+	}
+	return []Result{r}
+}
+
+// environment compares what a service's tests would start from with what the
+// package gave it. A drop-in that adds a PATH is how lists begin to drift.
+func environment(check, name string, p properties, want Unit) []Result {
+	var faults []string
+	have := map[string]string{}
+	for _, kv := range p.list("Environment") {
+		k, v, _ := strings.Cut(kv, "=")
+		have[k] = v
+	}
+	for _, k := range slices.Sorted(maps.Keys(have)) {
+		if w, ok := want.Environment[k]; !ok {
+			faults = append(faults, fmt.Sprintf("%s=%s is added", k, have[k]))
+		} else if w != have[k] && !strings.Contains(w, "%") {
+			faults = append(faults, fmt.Sprintf("%s=%s, should be %s", k, have[k], w))
+		}
+	}
+	for _, k := range slices.Sorted(maps.Keys(want.Environment)) {
+		if _, ok := have[k]; !ok {
+			faults = append(faults, k+" is not set")
+		}
+	}
+	if program := execStart(p); want.Program != "" && program != want.Program {
+		faults = append(faults, fmt.Sprintf("it starts %s, should be %s", program, want.Program))
+	}
+	results := process(check, p, want)
+	mend := "systemctl revert " + name + ", or deploy again; a tool goes into toolset.toml"
+	if dropIns := p.list("DropInPaths"); len(dropIns) > 0 {
+		mend = "look at " + strings.Join(dropIns, ", ") + "; " + mend
+	}
+	if len(faults) > 0 {
+		return append(one(Fault, check, strings.Join(faults, "; "), mend), results...)
+	}
+	return append(one(OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
+}
+
+// process looks at the PATH of a running service's own process: an
+// EnvironmentFile= may have set it, or it runs since before a change.
+func process(check string, p properties, want Unit) []Result {
+	pid, path := p.number("MainPID"), want.Environment["PATH"]
+	if pid == 0 || path == "" {
+		return nil
+	}
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if errors.Is(err, fs.ErrPermission) {
+		return one(LeftOut, check+", of its process", "only root may look", "again as root")
+	}
+	for kv := range strings.SplitSeq(string(data), "\x00") {
+		if v, ok := strings.CutPrefix(kv, "PATH="); ok && v != path {
+			return one(Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", v, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
+		}
+	}
+	return nil
+}
+
+// execStart is the first word of ExecStart=.
+func execStart(p properties) string {
+	list, _ := p["ExecStart"].([][]any)
+	if len(list) == 0 || len(list[0]) == 0 {
+		return ""
+	}
+	path, _ := list[0][0].(string)
+	return path
+}
