@@ -199,7 +199,7 @@ func paint(cell string) string {
 	switch cell {
 	case string(env.OK), string(env.Fixed), string(env.Given), string(record.Identical), string(sweep.Promote):
 		return "32"
-	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip), string(host.LeftOut):
+	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
 		return "33"
 	case string(env.Fault), string(env.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
 		return "31"

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
@@ -127,7 +128,7 @@ func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 func (p Process) showHost(report host.Report, o hostOptions) error {
 	var failed error
 	if o.metrics != "" {
-		if err := report.WriteMetrics(o.metrics); err != nil {
+		if err := writeReport(o.metrics, []byte(report.Metrics()), renameio.IgnoreUmask()); err != nil {
 			failed = fmt.Errorf("metrics: %w", err)
 		}
 	}
@@ -181,7 +182,7 @@ func (p Process) watchHost(ctx context.Context, h host.Host, o hostOptions) erro
 		}
 		fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every)
 		if o.metrics != "" {
-			if err := report.WriteMetrics(o.metrics); err != nil {
+			if err := writeReport(o.metrics, []byte(report.Metrics()), renameio.IgnoreUmask()); err != nil {
 				return fmt.Errorf("metrics: %w", err)
 			}
 		}

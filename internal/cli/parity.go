@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
@@ -69,7 +71,9 @@ and of Drone's units, and on a terminal. Starting units needs root.`,
 				return err
 			}
 			o.state = p.state(*shared, m)
-			return p.parity(cmd.Context(), o, args)
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+			defer stop() // a probe is cleared away
+			return p.parity(ctx, o, args)
 		},
 	}
 	f := cmd.Flags()

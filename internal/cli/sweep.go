@@ -44,11 +44,14 @@ error, 125 if the sweep could not do its work.`,
 			if err != nil {
 				return err
 			}
+			if err := checkReport(junit); err != nil {
+				return err
+			}
 			if o.Program, err = os.Executable(); err != nil {
 				return err
 			}
-			o.Only, o.Environ, o.Fingerprint, o.State = args, p.Environ, m.Fingerprint(), p.state(*shared, m)
-			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State} {
+			o.Only, o.Environ, o.Manifest, o.State = args, p.Environ, p.Manifest, p.state(*shared, m)
+			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State, &o.Manifest} {
 				if *path, err = filepath.Abs(*path); err != nil {
 					return err
 				}
@@ -84,7 +87,7 @@ error, 125 if the sweep could not do its work.`,
 func configure(o *sweep.Options, file string, set func(flag string) bool) error {
 	if file == "" {
 		file = filepath.Join(o.Recipes, sweep.ConfigName)
-		if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 	}
@@ -119,15 +122,17 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 		counts[r.Verdict]++
 		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why, r.Log})
 	}
+	var unwritten error
+	if junit != "" {
+		unwritten = writeReport(junit, junitReport(results, failure, time.Since(begin)))
+	}
 	if failure == nil || len(results) > 0 {
 		if err := p.show(out, results, "VERDICT|RECIPE|TIME|WHY|LOG", rows); err != nil {
 			return err
 		}
 	}
-	if junit != "" {
-		if err := writeJUnit(junit, results, time.Since(begin)); err != nil {
-			failure = errors.Join(failure, err)
-		}
+	if unwritten != nil {
+		failure = errors.Join(failure, unwritten)
 	}
 	if failure != nil {
 		return fmt.Errorf("sweep: %w", failure)
@@ -149,7 +154,7 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 		switch {
 		case e.Result == nil:
 			priority, text = "<6>", fmt.Sprintf("%s: running, %d of %d done", e.Recipe, e.Done, e.Total)
-		case e.Result.Verdict == sweep.Skip:
+		case e.Result.Verdict == sweep.Skip, e.Result.Verdict == sweep.WouldRun:
 			return
 		case e.Result.Verdict == sweep.Promote:
 			priority, text = "<5>", fmt.Sprintf("%s: %s after %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second))
@@ -195,14 +200,16 @@ type junitMessage struct {
 	Text    string `xml:",chardata"`
 }
 
-func writeJUnit(path string, results []sweep.Result, took time.Duration) error {
+// junitReport is of all results. That the sweep itself could not do its work,
+// or was interrupted, is an error in it: a report without one would be green.
+func junitReport(results []sweep.Result, failure error, took time.Duration) []byte {
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
-	suite := junitSuite{Name: "cc-ci-run sweep", Tests: len(results), Time: seconds(took)}
+	suite := junitSuite{Name: "cc-ci-run sweep", Time: seconds(took)}
 	for _, r := range results {
 		c := junitCase{Name: r.Recipe, Class: "recipes", Time: seconds(r.Duration)}
 		message := &junitMessage{strings.ToValidUTF8(r.Why, "?"), r.Log}
 		switch r.Verdict {
-		case sweep.Skip:
+		case sweep.Skip, sweep.WouldRun:
 			c.Skipped = message
 			suite.Skipped++
 		case sweep.Hold:
@@ -214,9 +221,34 @@ func writeJUnit(path string, results []sweep.Result, took time.Duration) error {
 		}
 		suite.Cases = append(suite.Cases, c)
 	}
+	if failure != nil {
+		suite.Errors++
+		suite.Cases = append(suite.Cases, junitCase{Name: "the sweep itself", Class: "sweep", Time: "0", Error: &junitMessage{Message: strings.ToValidUTF8(failure.Error(), "?")}})
+	}
+	suite.Tests = len(suite.Cases)
 	data, err := xml.MarshalIndent(suite, "", " ")
 	if err != nil {
-		return err
+		panic(err) // of strings and numbers there is always a report
 	}
-	return renameio.WriteFile(path, append([]byte(xml.Header), append(data, '\n')...), 0o644, renameio.WithTempDir(filepath.Dir(path)))
+	return append([]byte(xml.Header), append(data, '\n')...)
+}
+
+// checkReport says beforehand, not after hours, that a report has no place.
+func checkReport(path string) error {
+	if path == "" {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Dir(path)); err != nil {
+		return fmt.Errorf("report: %w", err)
+	}
+	return nil
+}
+
+// writeReport replaces a file in one step. What is no file, such as
+// /dev/stdout, is written to.
+func writeReport(path string, data []byte, options ...renameio.Option) error {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return os.WriteFile(path, data, 0o644)
+	}
+	return renameio.WriteFile(path, data, 0o644, append(options, renameio.WithTempDir(filepath.Dir(path)))...)
 }

@@ -5,11 +5,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/google/renameio/v2"
@@ -32,8 +34,8 @@ func stat(path string) (File, fs.FileInfo, error) {
 	return File{Size: s.Size, MTime: s.Mtim.Nano(), Inode: s.Ino}, info, nil
 }
 
-// hash is the SHA-256 of a file's content, in hex.
-func hash(path string) (string, error) {
+// hashFile is the SHA-256 of a file's content, in hex.
+func hashFile(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
@@ -50,7 +52,7 @@ func hash(path string) (string, error) {
 func describe(path string) (*File, error) {
 	f, _, err := stat(path)
 	if err == nil {
-		f.SHA256, err = hash(path)
+		f.SHA256, err = hashFile(path)
 	}
 	return &f, err
 }
@@ -67,49 +69,99 @@ func writeFile(path string, data []byte, mode os.FileMode) error {
 // owners are not part of it, nor are entries with one of the names in skip.
 // If limit is not 0, a tree with more bytes than that in files is an error.
 func HashTree(root string, limit int64, skip ...string) (string, error) {
+	t := tree{hash: sha256.New(), limit: limit, skip: skip}
+	return t.sum(root)
+}
+
+// HashTreeFollowing is HashTree for a tree that is used by what its links lead
+// to: what lies outside it is hashed, too.
+func HashTreeFollowing(root string, limit int64, skip ...string) (string, error) {
+	t := tree{hash: sha256.New(), limit: limit, skip: skip, follow: map[string]bool{}}
+	return t.sum(root)
+}
+
+// tree is a HashTree under way.
+type tree struct {
+	hash   hash.Hash
+	limit  int64
+	skip   []string
+	follow map[string]bool // targets outside that were hashed; nil: links are not followed
+	read   int64
+}
+
+func (t *tree) sum(root string) (string, error) {
 	root, err := filepath.EvalSymlinks(root)
-	if err != nil {
-		return "", err
+	if err == nil {
+		err = t.walk(root, root)
 	}
-	h := sha256.New()
-	read := int64(0)
-	err = filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+	return hex.EncodeToString(t.hash.Sum(nil)), err
+}
+
+// walk hashes what is below a directory: root, or one that a link leads to.
+func (t *tree) walk(root, dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		name, _ := filepath.Rel(root, path)
+		name, _ := filepath.Rel(dir, path)
 		switch {
-		case slices.Contains(skip, d.Name()):
+		case slices.Contains(t.skip, d.Name()) && path != dir:
 			if d.IsDir() {
 				return fs.SkipDir
 			}
 		case d.IsDir():
-			fmt.Fprintf(h, "dir %q\n", name)
+			fmt.Fprintf(t.hash, "dir %q\n", name)
 		case d.Type() == fs.ModeSymlink:
 			target, err := os.Readlink(path)
 			if err != nil {
 				return err
 			}
-			fmt.Fprintf(h, "link %q %q\n", name, target)
+			fmt.Fprintf(t.hash, "link %q %q\n", name, target)
+			if t.follow != nil {
+				return t.outside(root, path)
+			}
 		case d.Type().IsRegular():
 			info, err := d.Info()
 			if err != nil {
 				return err
 			}
-			if read += info.Size(); limit > 0 && read > limit {
-				return fmt.Errorf("%s: holds more than %d MiB", root, limit>>20)
-			}
-			sum, err := hash(path)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(h, "file %q %t %s\n", name, info.Mode()&0o111 != 0, sum)
+			return t.file(root, path, name, info)
 		default:
-			fmt.Fprintf(h, "%s %q\n", d.Type(), name)
+			fmt.Fprintf(t.hash, "%s %q\n", d.Type(), name)
 		}
 		return nil
 	})
-	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+func (t *tree) file(root, path, name string, info fs.FileInfo) error {
+	if t.read += info.Size(); t.limit > 0 && t.read > t.limit {
+		return fmt.Errorf("%s: holds more than %d MiB", root, t.limit>>20)
+	}
+	sum, err := hashFile(path)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(t.hash, "file %q %t %s\n", name, info.Mode()&0o111 != 0, sum)
+	return nil
+}
+
+// outside hashes what a link leads to, once, unless that is in the tree.
+func (t *tree) outside(root, link string) error {
+	real, err := filepath.EvalSymlinks(link)
+	if err != nil || t.follow[real] || strings.HasPrefix(real, root+"/") || real == root {
+		return nil // a dangling link is its text
+	}
+	t.follow[real] = true
+	info, err := os.Stat(real)
+	switch {
+	case err != nil:
+		return err
+	case info.IsDir():
+		return t.walk(root, real)
+	case info.Mode().IsRegular():
+		return t.file(root, real, real, info)
+	}
+	return nil
 }
 
 // Verify looks whether the files that the manifest names are still those it
@@ -158,7 +210,7 @@ func (m *Manifest) faults(closely bool) []Result {
 			return
 		}
 		if closely {
-			if sum, err := hash(path); err != nil || sum != c.File.SHA256 {
+			if sum, err := hashFile(path); err != nil || sum != c.File.SHA256 {
 				list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Mend: mend})
 			}
 		}

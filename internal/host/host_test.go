@@ -157,11 +157,4 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%q is missing in\n%s", want, text)
 		}
 	}
-	file := filepath.Join(t.TempDir(), "x.prom")
-	if err := r.WriteMetrics(file); err != nil {
-		t.Fatal(err)
-	}
-	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o644 {
-		t.Errorf("%v, %v", info, err)
-	}
 }

@@ -3,11 +3,8 @@ package host
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/google/renameio/v2"
 )
 
 // Metrics is the report in Prometheus's text format, as the textfile
@@ -65,9 +62,4 @@ func (r Report) Metrics() string {
 // label escapes a label's value.
 func label(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "?"))
-}
-
-// WriteMetrics replaces a file by the metrics, atomically, readable for all.
-func (r Report) WriteMetrics(file string) error {
-	return renameio.WriteFile(file, []byte(r.Metrics()), 0o644, renameio.IgnoreUmask(), renameio.WithTempDir(filepath.Dir(file)))
 }

@@ -16,7 +16,12 @@
 //     For root it becomes the sweep's user first, as `sudo -u` would.
 //
 // Copying a unit needs root: the copy is put below /run/systemd/system for as
-// long as the probe takes.
+// long as the probe takes. Of the unit only its [Service] is copied, without
+// what it would do besides (ExecStartPre=, …, FailureAction=).
+//
+// The unit's user is not trusted, since tests run as that user: what root and
+// systemd write is in a directory of root's, and of the user's own, which has
+// the record, root reads files only, and follows no link.
 package live
 
 import (
@@ -25,10 +30,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -83,7 +90,7 @@ func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *env
 	}
 	defer os.RemoveAll(dir)
 	state := filepath.Join(dir, "state")
-	if err := os.Mkdir(state, 0o700); err != nil {
+	if err := errors.Join(os.Mkdir(state, 0o700), os.Chmod(dir, 0o755)); err != nil {
 		return nil, nil, err
 	}
 
@@ -95,7 +102,7 @@ func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *env
 		}
 		if err == nil {
 			defer like.conn.Close()
-			err = like.own(dir, state)
+			err = like.own(state)
 		}
 	} else {
 		err = fmt.Errorf("%w: only root can start a copy of its unit", ErrNotHere)
@@ -113,6 +120,10 @@ func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *env
 	if err != nil {
 		return nil, nil, err
 	}
+	// From here on it is root's, as is what is in it.
+	if err := take(state); err != nil {
+		return nil, nil, err
+	}
 	r, err := record.Newest(state, invoker, "")
 	if err != nil {
 		return nil, nil, fmt.Errorf("it left no record of %s", invoker)
@@ -128,7 +139,8 @@ func (p Prober) byHand(ctx context.Context, like *unit, state string) error {
 	cmd.Dir = "/"
 	if like != nil && like.credential != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: like.credential}
-		cmd.Env = append([]string{"HOME=" + like.home}, cmd.Env...) // the first counts
+		cmd.Env = slices.DeleteFunc(slices.Clone(cmd.Env), func(kv string) bool { return strings.HasPrefix(kv, "HOME=") })
+		cmd.Env = append(cmd.Env, "HOME="+like.home)
 	}
 	terminal, err := pty.Start(cmd)
 	if err != nil {
@@ -174,13 +186,16 @@ func (u *unit) text(property string) string {
 	return s
 }
 
-// own gives the probe's directories to the unit's user.
-func (u *unit) own(dir, state string) error {
+// own gives a directory to the unit's user.
+func (u *unit) own(dir string) error {
 	name := u.text("User")
 	if name == "" {
 		return nil
 	}
 	account, err := user.Lookup(name)
+	if err != nil {
+		account, err = user.LookupId(name)
+	}
 	if err != nil {
 		return fmt.Errorf("user of %s: %w", u.name, err)
 	}
@@ -191,15 +206,33 @@ func (u *unit) own(dir, state string) error {
 	if err != nil {
 		return err
 	}
-	for _, id := range groups {
+	named, _ := u.properties["SupplementaryGroups"].([]string)
+	for _, name := range named {
+		group, err := user.LookupGroup(name)
+		if err != nil {
+			return fmt.Errorf("group of %s: %w", u.name, err)
+		}
+		groups = append(groups, group.Gid)
+	}
+	slices.Sort(groups)
+	for _, id := range slices.Compact(groups) {
 		u.credential.Groups = append(u.credential.Groups, number(id))
 	}
-	for _, path := range []string{dir, state} {
-		if err := os.Chown(path, int(u.credential.Uid), int(u.credential.Gid)); err != nil {
+	return os.Chown(dir, int(u.credential.Uid), int(u.credential.Gid))
+}
+
+// take makes a directory tree this process's own, and finds that it holds
+// nothing but directories and files.
+func take(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
 			return err
 		}
-	}
-	return nil
+		if !d.IsDir() && !d.Type().IsRegular() {
+			return fmt.Errorf("%s is no file: somebody meddles with the probe", path)
+		}
+		return os.Lchown(path, os.Geteuid(), os.Getegid())
+	})
 }
 
 // start starts a copy of the unit whose command is the probe, and waits for
@@ -208,13 +241,14 @@ func (u *unit) start(ctx context.Context, invoker, dir, state string) (err error
 	script := filepath.Join(dir, "probe")
 	var command string
 	if invoker == "drone" {
-		command = step(dir, state)
+		command = step(state)
 	} else if program := u.program(); filepath.Base(program) == "cc-ci-run" {
 		command = fmt.Sprintf("exec '%s' --state %s exec true\n", program, state)
 	} else {
 		return fmt.Errorf("%s starts %q, not cc-ci-run", u.name, program)
 	}
-	if err := os.WriteFile(script, []byte(command), 0o644); err != nil {
+	// Whatever this process's umask is.
+	if err := errors.Join(os.WriteFile(script, []byte(command), 0o644), os.Chmod(script, 0o644)); err != nil {
 		return err
 	}
 	said := filepath.Join(dir, "said")
@@ -229,22 +263,22 @@ func (u *unit) start(ctx context.Context, invoker, dir, state string) (err error
 	if err := os.MkdirAll(dropIns, 0o755); err != nil {
 		return err
 	}
-	if err := copyFile(u.text("FragmentPath"), file); err != nil {
+	if err := copyService(u.text("FragmentPath"), file); err != nil {
 		return err
 	}
 	list, _ := u.properties["DropInPaths"].([]string)
 	for i, path := range list {
-		if err := copyFile(path, filepath.Join(dropIns, fmt.Sprintf("%03d.conf", i))); err != nil {
+		if err := copyService(path, filepath.Join(dropIns, fmt.Sprintf("%03d.conf", i))); err != nil {
 			return err
 		}
 	}
 	// The last word: all that would be done besides the probe is taken out.
 	last := `[Unit]
-OnFailure=
-OnSuccess=
+Description=cc-ci-run parity --live: a probe in the place of ` + u.name + `
 [Service]
 Type=oneshot
 Restart=no
+RuntimeDirectoryPreserve=yes
 ExecCondition=
 ExecStartPre=
 ExecStart=
@@ -254,7 +288,7 @@ ExecStop=
 ExecStopPost=
 StandardError=append:` + said + `
 `
-	if err := os.WriteFile(filepath.Join(dropIns, "zzz-probe.conf"), []byte(last), 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(dropIns, "~~~~-probe.conf"), []byte(last), 0o644); err != nil {
 		return err
 	}
 	if err := u.conn.ReloadContext(ctx); err != nil {
@@ -292,8 +326,8 @@ func (u *unit) program() string {
 // /bin/sh -e, with a fresh HOME, what the runner hands on of its own (PATH,
 // USER, proxies, its file of variables) and a step's variables. Only those
 // that say who the invoker is are here, not all ninety.
-func step(dir, state string) string {
-	home := filepath.Join(dir, "home")
+func step(state string) string {
+	home := filepath.Join(state, "home")
 	hand := ""
 	for _, name := range []string{"USER", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "DRONE_RUNNER_ENVFILE"} {
 		hand += fmt.Sprintf(` ${%[1]s:+%[1]s="$%[1]s"}`, name)
@@ -306,10 +340,22 @@ exec /usr/bin/env -i PATH="$PATH"%[3]s HOME=%[1]s HOMEPATH=%[1]s USERPROFILE=%[1
 `, home, state, hand)
 }
 
-func copyFile(from, to string) error {
+// copyService copies the [Service] sections of a unit file or drop-in. The
+// copy is for root only: it may have secrets in Environment=.
+func copyService(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, data, 0o644)
+	var kept strings.Builder
+	inside := false
+	for line := range strings.Lines(string(data)) {
+		if text := strings.TrimSpace(line); strings.HasPrefix(text, "[") {
+			inside = text == "[Service]"
+		}
+		if inside {
+			kept.WriteString(line)
+		}
+	}
+	return os.WriteFile(to, []byte(kept.String()), 0o600)
 }

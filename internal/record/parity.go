@@ -224,7 +224,8 @@ func compareLimits(a, b map[string]string) []Finding {
 }
 
 func union(a, b map[string]string) map[string]string {
-	u := maps.Clone(a)
+	u := map[string]string{}
+	maps.Copy(u, a)
 	maps.Copy(u, b)
 	return u
 }

@@ -238,6 +238,17 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", what, got[what], want)
 		}
 	}
+	// The interpreter is the environment's; records of other builds may lack
+	// what this one writes.
+	other := *m
+	other.Interpreter = "/elsewhere/python3"
+	c := *a
+	c.HostPaths, c.Process.Limits = nil, nil
+	for _, f := range Compare(Run{Record: &c, Environment: m}, Run{Record: &b, Environment: &other}) {
+		if f.What == "interpreter" && f.Verdict != Drift {
+			t.Errorf("%+v", f)
+		}
+	}
 	// A bounding set has no effect on who has nothing and can gain nothing.
 	a.Process.Capabilities = ccexec.Capabilities{Inheritable: "00", Permitted: "00", Effective: "00", Bounding: "ff", Ambient: "00"}
 	b.Process.Capabilities = a.Process.Capabilities

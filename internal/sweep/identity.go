@@ -39,9 +39,10 @@ func identify(dir string) (Identity, error) {
 // this is a mistake (a volume, a build), and each sweep would read it all.
 const maxTree = 256 << 20
 
-// treeHash is that of a folder but for git's own and what Python leaves behind.
+// treeHash is that of a folder but for git's own and what Python leaves
+// behind, with what its links lead to: a shared conftest.py is part of a test.
 func treeHash(root string) (string, error) {
-	tree, err := env.HashTree(root, maxTree, ".git", "__pycache__", ".pytest_cache")
+	tree, err := env.HashTreeFollowing(root, maxTree, ".git", "__pycache__", ".pytest_cache")
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("it vanished: %w", err)
 	}

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,9 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	"cc-ci-run/internal/env"
 )
 
 // run runs one recipe's tests through cc-ci-run, in a process group of their
@@ -53,6 +57,7 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 		copyLimited(out, r, maxLog)
 	}()
 	group := -cmd.Process.Pid
+	defer s.store.started(cmd.Process.Pid)()
 	ended := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // its status is in ProcessState
@@ -92,6 +97,26 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 		return log, 128 + int(w.Signal()), nil
 	}
 	return log, cmd.ProcessState.ExitCode(), nil
+}
+
+// endGroup kills the processes of a group that an earlier sweep's run had. The
+// number may have been given to others since (after a reboot, say), so each
+// process is asked for what cc-ci-run gives to all that it runs.
+func endGroup(group int) {
+	entries, _ := os.ReadDir("/proc")
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		if of, err := syscall.Getpgid(pid); err != nil || of != group {
+			continue
+		}
+		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+env.InvokerVariable+"=")) {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
 }
 
 // maxLog is how much of one run's output is kept, in bytes.

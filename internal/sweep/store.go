@@ -8,6 +8,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func openStore(dir string, dry bool) (*store, error) {
 	if dry {
 		return s, nil
 	}
-	for _, sub := range []string{"recipes", "logs"} {
+	for _, sub := range []string{"recipes", "logs", "running"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
@@ -69,7 +70,31 @@ func openStore(dir string, dry bool) (*store, error) {
 	_ = f.Truncate(0)
 	_, _ = fmt.Fprintf(f, "process %d, since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
 	s.lock = f
+	s.tidy()
 	return s, nil
+}
+
+// tidy removes what a sweep that was killed left of a state file under way,
+// and ends what it left running. With the lock, both are nobody's.
+func (s *store) tidy() {
+	left, _ := filepath.Glob(filepath.Join(s.dir, "recipes", ".*"))
+	for _, path := range left {
+		_ = os.Remove(path)
+	}
+	groups, _ := filepath.Glob(filepath.Join(s.dir, "running", "*"))
+	for _, path := range groups {
+		if group, err := strconv.Atoi(filepath.Base(path)); err == nil {
+			endGroup(group)
+		}
+		_ = os.Remove(path)
+	}
+}
+
+// started notes a process group until it ended; what is returned forgets it.
+func (s *store) started(group int) (ended func()) {
+	path := filepath.Join(s.dir, "running", strconv.Itoa(group))
+	_ = os.WriteFile(path, nil, 0o644) // without it, a killed sweep's run may go on
+	return func() { _ = os.Remove(path) }
 }
 
 func (s *store) close() {
@@ -85,20 +110,27 @@ func (s *store) file(name string) string {
 
 // read gives a recipe's state, empty if there is none. A damaged file is set
 // aside, and counts as none: what it says of a promotion is not trusted.
-func (s *store) read(name string) (state State, damaged string) {
+// Without a lock (a dry run) it is left where it is.
+func (s *store) read(name string) (state State, damaged string, err error) {
 	path := s.file(name)
-	state, err := parseState(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return State{Schema: Schema}, ""
+	state, err = parseState(path)
+	var unusable *damagedError
+	switch {
+	case err == nil:
+		return state, "", nil
+	case errors.Is(err, fs.ErrNotExist):
+		return State{Schema: Schema}, "", nil
+	case !errors.As(err, &unusable):
+		return State{}, "", err
 	}
-	if err == nil {
-		return state, ""
+	if s.lock == nil {
+		return State{Schema: Schema}, fmt.Sprintf("its state is damaged (%v)", err), nil
 	}
-	aside := path + ".damaged"
-	if s.lock != nil {
-		_ = os.Rename(path, aside)
+	aside := path + time.Now().UTC().Format(".20060102T150405.damaged")
+	if err := os.Rename(path, aside); err != nil {
+		return State{}, "", err
 	}
-	return State{Schema: Schema}, fmt.Sprintf("its state was damaged (%v) and is set aside as %s", err, filepath.Base(aside))
+	return State{Schema: Schema}, fmt.Sprintf("its state was damaged (%v) and is set aside as %s", err, filepath.Base(aside)), nil
 }
 
 // write replaces a recipe's state, synced: after a crash it is the earlier
@@ -138,14 +170,25 @@ func States(state string) (list []State, damaged int, err error) {
 	return list, damaged, nil
 }
 
+// damagedError is for a state file whose content is not to be trusted.
+type damagedError struct{ error }
+
 // parseState reads one state file.
 func parseState(path string) (state State, err error) {
 	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, &state)
+	if err != nil {
+		return State{}, err
 	}
-	if err == nil && state.Schema != Schema {
-		err = fmt.Errorf("schema %d, this cc-ci-run knows %d", state.Schema, Schema)
+	if err = json.Unmarshal(data, &state); err == nil {
+		switch {
+		case state.Schema != Schema:
+			err = fmt.Errorf("schema %d, this cc-ci-run knows %d", state.Schema, Schema)
+		case state.Last.Verdict == "":
+			err = errors.New("it says nothing of a run")
+		}
 	}
-	return state, err
+	if err != nil {
+		return State{}, &damagedError{err}
+	}
+	return state, nil
 }

@@ -4,6 +4,7 @@
 //
 // For each recipe there is one verdict:
 //
+//	RUN      it would be run (of a dry run only)
 //	SKIP     nothing changed since its last promoted run
 //	PROMOTE  its tests passed: the revision that was run is now canonical
 //	HOLD     they failed: the canonical revision stays what it was
@@ -21,16 +22,20 @@ package sweep
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -42,10 +47,11 @@ type Verdict string
 
 // The verdicts.
 const (
-	Skip    Verdict = "SKIP"
-	Promote Verdict = "PROMOTE"
-	Hold    Verdict = "HOLD"
-	Error   Verdict = "ERROR"
+	WouldRun Verdict = "RUN"
+	Skip     Verdict = "SKIP"
+	Promote  Verdict = "PROMOTE"
+	Hold     Verdict = "HOLD"
+	Error    Verdict = "ERROR"
 )
 
 // Options say what to sweep and how.
@@ -61,11 +67,11 @@ type Options struct {
 	Force  bool // run what would be skipped
 	DryRun bool // run nothing
 
-	State       string   // the state directory; the sweep's part is sweep/ below it
-	Program     string   // cc-ci-run
-	Runner      string   // run_recipe_ci.py
-	Fingerprint string   // of the environment
-	Environ     []string // for the runs: the caller's
+	State    string   // the state directory; the sweep's part is sweep/ below it
+	Program  string   // cc-ci-run
+	Manifest string   // the file that is Program's environment
+	Runner   string   // run_recipe_ci.py
+	Environ  []string // for the runs: the caller's
 
 	KeepLogs int           // logs kept of each recipe
 	KeepFor  time.Duration // and for how long
@@ -91,8 +97,29 @@ type Event struct {
 	Total  int
 }
 
-// nameRE leaves out what no recipe is called: hidden folders, options.
-var nameRE = regexp.MustCompile(`^[^./\x00-\x1f-][^/\x00-\x1f]*$`)
+// MaxJobs is how many runs at once a sweep takes.
+const MaxJobs = 256
+
+// Check reports every value that a sweep can not work with.
+func (o Options) Check() error {
+	var errs *multierror.Error
+	fail := func(format string, args ...any) { errs = multierror.Append(errs, fmt.Errorf(format, args...)) }
+	if o.Jobs < 1 || o.Jobs > MaxJobs {
+		fail("jobs: %d is not from 1 to %d", o.Jobs, MaxJobs)
+	}
+	if o.Timeout <= 0 || o.Grace < 0 {
+		fail("timeout %s and grace %s: a run needs some time", o.Timeout, o.Grace)
+	}
+	if o.KeepLogs < 1 || o.KeepFor < 0 {
+		fail("keep-logs %d, keep-for %s: the newest log is always kept", o.KeepLogs, o.KeepFor)
+	}
+	if info, err := os.Stat(o.Runner); err != nil {
+		fail("runner: %w", err)
+	} else if !info.Mode().IsRegular() {
+		fail("runner: %s is no file", o.Runner)
+	}
+	return errs.ErrorOrNil()
+}
 
 // Run sweeps. tell is called for each start and each verdict, by one
 // goroutine at a time. Results are in the order of the recipes. The error
@@ -100,13 +127,16 @@ var nameRE = regexp.MustCompile(`^[^./\x00-\x1f-][^/\x00-\x1f]*$`)
 // the sweep. If ctx ends, running tests are ended and what has not run has
 // no result.
 func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
 	names, err := o.names()
 	if err != nil {
 		return nil, err
 	}
-	runner, err := treeHash(filepath.Dir(o.Runner))
-	if err != nil {
-		return nil, fmt.Errorf("runner: %w", err)
+	s := &sweep{Options: o}
+	if s.runner, s.fingerprint, err = s.surroundings(); err != nil {
+		return nil, err
 	}
 	store, err := openStore(filepath.Join(o.State, "sweep"), o.DryRun)
 	if err != nil {
@@ -114,7 +144,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	}
 	defer store.close()
 
-	s := &sweep{Options: o, runner: runner, store: store}
+	s.store = store
 	results := make([]*Result, len(names))
 	var told sync.Mutex
 	done := 0
@@ -129,7 +159,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range max(1, o.Jobs) {
+	for range min(o.Jobs, len(names)) {
 		workers.Go(func() {
 			// A run is told of the end of the thread that started it
 			// (Pdeathsig), so that has to last.
@@ -163,7 +193,8 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	return list, nil
 }
 
-// recipesIn gives the names of all recipes in a directory, sorted.
+// recipesIn gives the names of all recipes in a directory, sorted. Hidden
+// folders and those that begin with "__" are none, for the runner neither.
 func recipesIn(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -171,12 +202,26 @@ func recipesIn(dir string) ([]string, error) {
 	}
 	var all []string
 	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") || strings.HasPrefix(e.Name(), "__") {
+			continue
+		}
 		// A link to a directory is a recipe, too.
-		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() && nameRE.MatchString(e.Name()) {
+		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() {
 			all = append(all, e.Name())
 		}
 	}
 	return all, nil
+}
+
+// checkName says why a folder's name can not be given to the runner.
+func checkName(name string) error {
+	switch {
+	case strings.HasPrefix(name, "-"):
+		return errors.New("the runner would take its name for an option")
+	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(name):
+		return errors.New("its name can not be printed")
+	}
+	return nil
 }
 
 // timeout is the time limit of a recipe.
@@ -213,28 +258,64 @@ func (o Options) names() ([]string, error) {
 
 type sweep struct {
 	Options
-	runner string
-	store  *store
+	runner, fingerprint string // at the sweep's start
+	store               *store
+}
+
+// surroundings are what besides the recipe decides how its tests go.
+func (o Options) surroundings() (runner, fingerprint string, err error) {
+	file, err := filepath.EvalSymlinks(o.Runner)
+	if err == nil {
+		runner, err = treeHash(filepath.Dir(file))
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("runner: %w", err)
+	}
+	data, err := os.ReadFile(o.Manifest)
+	if err != nil {
+		return "", "", fmt.Errorf("environment: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	return runner, hex.EncodeToString(sum[:]), nil
+}
+
+// inputs are all that decides how a recipe's tests go, as of now.
+func (s *sweep) inputs(dir string) (Inputs, error) {
+	in := Inputs{Time: time.Now().UTC()}
+	var err error
+	if in.Identity, err = identify(dir); err == nil {
+		in.Runner, in.Fingerprint, err = s.surroundings()
+	}
+	return in, err
 }
 
 // recipe settles one recipe. It is nil if the sweep was interrupted first.
 func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result {
+	if ctx.Err() != nil {
+		return nil
+	}
 	r := &Result{Recipe: name, Started: time.Now().UTC()}
-	state, damaged := s.store.read(name)
-	r.Promoted = state.Canonical.Revision
 	settle := func(v Verdict, why string, args ...any) *Result {
 		r.Verdict, r.Why = v, fmt.Sprintf(why, args...)
 		r.Duration = time.Since(r.Started)
 		return r
 	}
+	if err := checkName(name); err != nil {
+		r.Recipe = strconv.QuoteToASCII(name)
+		return settle(Error, "%v", err)
+	}
+	state, damaged, err := s.store.read(name)
+	if err != nil {
+		return settle(Error, "its state can not be read: %v", err)
+	}
+	r.Promoted = state.Canonical.Revision
 	dir := filepath.Join(s.Recipes, name)
 	identity, err := identify(dir)
 	if err != nil {
 		return settle(Error, "%v", err)
 	}
 	r.Revision = identity.Revision
-	now := Inputs{identity, s.Fingerprint, s.runner, r.Started}
-	why := state.changed(now)
+	why := state.changed(Inputs{identity, s.fingerprint, s.runner, r.Started})
 	switch {
 	case damaged != "":
 		why = damaged
@@ -253,10 +334,16 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 		return r
 	}
 	if s.DryRun {
-		return settle(Skip, "would run: %s", why)
+		return settle(WouldRun, "%s", why)
 	}
 
 	starts()
+	// All of it anew: a sweep takes hours, and what is promoted is what ran.
+	now, err := s.inputs(dir)
+	if err != nil {
+		return settle(Error, "%v", err)
+	}
+	r.Revision = now.Revision
 	log, status, err := s.run(ctx, name, r.Started)
 	r.Log = log
 	switch {
@@ -268,12 +355,16 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 		settle(Error, "%v", err)
 	case status == 0:
 		// What was read at the start must be what ran.
-		if after, err := identify(dir); err != nil || after != identity {
+		after, err := s.inputs(dir)
+		switch {
+		case err != nil || after.Identity != now.Identity:
 			settle(Error, "it changed while its tests ran, so they say nothing of either revision")
-		} else {
+		case after.Runner != now.Runner || after.Fingerprint != now.Fingerprint:
+			settle(Error, "the runner or the environment changed while its tests ran, so they say nothing of either")
+		default:
 			settle(Promote, "passed (%s)", why)
 			state.Canonical = now
-			r.Promoted = identity.Revision
+			r.Promoted = now.Revision
 		}
 	case status >= 125 && status <= 127:
 		settle(Error, "cc-ci-run could not start it: exit status %d", status)

@@ -20,7 +20,7 @@ import (
 // one, in package cli's script sweep.txtar.
 const program = `#!/bin/bash
 # called as: --state STATE RUNNER --recipes DIR NAME
-cd "$5/$6" && . ./test.sh
+cd "$5/$6" && exec env CC_CI_RUN_INVOKER=manual bash ./test.sh
 `
 
 // bench is a place to sweep in.
@@ -34,11 +34,12 @@ func newBench(t testing.TB) *bench {
 	b := &bench{t, Options{
 		Recipes: filepath.Join(dir, "recipes"), State: filepath.Join(dir, "state"),
 		Program: filepath.Join(dir, "program"), Runner: filepath.Join(dir, "runner", "run.py"),
-		Fingerprint: "f1", Timeout: 20 * time.Second, Grace: 200 * time.Millisecond,
+		Manifest: filepath.Join(dir, "manifest.json"), Timeout: 20 * time.Second, Grace: 200 * time.Millisecond,
 		KeepLogs: 3, KeepFor: time.Hour, Environ: os.Environ(), Jobs: 1,
 	}}
 	b.write(b.Program, program, 0o755)
 	b.write(b.Runner, "runner", 0o644)
+	b.write(b.Manifest, "f1", 0o644)
 	return b
 }
 
@@ -118,15 +119,16 @@ func TestVerdicts(t *testing.T) {
 
 	b.Only = []string{"b b", "a"}
 	b.want("an order", "b b SKIP", "a SKIP")
-	b.Fingerprint = "f2"
+	b.write(b.Manifest, "f2", 0o644)
 	b.want("another environment", "b b PROMOTE", "a PROMOTE")
 	b.write(b.Runner, "another runner", 0o644)
 	b.want("another runner", "b b PROMOTE", "a PROMOTE")
 	b.Force = true
 	b.want("forced", "b b PROMOTE", "a PROMOTE")
-	b.Force, b.DryRun, b.Fingerprint = false, true, "f3"
+	b.Force, b.DryRun = false, true
+	b.write(b.Manifest, "f3", 0o644)
 	results, err := Run(context.Background(), b.Options, func(Event) {})
-	if err != nil || !strings.HasPrefix(results[0].Why, "would run: environment f3, was f2") {
+	if err != nil || results[0].Verdict != WouldRun || !strings.HasPrefix(results[0].Why, "environment ") {
 		t.Errorf("dry run: %+v, %v", results, err)
 	}
 	b.DryRun = false
@@ -180,7 +182,7 @@ func TestUnrulyRecipes(t *testing.T) {
 	b.recipe("dies", "kill -9 $$")
 	b.write(filepath.Join(b.Recipes, "empty", "x"), "", 0o644)
 	begin := time.Now()
-	b.want("all", "changes ERROR", "daemon PROMOTE", "dies HOLD", "empty HOLD", "ignores-term HOLD", "vanishes ERROR")
+	b.want("all", "changes ERROR", "daemon PROMOTE", "dies HOLD", "empty ERROR", "ignores-term HOLD", "vanishes ERROR")
 	if took := time.Since(begin); took > 10*time.Second {
 		t.Errorf("took %s", took)
 	}
@@ -234,16 +236,21 @@ func TestDamagedState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, damage := range []string{"", "{", string(whole[:len(whole)/2]), `{"schema":99}`, "[]"} {
+	for _, damage := range []string{"", "{", string(whole[:len(whole)/2]), `{"schema":99}`, `{"schema":1}`, "[]"} {
 		b.write(path, damage, 0o644)
 		results, err := Run(context.Background(), b.Options, func(Event) {})
 		if err != nil || results[0].Verdict != Promote || !strings.Contains(results[0].Why, "its state was damaged") {
 			t.Errorf("%q: %+v, %v", damage, results, err)
 		}
-		aside, err := os.ReadFile(path + ".damaged")
+		list, _ := filepath.Glob(path + ".*.damaged")
+		if len(list) != 1 {
+			t.Fatalf("set aside: %q", list)
+		}
+		aside, err := os.ReadFile(list[0])
 		if err != nil || string(aside) != damage {
 			t.Errorf("set aside: %q, %v", aside, err)
 		}
+		_ = os.Remove(list[0])
 	}
 }
 
@@ -280,6 +287,125 @@ func TestStateCanNotBeWritten(t *testing.T) {
 	b := newBench(t)
 	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+filepath.Join(b.State, "sweep/recipes")+"; exit 0")
 	b.want("no place for the state", "a ERROR")
+}
+
+// What is promoted is what ran: the runner or the environment of another
+// moment says nothing.
+func TestSurroundingsChange(t *testing.T) {
+	for _, what := range []string{"runner", "manifest"} {
+		b := newBench(t)
+		file := map[string]string{"runner": b.Runner, "manifest": b.Manifest}[what]
+		b.recipe("a", "echo changed > "+file+"; exit 0")
+		b.recipe("b", "exit 0")
+		b.want(what+" changes under a", "a ERROR", "b PROMOTE")
+		b.recipe("a", "exit 0")
+		b.want("b ran with the new one", "a PROMOTE", "b SKIP")
+		b.write(file, "another", 0o644)
+		b.want("and again", "a PROMOTE", "b PROMOTE")
+	}
+}
+
+// What a recipe's links lead to is part of it; the runner may be a link.
+func TestLinks(t *testing.T) {
+	b := newBench(t)
+	shared := filepath.Join(t.TempDir(), "shared")
+	b.write(filepath.Join(shared, "inner.sh"), "exit 0", 0o644)
+	b.write(filepath.Join(b.Recipes, "a", "test.sh"), ". ./dir/inner.sh", 0o644)
+	link := filepath.Join(filepath.Dir(b.Runner), "..", "link", "run.py")
+	for from, to := range map[string]string{filepath.Join(b.Recipes, "a", "dir"): shared, filepath.Join(b.Recipes, "a", "loop"): ".", filepath.Join(b.Recipes, "a", "up"): "../..", link: b.Runner} {
+		_ = os.MkdirAll(filepath.Dir(from), 0o755)
+		if err := os.Symlink(to, from); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Runner = link
+	_ = os.Remove(filepath.Join(b.Recipes, "a", "up")) // to the state itself, which changes
+	b.want("first", "a PROMOTE")
+	b.want("unchanged", "a SKIP")
+	b.write(filepath.Join(shared, "inner.sh"), "exit 1", 0o644)
+	b.want("what it shares fails", "a HOLD")
+	b.write(filepath.Join(shared, "inner.sh"), "exit 0", 0o644)
+	b.write(filepath.Join(filepath.Dir(filepath.Dir(b.Program)), "x"), "", 0o644)
+	b.want("and is mended", "a SKIP")
+	real, _ := filepath.EvalSymlinks(link)
+	b.write(real, "another runner", 0o644)
+	b.want("the runner that the link leads to", "a PROMOTE")
+}
+
+// A sweep that was killed leaves nothing running: its run is told to end, and
+// if that ignores it, the next sweep ends it.
+func TestKilledSweepsRuns(t *testing.T) {
+	b := newBench(t)
+	dir := t.TempDir()
+	b.recipe("told", "trap 'touch "+dir+"/told; exit' TERM; touch "+dir+"/started-told; while :; do sleep 0.05; done")
+	b.recipe("deaf", "trap '' TERM; touch "+dir+"/started-deaf; while :; do touch "+dir+"/alive; sleep 0.05; done")
+	b.Jobs = 2
+	options, err := json.Marshal(b.Options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(os.Args[0], "-test.run=TestHelperSweep")
+	cmd.Env = append(os.Environ(), "SWEEP_OPTIONS="+string(options))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	there := func(name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
+	wait := func(what string, until func() bool) {
+		t.Helper()
+		for range 500 {
+			if until() {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		t.Fatalf("not in time: %s", what)
+	}
+	wait("both run", func() bool { return there("started-told") && there("started-deaf") })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	wait("the run is told to end", func() bool { return there("told") })
+
+	for _, name := range []string{"told", "deaf"} {
+		b.recipe(name, "exit 0")
+	}
+	b.want("the next sweep", "deaf PROMOTE", "told PROMOTE")
+	_ = os.Remove(filepath.Join(dir, "alive"))
+	time.Sleep(300 * time.Millisecond)
+	if there("alive") {
+		t.Error("a run of the killed sweep goes on")
+	}
+	if left, _ := filepath.Glob(filepath.Join(b.State, "sweep/running/*")); len(left) != 0 {
+		t.Errorf("left: %q", left)
+	}
+}
+
+// Names that the runner can not be given are an error, not passed over.
+func TestNames(t *testing.T) {
+	b := newBench(t)
+	for _, name := range []string{"a b", "é", "-x", "a\nb", "\u009b1m", "\xff", ".hidden", "__pycache__"} {
+		b.recipe(name, "exit 0")
+	}
+	b.want("all", `"-x" ERROR`, `"a\nb" ERROR`, "a b PROMOTE", `"\u009b1m" ERROR`, "é PROMOTE", `"\xff" ERROR`)
+}
+
+func TestOptions(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	good := b.Options
+	for want, change := range map[string]func(*Options){
+		"jobs: 0 is not":     func(o *Options) { o.Jobs = 0 },
+		"jobs: 20000 is not": func(o *Options) { o.Jobs = 20000 },
+		"timeout 0s":         func(o *Options) { o.Timeout = 0 },
+		"keep-logs 0":        func(o *Options) { o.KeepLogs = 0 },
+		"runner: stat ":      func(o *Options) { o.Runner += "x" },
+		"is no file":         func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
+	} {
+		o := good
+		change(&o)
+		if _, err := Run(context.Background(), o, func(Event) {}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
 }
 
 // Two sweeps at once: the second says who has the lock.
@@ -323,6 +449,9 @@ func TestInterrupted(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(b.State, "sweep/recipes/*.json")); len(files) != 0 {
 		t.Errorf("state was written: %q", files)
+	}
+	if logs, _ := filepath.Glob(filepath.Join(b.State, "sweep/logs/*/*.log")); len(logs) != 2 {
+		t.Errorf("%d runs were started, want 2: none after the interruption", len(logs))
 	}
 }
 
@@ -414,8 +543,7 @@ func BenchmarkSkip(b *testing.B) {
 	for n := range 10_000 {
 		bench.recipe(fmt.Sprintf("r%05d", n), "exit 0")
 	}
-	s := &sweep{Options: bench.Options}
-	runner, err := treeHash(filepath.Dir(bench.Runner))
+	runner, fingerprint, err := bench.surroundings()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -423,14 +551,13 @@ func BenchmarkSkip(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.runner, s.store = runner, store
 	for n := range 10_000 {
 		name := fmt.Sprintf("r%05d", n)
 		id, err := identify(filepath.Join(bench.Recipes, name))
 		if err != nil {
 			b.Fatal(err)
 		}
-		data, _ := json.Marshal(State{Schema: Schema, Canonical: Inputs{id, bench.Fingerprint, runner, time.Now()}})
+		data, _ := json.Marshal(State{Schema: Schema, Canonical: Inputs{id, fingerprint, runner, time.Now()}, Last: Result{Verdict: Promote}})
 		bench.write(store.file(name), string(data), 0o644)
 	}
 	store.close()
