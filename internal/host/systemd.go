@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+
+	"cc-ci-run/internal/env"
 )
 
 // systemd is asked over D-Bus.
@@ -246,16 +248,21 @@ func process(check string, p properties, want Unit) []Result {
 	if pid == 0 || path == "" {
 		return nil
 	}
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
-	if errors.Is(err, fs.ErrPermission) {
-		return one(LeftOut, check+", of its process", "only root may look", "again as root")
-	}
-	for kv := range strings.SplitSeq(string(data), "\x00") {
-		if v, ok := strings.CutPrefix(kv, "PATH="); ok && v != path {
-			return one(Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", v, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
+	// A process that systemd has just forked has systemd's environment until
+	// it executes the program.
+	var have string
+	for range 5 {
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+		if errors.Is(err, fs.ErrPermission) {
+			return one(LeftOut, check+", of its process", "only root may look", "again as root")
 		}
+		have = env.Lookup(strings.Split(string(data), "\x00"), "PATH")
+		if err != nil || have == "" || have == path {
+			return nil
+		}
+		time.Sleep(200 * time.Millisecond)
 	}
-	return nil
+	return one(Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
 }
 
 // execStart is the first word of ExecStart=.
