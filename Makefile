@@ -15,6 +15,10 @@ UV := uv==0.9.9
 UNIGNORE := env --default-signal=HUP
 
 export GOFLAGS := -buildvcs=false
+GO_BUILD := CGO_ENABLED=0 go build -trimpath
+# Each program takes of it what it knows.
+LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolset/manifest.json" \
+  -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
 .PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths host clean setup compiler $(CC_CI_RUN)
@@ -30,12 +34,13 @@ build: $(CC_CI_RUN) setup ## Build cc-ci-run and its environment into build/
 	@$(CC_CI_RUN) manifest --toolset toolset.toml --out $(B)/toolset --state $(B)/state --without $(WITHOUT)
 	@go run ./internal/cli/gendocs $(B)/share
 
-# The path of the manifest is all that is linked in, so the binary comes first
-# and makes the environment that it will run scripts in.
+# The path of the manifest is all that is linked in, so the programs come first
+# and make the environment that they will run scripts in.
 $(CC_CI_RUN):
 	@echo '==> building $@'
 	@mkdir -p $(B)
-	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolset/manifest.json"' -o $@ ./cmd/cc-ci-run
+	@$(GO_BUILD) -ldflags '$(LINK)' -o $@ ./cmd/cc-ci-run
+	@$(GO_BUILD) -ldflags '$(LINK)' -o $@-full ./cmd/cc-ci-run-full
 
 setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)

@@ -49,13 +49,19 @@ buildGoModule (finalAttrs: {
   # Written by `make vendor-hash`, verified in CI.
   vendorHash = lib.fileContents ./vendor-hash;
 
-  subPackages = [ "cmd/cc-ci-run" ];
+  subPackages = [
+    "cmd/cc-ci-run"
+    "cmd/cc-ci-run-full"
+  ];
   env.CGO_ENABLED = 0;
   ldflags = [
     "-s"
     "-w"
     "-X main.version=${finalAttrs.version}"
     "-X main.manifest=${toolset.manifest}"
+    "-X main.plan=${placeholder "out"}/share/cc-ci-run/manifest.plan"
+    "-X main.program=${placeholder "out"}/bin/cc-ci-run"
+    "-X main.full=${placeholder "out"}/libexec/cc-ci-run-full"
   ];
 
   # Those that need no installed environment; the rest need this package.
@@ -68,7 +74,9 @@ buildGoModule (finalAttrs: {
 
   postInstall = ''
     go run ./internal/cli/gendocs $out/share
-    mkdir -p $out/share/cc-ci-run
+    mkdir -p $out/share/cc-ci-run $out/libexec
+    mv $out/bin/cc-ci-run-full $out/libexec
+    $out/libexec/cc-ci-run-full manifest --compile ${toolset.manifest} > $out/share/cc-ci-run/manifest.plan
     cp -r runner recipes $out/share/cc-ci-run
     rm -rf $out/share/cc-ci-run/runner/tests
     ln -s ${toolset.manifest} $out/share/cc-ci-run/manifest.json

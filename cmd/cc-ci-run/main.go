@@ -1,23 +1,41 @@
 // Command cc-ci-run runs a recipe's tests in the one declared environment.
+//
+// This is the small program that every run goes through; what is not a plain
+// run, or not a plain success, it hands to cc-ci-run-full, which has all
+// commands and all messages. So a run costs neither's start: see package
+// launch.
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
+	"syscall"
 
-	"cc-ci-run/internal/cli"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
-// Set at link time (-ldflags "-X main.manifest=…"). The manifest decides the
+// Set at link time (-ldflags "-X main.plan=…"). The plan decides the
 // environment, so nothing at run time can choose another.
 var (
-	manifest string
-	version  = "development"
+	plan string // the compiled manifest
+	full string // cc-ci-run-full
 )
 
 func main() {
-	os.Exit(cli.Main(cli.Process{
-		Args: os.Args, Environ: os.Environ(),
-		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Manifest: manifest, Version: version,
-	}))
+	environ := os.Environ()
+	err := launch.Try(os.Args[1:], environ, plan, os.Stderr)
+	code := exec.StatusFailed
+	if err == nil {
+		if err = syscall.Exec(full, os.Args, environ); err != nil {
+			err = fmt.Errorf("%s: %w: it was built beside this program; run `make build`", full, err)
+		}
+	}
+	var status exec.Status
+	if errors.As(err, &status) {
+		code = status.Code
+	}
+	fmt.Fprintf(os.Stderr, "cc-ci-run: %v\n", err)
+	os.Exit(code)
 }

@@ -29,7 +29,7 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 			if exec.IsTerminal(int(p.Stderr.Fd())) {
 				fmt.Fprint(p.Stderr, "cc-ci-run: checking, with a browser's start …\r")
 			}
-			results, err := m.Check(cmd.Context(), p.Environ)
+			results, err := m.Check(cmd.Context(), p.Environ, p.Manifest, p.Plan)
 			if err != nil {
 				return err
 			}

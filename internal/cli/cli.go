@@ -2,9 +2,8 @@
 // how results are shown. One file holds one command; the work is done in
 // packages env, exec, record and sweep.
 //
-// [Main] first asks whether the call is a plain run (`cc-ci-run SCRIPT …`).
-// That is what happens ten thousand times a night, so it goes its own short
-// way (run.go) and never builds the command tree.
+// A plain run (`cc-ci-run SCRIPT …`) does not come here at all, unless there
+// is something unusual about it: package launch has done it already.
 package cli
 
 import (
@@ -22,6 +21,7 @@ import (
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/host"
+	"cc-ci-run/internal/launch"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/sweep"
 )
@@ -34,12 +34,14 @@ type Process struct {
 	Stdin, Stdout, Stderr *os.File
 
 	Manifest string // path, from link time
+	Plan     string // path of its compiled form, from link time; "" for none
+	Program  string // cc-ci-run's own path, from link time; "" for this program
 	Version  string
 }
 
 // Main runs the command line and gives the exit status.
 func Main(p Process) int {
-	if script, ok := parseRun(p.Args[1:]); ok {
+	if script, ok := launch.ParseScript(p.Args[1:]); ok {
 		return p.status(p.runScript(script))
 	}
 	root := Root(p)
@@ -77,7 +79,7 @@ signal N.`,
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			has := func(flag string) bool { return cmd.Flags().Lookup(flag) != nil }
-			if (o.pty || o.noRecord) && !has("pty") || o.state != "" && !has("state") {
+			if (o.Pty || o.NoRecord) && !has("pty") || o.State != "" && !has("state") {
 				return fmt.Errorf("--pty, --no-record and --state before %q: they go with what starts a run", cmd.Name())
 			}
 			return nil
@@ -88,8 +90,8 @@ signal N.`,
 			if len(args) == 0 {
 				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
 			}
-			if isScript(args[0]) {
-				return p.runScript(script{o, args[0], args[1:]})
+			if launch.IsScript(args[0]) {
+				return p.runScript(launch.Script{Options: o.Options, File: args[0], Args: args[1:]})
 			}
 			var names []string
 			for _, c := range cmd.Commands() {
@@ -179,7 +181,7 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 // table prints rows in columns. The head is bold on a terminal; a first cell
 // that is a level or a verdict is coloured (see paint).
 func (p Process) table(w io.Writer, head string, rows [][]string) error {
-	colour := exec.IsTerminal(int(p.Stdout.Fd())) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
+	colour := exec.IsTerminal(int(p.Stdout.Fd())) && launch.Lookup(p.Environ, "NO_COLOR") == "" && launch.Lookup(p.Environ, "TERM") != "dumb"
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(cells []string, code string) {
 		if colour { // the same bytes in each row, so that columns stay in line
@@ -197,11 +199,11 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 // paint is the colour of a first cell: two digits of an SGR code.
 func paint(cell string) string {
 	switch cell {
-	case string(env.OK), string(env.Fixed), string(env.Given), string(record.Identical), string(sweep.Promote):
+	case string(env.OK), string(launch.Fixed), string(launch.Given), string(record.Identical), string(sweep.Promote):
 		return "32"
-	case string(env.Note), string(env.Passed), string(env.Default), string(record.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
+	case string(env.Note), string(launch.Passed), string(launch.Default), string(record.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
 		return "33"
-	case string(env.Fault), string(env.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
+	case string(env.Fault), string(launch.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
 		return "31"
 	}
 	return "39"

@@ -9,6 +9,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 func envCommand(p Process) *cobra.Command {
@@ -51,22 +52,22 @@ may be a log; "cc-ci-run exec env" shows them.`,
 
 // shownVariable is a variable without the value, if that is the caller's.
 type shownVariable struct {
-	Name    string      `json:"name"`
-	Verdict env.Verdict `json:"verdict"`
-	Value   *string     `json:"value,omitempty"`
-	Rule    string      `json:"rule"`
+	Name    string         `json:"name"`
+	Verdict launch.Verdict `json:"verdict"`
+	Value   *string        `json:"value,omitempty"`
+	Rule    string         `json:"rule"`
 }
 
-func shown(e env.Environment, dropped bool) []shownVariable {
+func shown(e launch.Environment, dropped bool) []shownVariable {
 	list := []shownVariable{}
 	for _, v := range e {
 		s := shownVariable{Name: strings.ToValidUTF8(v.Name, "\uFFFD"), Verdict: v.Verdict, Rule: v.Rule}
 		switch v.Verdict {
-		case env.Dropped:
+		case launch.Dropped:
 			if !dropped {
 				continue
 			}
-		case env.Passed:
+		case launch.Passed:
 		default:
 			s.Value = &v.Value
 		}
@@ -82,19 +83,19 @@ func (s shownVariable) text() string {
 	return *s.Value
 }
 
-func (p Process) explain(out output, e env.Environment) error {
+func (p Process) explain(out output, e launch.Environment) error {
 	list := shown(e, true)
 	rows := make([][]string, len(list))
 	for i, s := range list {
 		rows[i] = []string{string(s.Verdict), fmt.Sprintf("%.60s", strings.Trim(fmt.Sprintf("%+q", s.Name), `"`)), s.Rule, s.text()}
 	}
 	// Fixed first, dropped last; by name within.
-	order := []string{string(env.Fixed), string(env.Given), string(env.Default), string(env.Passed), string(env.Dropped)}
+	order := []string{string(launch.Fixed), string(launch.Given), string(launch.Default), string(launch.Passed), string(launch.Dropped)}
 	slices.SortStableFunc(rows, func(a, b []string) int { return slices.Index(order, a[0]) - slices.Index(order, b[0]) })
 	return p.show(out, list, "VERDICT|VARIABLE|RULE|VALUE", rows)
 }
 
-func (p Process) describe(out output, m *env.Manifest, e env.Environment) error {
+func (p Process) describe(out output, m *env.Manifest, e launch.Environment) error {
 	if out == "json" {
 		return p.show(out, map[string]any{
 			"fingerprint": m.Fingerprint(), "manifest": p.Manifest, "backend": m.Backend, "state": m.State,
@@ -112,7 +113,7 @@ func (p Process) describe(out output, m *env.Manifest, e env.Environment) error 
 		{"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
 		{"process", fmt.Sprintf("umask %s, nofile %d, core %d, no_new_privs %t", m.Process.Umask, m.Process.NoFile, m.Process.Core, m.Process.NoNewPrivs)},
 		{"host paths", strings.Join(m.Host.Paths, " ")},
-		{"absent", strings.Join(absent(m), " ")},
+		{"absent", strings.Join(m.Compile("").Absent, " ")},
 	}
 	if err := p.table(p.Stdout, "ENVIRONMENT|", rows); err != nil {
 		return err

@@ -17,6 +17,7 @@ import (
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/host"
+	"cc-ci-run/internal/launch"
 )
 
 // hostOptions are the flags of host.
@@ -65,7 +66,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 			if err != nil {
 				return err
 			}
-			h := host.Host{Config: config, Manifest: m, State: p.state(*shared, m), Environ: p.Environ, Root: os.Geteuid() == 0}
+			h := host.Host{Config: config, Manifest: m, State: p.state(*shared, m), Environ: p.Environ, ManifestFile: p.Manifest, Plan: p.Plan, Root: os.Geteuid() == 0}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			if o.watch {
@@ -75,7 +76,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
+	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
 	f.StringVar(&file, "config", host.ConfigFile, "`file` that says what must hold")
 	f.DurationVar(&o.wait, "wait", 0, "look again until the host is healthy, for so long at most")
 	f.BoolVar(&o.watch, "watch", false, "look again and again, until Ctrl-C")

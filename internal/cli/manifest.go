@@ -14,7 +14,7 @@ import (
 )
 
 func manifestCommand(p Process, shared *options) *cobra.Command {
-	var toolset, out string
+	var toolset, out, compile string
 	var without []string
 	var packages bool
 	cmd := &cobra.Command{
@@ -31,6 +31,14 @@ the one that this cc-ci-run runs scripts in.`,
   cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if compile != "" {
+				m, err := env.ReadManifest(compile)
+				if err != nil {
+					return err
+				}
+				_, err = p.Stdout.Write(m.Compile(compile).Encode())
+				return err
+			}
 			data, err := os.ReadFile(toolset)
 			if err != nil {
 				return fmt.Errorf("toolset: %w", err)
@@ -46,7 +54,7 @@ the one that this cc-ci-run runs scripts in.`,
 			if out == "" {
 				return fmt.Errorf("--out DIR is needed: where to put the environment")
 			}
-			state := shared.state
+			state := shared.State
 			if state == "" {
 				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
 			}
@@ -67,9 +75,10 @@ the one that this cc-ci-run runs scripts in.`,
 	f := cmd.Flags()
 	f.StringVar(&toolset, "toolset", "toolset.toml", "the declaration")
 	f.StringVar(&out, "out", "", "the `directory` to make")
-	f.StringVar(&shared.state, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
+	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
 	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")
 	f.BoolVar(&packages, "packages", false, "only print the Debian packages that the toolset needs")
+	f.StringVar(&compile, "compile", "", "only compile this manifest `file`, to stdout: what runs read (the Nix package does)")
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagDirname("state")
 	_ = cmd.MarkFlagFilename("toolset", "toml")

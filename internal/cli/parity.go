@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/signal"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 	"cc-ci-run/internal/live"
 	"cc-ci-run/internal/record"
 )
@@ -77,7 +77,7 @@ and of Drone's units, and on a terminal. Starting units needs root.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
+	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
 	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
 	f.BoolVar(&o.all, "all", false, "also show what is identical")
 	f.BoolVar(&o.live, "live", false, "run a probe through each invoker at hand, instead of reading records")
@@ -148,7 +148,7 @@ func newest(o parityOptions, names []string, runs map[string]record.Run) error {
 		r, err := record.Newest(o.state, name, o.recipe)
 		var m *env.Manifest
 		if err == nil {
-			m, err = r.Kept(o.state)
+			m, err = record.Kept(o.state, r.Fingerprint)
 		}
 		if err != nil {
 			errs = multierror.Append(errs, err)
@@ -161,7 +161,7 @@ func newest(o parityOptions, names []string, runs map[string]record.Run) error {
 // probe runs a probe through each invoker; if none are named, through those
 // that are at hand, whose names it gives.
 func (p Process) probe(ctx context.Context, names []string, runs map[string]record.Run) ([]string, error) {
-	program, err := os.Executable()
+	program, err := p.program()
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/launch"
 	"cc-ci-run/internal/sweep"
 )
 
@@ -47,7 +47,7 @@ error, 125 if the sweep could not do its work.`,
 			if err := checkReport(junit); err != nil {
 				return err
 			}
-			if o.Program, err = os.Executable(); err != nil {
+			if o.Program, err = p.program(); err != nil {
 				return err
 			}
 			o.Only, o.Environ, o.Manifest, o.State = args, p.Environ, p.Manifest, p.state(*shared, m)
@@ -65,7 +65,7 @@ error, 125 if the sweep could not do its work.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.state, "state", "", "state `directory` (default: $"+stateVariable+", else the manifest's)")
+	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
 	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
 	f.StringVar(&file, "config", "", "`file` that says which recipes, in which order, and how; flags win (default: "+sweep.ConfigName+" in --recipes, if it is there)")
 	f.StringVar(&o.Runner, "runner", "runner/run_recipe_ci.py", "the `script` that runs one recipe's tests")
@@ -148,7 +148,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 // (sd-daemon(3)). Skips are told by the summary.
 func (p Process) progress(alone bool) func(sweep.Event) {
 	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
-	journal := record.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name == "systemd"
+	journal := launch.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name == "systemd"
 	return func(e sweep.Event) {
 		priority, text := "", ""
 		switch {

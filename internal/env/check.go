@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"cc-ci-run/internal/launch"
 )
 
 // Level says how much a [Result] matters.
@@ -39,13 +41,26 @@ const checkLimit = time.Minute
 // Check verifies all of the environment: every command there, executable and
 // unchanged (content too), Python and each of its packages, the browsers (it
 // launches one), the fixed variables that hold a path, and the host paths. It
-// reports what is well, too. caller is the caller's environment; the programs
+// reports what is well, too. manifest and plan are the files that m and its
+// compiled form are; the latter is not looked at if it is "". caller is the caller's environment; the programs
 // that Check starts run in the toolset's own, with a HOME of their own.
-func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error) {
+func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]Result, error) {
 	var list []Result
 	add := func(level Level, what, state, mend string) { list = append(list, Result{level, what, state, mend}) }
 
 	list = append(list, m.checkCommands()...)
+	if plan != "" {
+		// Runs read the compiled form only, so it must say the same.
+		data, err := os.ReadFile(plan)
+		switch {
+		case err != nil:
+			add(Fault, "compiled manifest", err.Error(), "run `make build`")
+		case !bytes.Equal(data, m.Compile(manifest).Encode()):
+			add(Fault, "compiled manifest", plan+" and "+manifest+" do not agree", "run `make build`")
+		default:
+			add(OK, "compiled manifest", plan, "")
+		}
+	}
 	for _, s := range m.Shadowed {
 		add(Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it stands first", s.By, s.Tool, s.By), "")
 	}
@@ -58,7 +73,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error)
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	e, err := m.Environment(append([]string{"HOME=" + home}, caller...), nil)
+	e, err := m.Environment(append([]string{"HOME=" + home}, caller...), "")
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +81,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string) ([]Result, error)
 	list = append(list, m.checkBrowser(ctx, home, e.Environ()))
 
 	for _, v := range e {
-		if v.Verdict == Fixed && filepath.IsAbs(v.Value) {
+		if v.Verdict == launch.Fixed && filepath.IsAbs(v.Value) {
 			if _, err := os.Stat(v.Value); err != nil {
 				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Rule+" in toolset.toml")
 			} else {

@@ -1,6 +1,7 @@
 package env
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -8,13 +9,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 func testManifest() *Manifest {
 	return &Manifest{
 		Schema: Schema, Backend: BackendNix, Bin: "/t/bin", Interpreter: "/t/bin/python3", State: "/s",
 		Browsers: ResolvedBrowsers{Path: "/t/browsers"},
-		Process:  Process{Umask: "0022", NoFile: 1024},
+		Process:  exec.Process{Umask: "0022", NoFile: 1024},
 		Variables: ManifestVariables{
 			Pass: []string{"*"}, Require: []string{"HOME", "TEAM"},
 			Only:    map[string][]string{"drone": {"DRONE_*"}},
@@ -34,11 +38,11 @@ func TestForbiddenNeverPass(t *testing.T) {
 	} {
 		caller = append(caller, name+"=hostile")
 	}
-	e, err := testManifest().Environment(caller, map[string]string{"CC_CI_RUN_INVOKER": "manual"})
+	e, err := testManifest().Environment(caller, "manual")
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []string{"CC_CI_RUN_INVOKER=manual", "GIT_AUTHOR_NAME=drone", "GOOD=1", "HOME=/h", "LANG=C.UTF-8", "PATH=/t/bin", "TEAM=t", "TERM=dumb"}
+	want := []string{"CC_CI_RUN_FINGERPRINT=", "CC_CI_RUN_INVOKER=manual", "GIT_AUTHOR_NAME=drone", "GOOD=1", "HOME=/h", "LANG=C.UTF-8", "PATH=/t/bin", "TEAM=t", "TERM=dumb"}
 	if got := e.Environ(); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -48,26 +52,26 @@ func TestForbiddenNeverPass(t *testing.T) {
 func TestVerdicts(t *testing.T) {
 	m := testManifest()
 	m.Variables.Pass = []string{"HOME", "TEAM"}
-	e, err := m.Environment([]string{"HOME=/h", "TEAM=t", "HOME=/second", "SECRET=s", "DRONE_X=1", "LANG=x", "TERM=xterm", "nonsense"}, nil)
+	e, err := m.Environment([]string{"HOME=/h", "TEAM=t", "HOME=/second", "SECRET=s", "DRONE_X=1", "LANG=x", "TERM=xterm", "nonsense"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]Variable{}
+	got := map[string]launch.Variable{}
 	for _, v := range e {
 		got[v.Name] = v
 	}
-	for _, want := range []Variable{
-		{"HOME", "/h", Passed, "environment.pass HOME"},
-		{"SECRET", "", Dropped, "not named by the toolset"},
-		{"DRONE_X", "1", Passed, "environment.only.drone DRONE_*"},
-		{"LANG", "C.UTF-8", Fixed, "environment.set"},
-		{"TERM", "xterm", Passed, "environment.default"},
+	for _, want := range []launch.Variable{
+		{Name: "HOME", Value: "/h", Verdict: launch.Passed, Rule: "environment.pass HOME"},
+		{Name: "SECRET", Value: "", Verdict: launch.Dropped, Rule: "not named by the toolset"},
+		{Name: "DRONE_X", Value: "1", Verdict: launch.Passed, Rule: "environment.only.drone DRONE_*"},
+		{Name: "LANG", Value: "C.UTF-8", Verdict: launch.Fixed, Rule: "environment.set"},
+		{Name: "TERM", Value: "xterm", Verdict: launch.Passed, Rule: "environment.default"},
 	} {
 		if got[want.Name] != want {
 			t.Errorf("%+v, want %+v", got[want.Name], want)
 		}
 	}
-	if len(e) != 8 { // PATH, GIT_AUTHOR_NAME, TEAM and those above
+	if len(e) != 10 { // PATH, the two of cc-ci-run, GIT_AUTHOR_NAME, TEAM and those above
 		t.Errorf("%d variables: %+v", len(e), e)
 	}
 }
@@ -75,7 +79,7 @@ func TestVerdicts(t *testing.T) {
 // All required variables that are missing are reported together; an empty
 // one is as good as none.
 func TestRequired(t *testing.T) {
-	_, err := testManifest().Environment([]string{"HOME="}, nil)
+	_, err := testManifest().Environment([]string{"HOME="}, "")
 	if err == nil || !strings.Contains(err.Error(), "HOME is not set") || !strings.Contains(err.Error(), "TEAM is not set") {
 		t.Error(err)
 	}
@@ -128,11 +132,25 @@ func FuzzParseManifest(f *testing.F) {
 			return
 		}
 		// What was accepted can be used.
-		e, _ := m.Environment([]string{"HOME=/h"}, nil)
+		e, _ := m.Environment([]string{"HOME=/h"}, "")
 		if i := slices.Index(e.Environ(), "PATH="+m.Bin); i < 0 {
 			t.Errorf("no PATH in %q", e.Environ())
 		}
-		m.Process.UmaskBits()
+		if _, err := m.Process.UmaskBits(); err != nil {
+			t.Error(err)
+		}
+		// Compiled and read back it is the same.
+		plan := m.Compile("/m.json")
+		again, err := launch.DecodePlan(string(plan.Encode()))
+		if err == nil {
+			var e2 launch.Environment
+			e2, _ = again.Environment([]string{"HOME=/h"}, "")
+			if !slices.Equal(e2.Environ(), e.Environ()) {
+				t.Errorf("compiled: %q, want %q", e2.Environ(), e.Environ())
+			}
+		} else if !bytes.Contains(data, []byte("\\u0000")) {
+			t.Error(err)
+		}
 	})
 }
 

@@ -16,13 +16,9 @@ import (
 
 	"github.com/google/renameio/v2"
 	"github.com/hashicorp/go-multierror"
-)
 
-// buildTime is the mtime, in seconds since 1970, of the directories that the
-// host backend makes. It is the one that Nix gives store paths, and for the
-// same reason: a directory's own times say nothing, and two builds are the
-// same bytes. It also costs one stat to see that nobody added an entry.
-const buildTime = 1
+	"cc-ci-run/internal/launch"
+)
 
 // stat describes the file that path leads to, without reading it.
 func stat(path string) (File, fs.FileInfo, error) {
@@ -215,25 +211,35 @@ func (m *Manifest) faults(closely bool) []Result {
 			}
 		}
 	}
-	for _, t := range m.Tools {
-		for _, c := range t.Commands {
-			if m.commands[c.Name].Path == c.Path { // not shadowed
-				look(c, filepath.Join(m.Bin, c.Name))
-			}
-		}
-	}
-	for _, c := range m.Python.Commands {
-		look(c, filepath.Join(m.Bin, c.Name))
-	}
-	for _, c := range m.Browsers.Launch {
-		look(c, filepath.Join(m.Browsers.Path, c.Name))
-	}
-	// An entry added to one of these would be found before, or instead of,
-	// what was declared.
-	for _, path := range []string{m.Bin, m.Python.Site, filepath.Join(m.Bin, "../pyvenv.cfg")} {
-		if info, err := os.Stat(path); err != nil || info.ModTime().Unix() != buildTime {
+	m.files(look)
+	for _, path := range m.dirs() {
+		if info, err := os.Stat(path); err != nil || info.ModTime().Unix() != launch.BuildTime {
 			list = append(list, Result{Level: Fault, What: path, State: "changed", Mend: mend})
 		}
 	}
 	return list
+}
+
+// files calls f with each command's file of the host backend, by the path
+// that leads to it.
+func (m *Manifest) files(f func(c Command, path string)) {
+	for _, t := range m.Tools {
+		for _, c := range t.Commands {
+			if m.commands[c.Name].Path == c.Path { // not shadowed
+				f(c, filepath.Join(m.Bin, c.Name))
+			}
+		}
+	}
+	for _, c := range m.Python.Commands {
+		f(c, filepath.Join(m.Bin, c.Name))
+	}
+	for _, c := range m.Browsers.Launch {
+		f(c, filepath.Join(m.Browsers.Path, c.Name))
+	}
+}
+
+// dirs are those to which nothing may be added, as an entry would be found
+// before, or instead of, what was declared. (One is a file.)
+func (m *Manifest) dirs() []string {
+	return []string{m.Bin, m.Python.Site, filepath.Join(m.Bin, "../pyvenv.cfg")}
 }

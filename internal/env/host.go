@@ -21,6 +21,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/launch"
 )
 
 // HostPath is where the host backend looks for commands, in this order. It
@@ -84,6 +86,10 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if err := writeFile(filepath.Join(stage, "manifest.json"), data, 0o644); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
+	plan := m.Compile(filepath.Join(b.Out, "manifest.json")).Encode()
+	if err := writeFile(filepath.Join(stage, PlanName), plan, 0o644); err != nil {
+		return nil, fmt.Errorf("manifest not written: %w", err)
+	}
 	return m, publish(stage, b.Out)
 }
 
@@ -107,7 +113,7 @@ func (b *HostBuild) paths() error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"bin", "browsers", "lib", "manifest.json", "pyvenv.cfg"}, e.Name()) {
+		if !slices.Contains([]string{"bin", "browsers", "lib", "manifest.json", PlanName, "pyvenv.cfg"}, e.Name()) {
 			return fmt.Errorf("--out %s: holds %s, which no build makes, so it is not replaced; choose a new directory", b.Out, e.Name())
 		}
 	}
@@ -450,8 +456,8 @@ func (b HostBuild) installInto(ctx context.Context, stage, lockfile, python stri
 func installEnvironment(caller []string) []string {
 	environ := slices.DeleteFunc(slices.Clone(caller), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		pip := matchAny([]string{"PIP_*INDEX*", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_CERT", "PIP_*TIMEOUT", "PIP_RETRIES", "PIP_CONFIG_FILE", "PIP_*CACHE*"}, name)
-		return strings.HasPrefix(name, "PIP_") && !pip || forbiddenBy(name) != "" && name != "PATH"
+		pip := launch.Match([]string{"PIP_*INDEX*", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_CERT", "PIP_*TIMEOUT", "PIP_RETRIES", "PIP_CONFIG_FILE", "PIP_*CACHE*"}, name) != ""
+		return strings.HasPrefix(name, "PIP_") && !pip || launch.ForbiddenBy(name) != "" && name != "PATH"
 	})
 	return append(environ, "PYTHONHASHSEED=0", "PYTHONNOUSERSITE=1")
 }
@@ -555,7 +561,7 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Chtimes(dest, time.Time{}, time.Unix(buildTime, 0)); err != nil {
+		if err := os.Chtimes(dest, time.Time{}, time.Unix(launch.BuildTime, 0)); err != nil {
 			return err
 		}
 		f, err := describe(dest)
@@ -591,13 +597,13 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 	return normalise(stage)
 }
 
-// normalise sets the times of everything below root to buildTime.
+// normalise sets the times of everything below root to BuildTime.
 func normalise(root string) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		ts := []unix.Timespec{{Sec: buildTime}, {Sec: buildTime}}
+		ts := []unix.Timespec{{Sec: launch.BuildTime}, {Sec: launch.BuildTime}}
 		return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)
 	})
 }

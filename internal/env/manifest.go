@@ -15,6 +15,9 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 // Schema is the version of the manifest's form that this program reads. It
@@ -42,7 +45,7 @@ type Manifest struct {
 	Python      ResolvedPython     `json:"python"`
 	Browsers    ResolvedBrowsers   `json:"browsers"`
 	Variables   ManifestVariables  `json:"environment"`
-	Process     Process            `json:"process"`
+	Process     exec.Process       `json:"process"`
 	Host        Host               `json:"host"`
 	Absent      []Absent           `json:"absent"`   // left out by --without
 	Shadowed    []Shadowed         `json:"shadowed"` // offered by two tools
@@ -250,22 +253,13 @@ func (m *Manifest) validate() error {
 	}
 	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
 		for name, value := range set {
-			if !variableRE.MatchString(name) || reserved[name] || strings.ContainsRune(value, 0) {
+			if !launch.IsVariable(name) || launch.Reserved(name) || strings.ContainsRune(value, 0) {
 				fail("environment: %q can not be set", name)
 			}
 		}
 	}
-	if _, err := m.Process.umask(); err != nil {
+	if _, err := m.Process.UmaskBits(); err != nil {
 		fail("%w", err)
 	}
 	return errs.ErrorOrNil()
-}
-
-// UmaskBits is Umask as a number. A manifest that was read has a valid one.
-func (p Process) UmaskBits() int {
-	bits, err := p.umask()
-	if err != nil {
-		panic(err)
-	}
-	return bits
 }

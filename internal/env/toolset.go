@@ -6,23 +6,24 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
 
 	"cc-ci-run/internal/config"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 // Toolset is the declaration: all that a recipe test may rely on. It is
 // the content of toolset.toml, checked.
 type Toolset struct {
-	Tools       []Tool    `toml:"tool"`
-	Python      Python    `toml:"python"`
-	Browsers    Browsers  `toml:"browsers"`
-	Environment Variables `toml:"environment"`
-	Process     Process   `toml:"process"`
-	Host        Host      `toml:"host"`
+	Tools       []Tool       `toml:"tool"`
+	Python      Python       `toml:"python"`
+	Browsers    Browsers     `toml:"browsers"`
+	Environment Variables    `toml:"environment"`
+	Process     exec.Process `toml:"process"`
+	Host        Host         `toml:"host"`
 
 	file *config.File // names the places of mistakes
 }
@@ -80,19 +81,6 @@ type Variables struct {
 	Host    map[string]string   `toml:"host"`    // fixed on the host backend
 }
 
-// Process is the process state that the child starts with. What is not
-// declared here is not changed; a run record says what it was.
-type Process struct {
-	Umask string `toml:"umask" json:"umask"` // octal, as umask(1) prints it
-	// NoFile is RLIMIT_NOFILE, soft and hard, in descriptors.
-	NoFile uint64 `toml:"nofile" json:"nofile"`
-	// Core is RLIMIT_CORE's soft limit, in bytes.
-	Core uint64 `toml:"core" json:"core"`
-	// NoNewPrivs forbids programs to gain privileges, as sudo does (prctl(2),
-	// PR_SET_NO_NEW_PRIVS).
-	NoNewPrivs bool `toml:"no_new_privs" json:"no_new_privs"`
-}
-
 // Host is what runs reach by absolute path, outside the toolset.
 type Host struct {
 	Paths  []string `toml:"paths" json:"paths"`
@@ -104,12 +92,11 @@ type Host struct {
 var Invokers = []string{"drone", "systemd", "manual"}
 
 var (
-	nameRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
-	commandRE  = regexp.MustCompile(`^[A-Za-z0-9_\[.][A-Za-z0-9._+@\[-]*$`)
-	attrRE     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_'-]*(\.[A-Za-z0-9_][A-Za-z0-9_'-]*)*$`)
-	debianRE   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
-	variableRE = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
-	braceRE    = regexp.MustCompile(`\{[^{}]*\}`)
+	nameRE    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]*$`)
+	commandRE = regexp.MustCompile(`^[A-Za-z0-9_\[.][A-Za-z0-9._+@\[-]*$`)
+	attrRE    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_'-]*(\.[A-Za-z0-9_][A-Za-z0-9_'-]*)*$`)
+	debianRE  = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+	braceRE   = regexp.MustCompile(`\{[^{}]*\}`)
 )
 
 // ParseToolset reads a toolset strictly. file is how the toolset is named
@@ -270,7 +257,7 @@ func (t *Toolset) checkBrowsers() (errs []error) {
 }
 
 func (t *Toolset) checkProcess() (errs []error) {
-	if _, err := t.Process.umask(); err != nil {
+	if _, err := t.Process.UmaskBits(); err != nil {
 		errs = append(errs, t.file.Errorf("process.umask", "%v", err))
 	}
 	if t.Process.NoFile < 64 {
@@ -305,7 +292,7 @@ func (t *Toolset) checkVariables() (errs []error) {
 			at := fmt.Sprintf("%s[%d]", table, i)
 			if err := checkPattern(p); err != nil {
 				fail(at, "%s: %v", table, err)
-			} else if rule := forbiddenBy(p); rule != "" {
+			} else if rule := launch.ForbiddenBy(p); rule != "" {
 				fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", table, p, rule)
 			} else if slices.Contains(list[:i], p) {
 				fail(at, "%s: %s stands twice", table, p)
@@ -329,11 +316,11 @@ func (t *Toolset) checkVariables() (errs []error) {
 		for name, value := range table.vars {
 			key := "environment." + table.name + "." + name
 			switch {
-			case !variableRE.MatchString(name):
+			case !launch.IsVariable(name):
 				fail(key, "environment.%s: %q is not a variable's name", table.name, name)
-			case reserved[name]:
+			case launch.Reserved(name):
 				fail(key, "environment.%s: %s is set by cc-ci-run itself", table.name, name)
-			case table.name == "default" && forbiddenBy(name) != "":
+			case table.name == "default" && launch.ForbiddenBy(name) != "":
 				fail(key, "environment.default: %s never passes", name)
 			case fixed[name] == "set" || fixed[name] != "" && table.name == "default":
 				fail(key, "environment.%s: %s is fixed by environment.%s already", table.name, name, fixed[name])
@@ -354,9 +341,9 @@ func (t *Toolset) checkVariables() (errs []error) {
 	}
 	for i, name := range v.Require {
 		at := fmt.Sprintf("environment.require[%d]", i)
-		if !variableRE.MatchString(name) {
+		if !launch.IsVariable(name) {
 			fail(at, "environment.require: %q is not a variable's name", name)
-		} else if !matchAny(v.Pass, name) {
+		} else if launch.Match(v.Pass, name) == "" {
 			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
 		} else if slices.Contains(v.Require[:i], name) {
 			fail(at, "environment.require: %s stands twice", name)
@@ -374,13 +361,4 @@ func checkPattern(p string) error {
 		return fmt.Errorf("%q is not a variable's name or a glob", p)
 	}
 	return nil
-}
-
-// umask gives the octal Umask as a number.
-func (p Process) umask() (int, error) {
-	n, err := strconv.ParseUint(p.Umask, 8, 16)
-	if err != nil || n > 0o777 {
-		return 0, fmt.Errorf("process: umask = %q is not an octal mode (like \"0022\")", p.Umask)
-	}
-	return int(n), nil
 }

@@ -1,13 +1,13 @@
 // Package exec starts the child of cc-ci-run, and is the only place in it
-// with raw system calls. There are two ways:
+// with raw system calls:
 //
 //	exec.Prepare(process)              // umask, limits, signals, descriptors
 //	exec.Replace(path, argv, environ)  // this process becomes the child
 //
 // is what every run does: no parent stays, so signals, exit status and
-// terminal are the child's own. [Pty], in the place of Replace, starts the
-// child on a pseudo-terminal of its own and stays as its parent, as script(1)
-// does.
+// terminal are the child's own. Package pty, in the place of Replace, starts
+// the child on a pseudo-terminal of its own and stays as its parent, as
+// script(1) does.
 //
 // Process state drifts between invokers as variables do: systemd starts
 // units with SIGPIPE ignored, a shell has its own umask and limits, a runner
@@ -22,15 +22,12 @@ import (
 	"io/fs"
 	"math"
 	"os"
-	"os/signal"
 	"runtime"
 	"strconv"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"cc-ci-run/internal/env"
 )
 
 // Exit statuses of cc-ci-run itself, those of env(1), timeout(1) and
@@ -51,21 +48,47 @@ type Status struct {
 func (s Status) Error() string { return s.Err.Error() }
 func (s Status) Unwrap() error { return s.Err }
 
+// Process is the process state that the child starts with. What is not
+// declared here is not changed; a run record says what it was.
+type Process struct {
+	Umask string `toml:"umask" json:"umask"` // octal, as umask(1) prints it
+	// NoFile is RLIMIT_NOFILE, soft and hard, in descriptors.
+	NoFile uint64 `toml:"nofile" json:"nofile"`
+	// Core is RLIMIT_CORE, soft and hard, in bytes.
+	Core uint64 `toml:"core" json:"core"`
+	// NoNewPrivs forbids programs to gain privileges, as sudo does (prctl(2),
+	// PR_SET_NO_NEW_PRIVS).
+	NoNewPrivs bool `toml:"no_new_privs" json:"no_new_privs"`
+}
+
+// UmaskBits is Umask as a number.
+func (p Process) UmaskBits() (int, error) {
+	n, err := strconv.ParseUint(p.Umask, 8, 16)
+	if err != nil || n > 0o777 {
+		return 0, fmt.Errorf("process: umask = %q is not an octal mode (like \"0022\")", p.Umask)
+	}
+	return int(n), nil
+}
+
 // Prepare gives this process the state that the child starts with: the
 // declared umask and limits, no new privileges if so declared, every signal
 // unblocked and at its default, and no descriptor above 2 that survives
 // execve. It binds the goroutine to its
 // thread, since the signal mask is a thread's; the same goroutine calls
-// [Replace] or [Pty].
+// [Replace] or starts the child.
 //
 // An ignored SIGHUP stays ignored, or nohup(1) would not work.
 //
 // Of each declared limit both the soft and the hard one are set, so that they
 // are the same from anywhere. A process that may not raise its hard limit
 // keeps that, and gets the soft limit as high as it goes.
-func Prepare(p env.Process) error {
+func Prepare(p Process) error {
+	umask, err := p.UmaskBits()
+	if err != nil {
+		return err
+	}
 	runtime.LockOSThread()
-	unix.Umask(p.UmaskBits())
+	unix.Umask(umask)
 	// Before the limits: a descriptor may be above the new one.
 	if err := closeOnExec(); err != nil {
 		return fmt.Errorf("open descriptors: %w", err)
@@ -107,10 +130,6 @@ func setLimit(resource int, value uint64) error {
 	have.Cur = min(value, have.Max)
 	return unix.Setrlimit(resource, &have)
 }
-
-// IgnoreBrokenPipe makes writing to a pipe that nobody reads an error instead
-// of the end, until [Prepare]: a message must not stop a run.
-func IgnoreBrokenPipe() { signal.Ignore(unix.SIGPIPE) }
 
 // sigaction is the kernel's struct sigaction, the same on every 64-bit Linux
 // that Go runs on (but for MIPS).
@@ -166,13 +185,17 @@ func closeOnExec() error {
 // Replace makes this process the program at path. It returns only if that
 // fails, with the [Status] to exit with. argv[0] is the program's name.
 func Replace(path string, argv, environ []string) error {
-	return cannotExec(path, syscall.Exec(path, argv, environ))
+	return Failed(path, syscall.Exec(path, argv, environ))
 }
 
-func cannotExec(path string, err error) Status {
+// Failed is the Status for a program that could not be started.
+func Failed(path string, err error) Status {
 	code := StatusNotExecutable
 	if errors.Is(err, fs.ErrNotExist) {
 		code = StatusNotFound
 	}
 	return Status{code, fmt.Errorf("%s: %w", path, err)}
 }
+
+// Readable says whether this process may read a file.
+func Readable(path string) bool { return unix.Access(path, unix.R_OK) == nil }

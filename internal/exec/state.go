@@ -1,7 +1,6 @@
 package exec
 
 import (
-	"os"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -54,7 +53,7 @@ func Capture() State {
 		Limits:         procFields("/proc/self/limits", "  "),
 	}
 	delete(s.Limits, "Limit") // the table's head
-	if cgroup, err := os.ReadFile("/proc/self/cgroup"); err == nil {
+	if cgroup, err := ReadRegular("/proc/self/cgroup", 64<<10); err == nil {
 		s.Cgroup = strings.TrimSpace(string(cgroup))
 	}
 	// The system call gives 20-nice, to keep clear of -1.
@@ -71,7 +70,7 @@ func Capture() State {
 // in values.
 func procFields(path, sep string) map[string]string {
 	fields := map[string]string{}
-	data, err := os.ReadFile(path)
+	data, err := ReadRegular(path, 64<<10)
 	if err != nil {
 		return fields
 	}

@@ -59,7 +59,9 @@ type Host struct {
 	Manifest *env.Manifest
 	State    string   // the state directory
 	Environ  []string // of the caller
-	Root     bool     // whether this process is root
+	// ManifestFile and Plan are the files of Manifest and its compiled form.
+	ManifestFile, Plan string
+	Root               bool // whether this process is root
 }
 
 // Report is all that was found at one time.
@@ -187,7 +189,7 @@ func one(v Verdict, check, state, mend string) []Result {
 // environment is `cc-ci-run check`, in one line.
 func (h Host) environment(ctx context.Context) []Result {
 	const name = "environment"
-	results, err := h.Manifest.Check(ctx, h.Environ)
+	results, err := h.Manifest.Check(ctx, h.Environ, h.ManifestFile, h.Plan)
 	if err != nil {
 		return one(Unknown, name, err.Error(), "cc-ci-run check")
 	}
@@ -211,7 +213,7 @@ func (h Host) parity(context.Context) []Result {
 		r, err := record.Newest(h.State, invoker, "")
 		if err == nil {
 			runs[i].Record = r
-			runs[i].Environment, err = r.Kept(h.State)
+			runs[i].Environment, err = record.Kept(h.State, r.Fingerprint)
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):

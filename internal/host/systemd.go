@@ -13,7 +13,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/dbus"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/launch"
 )
 
 // systemd is asked over D-Bus.
@@ -256,7 +256,7 @@ func process(check string, p properties, want Unit) []Result {
 		if errors.Is(err, fs.ErrPermission) {
 			return one(LeftOut, check+", of its process", "only root may look", "again as root")
 		}
-		have = env.Lookup(strings.Split(string(data), "\x00"), "PATH")
+		have = launch.Lookup(strings.Split(string(data), "\x00"), "PATH")
 		if err != nil || have == "" || have == path {
 			return nil
 		}

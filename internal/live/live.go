@@ -45,6 +45,7 @@ import (
 	"github.com/creack/pty"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/launch"
 	"cc-ci-run/internal/record"
 )
 
@@ -78,7 +79,7 @@ func (p Prober) Probe(ctx context.Context, invoker string) (record.Run, error) {
 	return record.Run{Record: r, Environment: m, Probe: true}, err
 }
 
-func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *env.Manifest, error) {
+func (p Prober) probe(ctx context.Context, invoker string) (*launch.Record, *env.Manifest, error) {
 	// Below /run every unit sees it, PrivateTmp or not.
 	parent := "/run"
 	if os.Geteuid() != 0 {
@@ -128,7 +129,7 @@ func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *env
 	if err != nil {
 		return nil, nil, fmt.Errorf("it left no record of %s", invoker)
 	}
-	m, err := r.Kept(state)
+	m, err := record.Kept(state, r.Fingerprint)
 	return r, m, err
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 // Finding is one thing that [Compare] looked at.
@@ -40,7 +41,7 @@ var ErrNone = errors.New("no record")
 // Newest finds the newest record of an invoker in a state directory; of one
 // recipe (an argument of the run) if recipe is not "". Files that are no whole
 // record are passed over.
-func Newest(state, invoker, recipe string) (*Record, error) {
+func Newest(state, invoker, recipe string) (*launch.Record, error) {
 	dir := filepath.Join(state, "runs")
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -62,14 +63,14 @@ func Newest(state, invoker, recipe string) (*Record, error) {
 	return nil, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, dir)
 }
 
-// Kept is the manifest of a record, from beside the records.
-func (r *Record) Kept(state string) (*env.Manifest, error) {
-	return env.ReadManifest(filepath.Join(state, "manifests", r.Fingerprint+".json"))
+// Kept is the manifest with a fingerprint, from beside the records.
+func Kept(state, fingerprint string) (*env.Manifest, error) {
+	return env.ReadManifest(filepath.Join(state, "manifests", fingerprint+".json"))
 }
 
 // Run is one of the two runs that [Compare] compares.
 type Run struct {
-	*Record
+	*launch.Record
 	Environment *env.Manifest // that it ran with
 	Probe       bool          // it was only a probe, without what the site gives to real runs
 }
@@ -176,7 +177,7 @@ func compareVariables(a, b Run) []Finding {
 
 // compareProcess compares the process state field by field, by its names in
 // the record.
-func compareProcess(a, b *Record) []Finding {
+func compareProcess(a, b *launch.Record) []Finding {
 	var list []Finding
 	x, y := reflect.ValueOf(a.Process), reflect.ValueOf(b.Process)
 	for i := range x.NumField() {

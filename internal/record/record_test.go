@@ -12,6 +12,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	ccexec "cc-ci-run/internal/exec"
+	"cc-ci-run/internal/launch"
 )
 
 func TestDetectInvoker(t *testing.T) {
@@ -20,18 +21,18 @@ func TestDetectInvoker(t *testing.T) {
 		name     string
 		caller   []string
 		terminal bool
-		want     Invoker
+		want     launch.Invoker
 	}{
-		{"a shell", []string{"TERM=xterm"}, true, Invoker{Name: "manual"}},
-		{"nothing at all", nil, false, Invoker{Name: "manual"}},
-		{"a unit, logging to the journal", append(unit, "JOURNAL_STREAM=8:1"), false, Invoker{"systemd", "i"}},
-		{"a unit, logging to a file", append(unit, "SYSTEMD_EXEC_PID=7"), false, Invoker{"systemd", "i"}},
-		{"a terminal of a desktop session", append(unit, "JOURNAL_STREAM=8:1", "SYSTEMD_EXEC_PID=7"), true, Invoker{Name: "manual"}},
-		{"an old systemd's INVOCATION_ID alone", unit, false, Invoker{Name: "manual"}},
-		{"Drone, whose runner is a unit", append(unit, "JOURNAL_STREAM=8:1", "DRONE=true", "DRONE_REPO=o/r", "DRONE_BUILD_NUMBER=7", "DRONE_STAGE_NAME=ci", "DRONE_STEP_NAME=gitea"), false, Invoker{"drone", "o/r/7/ci/gitea"}},
-		{"DRONE that is not true", []string{"DRONE=false"}, false, Invoker{Name: "manual"}},
+		{"a shell", []string{"TERM=xterm"}, true, launch.Invoker{Name: "manual"}},
+		{"nothing at all", nil, false, launch.Invoker{Name: "manual"}},
+		{"a unit, logging to the journal", append(unit, "JOURNAL_STREAM=8:1"), false, launch.Invoker{Name: "systemd", ID: "i"}},
+		{"a unit, logging to a file", append(unit, "SYSTEMD_EXEC_PID=7"), false, launch.Invoker{Name: "systemd", ID: "i"}},
+		{"a terminal of a desktop session", append(unit, "JOURNAL_STREAM=8:1", "SYSTEMD_EXEC_PID=7"), true, launch.Invoker{Name: "manual"}},
+		{"an old systemd's INVOCATION_ID alone", unit, false, launch.Invoker{Name: "manual"}},
+		{"Drone, whose runner is a unit", append(unit, "JOURNAL_STREAM=8:1", "DRONE=true", "DRONE_REPO=o/r", "DRONE_BUILD_NUMBER=7", "DRONE_STAGE_NAME=ci", "DRONE_STEP_NAME=gitea"), false, launch.Invoker{Name: "drone", ID: "o/r/7/ci/gitea"}},
+		{"DRONE that is not true", []string{"DRONE=false"}, false, launch.Invoker{Name: "manual"}},
 	} {
-		if got := DetectInvoker(row.caller, row.terminal); got != row.want {
+		if got := launch.DetectInvoker(row.caller, row.terminal); got != row.want {
 			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
 		}
 	}
@@ -56,7 +57,7 @@ func TestRevision(t *testing.T) {
 	}
 	repo := filepath.Join(dir, "repo")
 	git(dir, "init", "-q", "-b", "main", repo)
-	if got := Revision(repo); got != "" {
+	if got := launch.Revision(repo); got != "" {
 		t.Errorf("before the first commit: %q", got)
 	}
 	git(repo, "commit", "-q", "--allow-empty", "-m", "one")
@@ -73,7 +74,7 @@ func TestRevision(t *testing.T) {
 	check := func(how string) {
 		t.Helper()
 		for _, d := range []string{repo, below, tree, filepath.Join(super, "sub")} {
-			if got := Revision(d); got != want {
+			if got := launch.Revision(d); got != want {
 				t.Errorf("%s, %s: %q, want %q", how, d, got, want)
 			}
 		}
@@ -83,7 +84,7 @@ func TestRevision(t *testing.T) {
 	check("packed ref")
 	git(repo, "checkout", "-q", "--detach")
 	check("detached")
-	if got := Revision(dir); got != "" {
+	if got := launch.Revision(dir); got != "" {
 		t.Errorf("outside: %q", got)
 	}
 	// A file that never ends, or never begins, is no repository's.
@@ -100,7 +101,7 @@ func TestRevision(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := Revision(odd); got != "" {
+		if got := launch.Revision(odd); got != "" {
 			t.Errorf("HEAD is a %s: %q", how, got)
 		}
 	}
@@ -108,12 +109,12 @@ func TestRevision(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(repo, ".git", "HEAD"), []byte("ref: ../../../../../../etc/passwd\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := Revision(repo); got != "" {
+	if got := launch.Revision(repo); got != "" {
 		t.Errorf("a HEAD that points outside: %q", got)
 	}
 }
 
-func testRecord(t *testing.T) (*Record, *env.Manifest) {
+func testRecord(t *testing.T) (*launch.Record, *env.Manifest) {
 	t.Helper()
 	m, err := env.ParseManifest([]byte(`{
 		"schema": 1, "backend": "nix", "state": "/s", "bin": "/t/bin", "interpreter": "/t/bin/python3", "tools": [],
@@ -125,18 +126,18 @@ func testRecord(t *testing.T) (*Record, *env.Manifest) {
 		t.Fatal(err)
 	}
 	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
-	e, err := m.Environment(caller, nil)
+	e, err := m.Environment(caller, "manual")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return New(m, "m.json", e, caller, Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
+	return launch.NewRecord(m.Compile("m.json"), e, caller, launch.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
 }
 
 // A record has names of variables and never a value that was passed.
 func TestRecordHasNoValues(t *testing.T) {
 	r, m := testRecord(t)
 	state := t.TempDir()
-	if err := r.Write(state, m); err != nil {
+	if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(state, "runs", r.ID+".json")
@@ -165,7 +166,7 @@ func TestRecordHasNoValues(t *testing.T) {
 // Many writers and a reader at once: whatever is in the directory under its
 // name is whole.
 func TestRecordIsAtomic(t *testing.T) {
-	r, m := testRecord(t)
+	r, _ := testRecord(t)
 	state := t.TempDir()
 	var writers sync.WaitGroup
 	for w := range 8 {
@@ -173,7 +174,7 @@ func TestRecordIsAtomic(t *testing.T) {
 			for n := range 50 {
 				mine := *r
 				mine.ID = strings.Join([]string{r.ID, string(rune('a' + w)), string(rune('A' + n))}, "-")
-				if err := mine.Write(state, m); err != nil {
+				if err := mine.Write(state); err != nil {
 					t.Error(err)
 				}
 			}
@@ -218,7 +219,7 @@ func TestReadMistakes(t *testing.T) {
 func TestCompare(t *testing.T) {
 	a, m := testRecord(t)
 	b := *a
-	a.Invoker, b.Invoker = Invoker{Name: "drone"}, Invoker{Name: "systemd"}
+	a.Invoker, b.Invoker = launch.Invoker{Name: "drone"}, launch.Invoker{Name: "systemd"}
 	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"
 	b.Process.Umask = "0077"
 	b.Process.Limits = map[string]string{"Max open files": "1 1 files"}

@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 
 	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/launch"
 )
 
 // Identity says which recipe it is that would run.
@@ -28,7 +28,7 @@ func identify(dir string) (Identity, error) {
 	}
 	id := Identity{"tree-" + tree[:12], tree}
 	if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
-		if commit := record.Revision(dir); commit != "" {
+		if commit := launch.Revision(dir); commit != "" {
 			id.Revision = commit
 		}
 	}

@@ -16,7 +16,7 @@ import (
 	"syscall"
 	"time"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/launch"
 )
 
 // run runs one recipe's tests through cc-ci-run, in a process group of their
@@ -113,7 +113,7 @@ func endGroup(group int) {
 			continue
 		}
 		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+env.InvokerVariable+"=")) {
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+launch.InvokerVariable+"=")) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

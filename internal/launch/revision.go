@@ -1,16 +1,12 @@
-package record
+package launch
 
 import (
-	"bufio"
-	"io"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"syscall"
-)
 
-var hashRE = regexp.MustCompile(`^([0-9a-f]{40}|[0-9a-f]{64})$`)
+	"cc-ci-run/internal/exec"
+)
 
 // Revision is the commit that HEAD names in the git work tree around dir, or
 // "" without one. It reads git's own files (gitrepository-layout(5)), as
@@ -60,24 +56,24 @@ func head(git string) string {
 	if c := commit(line(filepath.Join(common, ref))); c != "" {
 		return c
 	}
-	f := open(filepath.Join(common, "packed-refs"))
-	if f == nil {
+	packed, err := exec.ReadRegular(filepath.Join(common, "packed-refs"), 16<<20)
+	if err != nil {
 		return ""
 	}
-	defer f.Close()
-	for s := bufio.NewScanner(f); s.Scan(); {
-		if sum, name, _ := strings.Cut(s.Text(), " "); name == ref {
+	for line := range strings.Lines(string(packed)) {
+		if sum, name, _ := strings.Cut(strings.TrimSpace(line), " "); name == ref {
 			return commit(sum)
 		}
 	}
 	return ""
 }
 
+// commit is s if that is a commit's name, SHA-1 or SHA-256.
 func commit(s string) string {
-	if hashRE.MatchString(s) {
-		return s
+	if len(s) != 40 && len(s) != 64 || strings.Trim(s, "0123456789abcdef") != "" {
+		return ""
 	}
-	return ""
+	return s
 }
 
 func join(dir, path string) string {
@@ -90,29 +86,10 @@ func join(dir, path string) string {
 // line is the first line of a file, "" if it can not be read. Git's own are
 // shorter than 4 KiB.
 func line(path string) string {
-	f := open(path)
-	if f == nil {
-		return ""
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 4<<10))
+	data, err := exec.ReadRegular(path, 4<<10)
 	if err != nil {
 		return ""
 	}
 	first, _, _ := strings.Cut(string(data), "\n")
 	return strings.TrimSpace(first)
-}
-
-// open opens a regular file, or gives nil. It does not wait for a writer: the
-// work tree may be anybody's, and must not be able to hold a run up.
-func open(path string) *os.File {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil
-	}
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		f.Close()
-		return nil
-	}
-	return f
 }

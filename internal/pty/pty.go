@@ -1,4 +1,6 @@
-package exec
+// Package pty runs a program on a pseudo-terminal of its own, as script(1) and
+// `ssh -t` do.
+package pty
 
 import (
 	"errors"
@@ -13,6 +15,8 @@ import (
 	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
+
+	ccexec "cc-ci-run/internal/exec"
 )
 
 // forwarded are the signals that end or interrupt a program and so reach it
@@ -23,10 +27,10 @@ var forwarded = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT
 // has ended, while something it left behind holds the terminal open.
 const drainLimit = 100 * time.Millisecond
 
-// Pty runs the program at path on a pseudo-terminal of its own, as the leader
+// Run runs the program at path on a pseudo-terminal of its own, as the leader
 // of a new session, and gives its exit status (128+N after signal N). stdin
 // and stdout are this process's; stderr of the program is the terminal too.
-// The child inherits what [Prepare] set up, which is why it comes first here
+// The child inherits what [exec.Prepare] set up, which is why it comes first here
 // as well.
 //
 // It behaves as `ssh -t` does: with a terminal on stdin, that one is put into
@@ -36,17 +40,17 @@ const drainLimit = 100 * time.Millisecond
 // new one hangs up, so that nothing stays behind. Without a terminal it
 // behaves as `script -qec` does: no echo, and an end-of-file on stdin is
 // typed as Ctrl-D. Signals sent to this process reach the program.
-func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status int, err error) {
+func Run(path string, argv, environ []string, stdin, stdout *os.File) (status int, err error) {
 	master, slave, err := openPty()
 	if err != nil {
-		return StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
+		return ccexec.StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
 	}
 	defer master.Close()
 	outer := int(stdin.Fd())
 	interactive := term.IsTerminal(outer)
 	if err := dress(slave, stdin, interactive); err != nil {
 		slave.Close()
-		return StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
+		return ccexec.StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
 	}
 
 	// Before the program starts, so that no signal falls between. An ignored
@@ -72,7 +76,7 @@ func Pty(path string, argv, environ []string, stdin, stdout *os.File) (status in
 	err = cmd.Start()
 	slave.Close()
 	if err != nil {
-		s := cannotExec(path, errors.Unwrap(err))
+		s := ccexec.Failed(path, errors.Unwrap(err))
 		return s.Code, s.Err
 	}
 
@@ -240,7 +244,7 @@ func show(stdout io.Writer, master *os.File) bool {
 // exitStatus is a program's status as a shell gives it.
 func exitStatus(s *os.ProcessState) int {
 	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-		return StatusSignal + int(w.Signal())
+		return ccexec.StatusSignal + int(w.Signal())
 	}
 	return s.ExitCode()
 }

@@ -1,0 +1,27 @@
+// Command cc-ci-run-full is all of cc-ci-run. People call cc-ci-run, a small
+// program that starts quickly: it does plain runs itself and becomes this one
+// for all else.
+package main
+
+import (
+	"os"
+
+	"cc-ci-run/internal/cli"
+)
+
+// Set at link time (-ldflags "-X main.manifest=…"). The manifest decides the
+// environment, so nothing at run time can choose another.
+var (
+	manifest string
+	plan     string // its compiled form
+	program  string // cc-ci-run, through which a sweep runs recipes
+	version  = "development"
+)
+
+func main() {
+	os.Exit(cli.Main(cli.Process{
+		Args: os.Args, Environ: os.Environ(),
+		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
+		Manifest: manifest, Plan: plan, Program: program, Version: version,
+	}))
+}

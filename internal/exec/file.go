@@ -1,0 +1,100 @@
+package exec
+
+import (
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Files are read and written here by plain system calls: package os would
+// first set up Go's poller (epoll), which costs a run's start more than the
+// reading.
+
+// ReadRegular reads a regular file, up to limit bytes. It does not wait for a
+// writer: the file may be anybody's, and must not be able to hold a run up.
+func ReadRegular(path string, limit int) ([]byte, error) {
+	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	var s unix.Stat_t
+	if err := unix.Fstat(fd, &s); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
+	}
+	// A size of 0 is what files of /proc say.
+	data := make([]byte, 0, min(max(int(s.Size)+1, 4096), limit))
+	for len(data) < limit {
+		if len(data) == cap(data) {
+			data = append(data, 0)[:len(data)]
+		}
+		n, err := unix.Read(fd, data[len(data):min(cap(data), limit)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		}
+		if n == 0 {
+			break
+		}
+		data = data[:len(data)+n]
+	}
+	return data, nil
+}
+
+// WriteNew makes a file, or empties it, and writes data.
+func WriteNew(path string, data []byte) error {
+	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o644)
+	if err != nil {
+		return err
+	}
+	for len(data) > 0 && err == nil {
+		var n int
+		if n, err = unix.Write(fd, data); err == unix.EINTR {
+			n, err = 0, nil
+		}
+		data = data[max(n, 0):]
+	}
+	if end := unix.Close(fd); err == nil {
+		err = end
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
+}
+
+func open(path string, flags int, mode uint32) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC, mode)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return -1, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// Resolve gives the file that a path leads to, "" for none: what
+// filepath.EvalSymlinks gives, asked of the kernel at once.
+func Resolve(path string) string {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	var buffer [unix.PathMax]byte
+	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(fd), buffer[:])
+	if err != nil {
+		return ""
+	}
+	return string(buffer[:n])
+}

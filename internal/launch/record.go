@@ -1,0 +1,301 @@
+package launch
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+	"unicode/utf8"
+
+	"cc-ci-run/internal/exec"
+)
+
+// Schema is the version of the record's form.
+const Schema = 1
+
+// Record is one run.
+type Record struct {
+	Schema int       `json:"schema"`
+	ID     string    `json:"id"`   // sorts by time
+	Time   time.Time `json:"time"` // UTC
+	PID    int       `json:"pid"`  // of cc-ci-run and, unless Pty, of the child that replaces it
+
+	Invoker Invoker `json:"invoker"`
+
+	Mode      string   `json:"mode"` // how cc-ci-run was called: script, exec or shell
+	Program   string   `json:"program"`
+	Args      []string `json:"args"`
+	Pty       bool     `json:"pty"`       // on a pseudo-terminal of its own
+	Directory string   `json:"directory"` // working directory
+	Revision  string   `json:"revision"`  // of the git work tree around Directory, "" without one
+
+	Fingerprint string            `json:"fingerprint"`
+	Manifest    string            `json:"manifest"` // the file it was read from
+	Backend     string            `json:"backend"`
+	Absent      []string          `json:"absent"`      // tools that this environment was built without
+	Passed      []string          `json:"passed"`      // names of the caller's variables
+	Dropped     []string          `json:"dropped"`     // names
+	CallerPath  string            `json:"caller_path"` // PATH as the invoker had it; no run sees it
+	HostPaths   map[string]string `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
+	Process     exec.State        `json:"process"`
+}
+
+// Invoker is who started a run.
+type Invoker struct {
+	Name string `json:"name"` // drone, systemd or manual
+	// ID is the invoker's own name for this run: REPO/BUILD/STAGE/STEP of
+	// Drone, INVOCATION_ID of systemd, "" of a person.
+	ID string `json:"id,omitempty"`
+}
+
+// DetectInvoker tells the invoker from the variables that the real ones set.
+// Drone sets DRONE=true (and comes first: its runner is itself a systemd
+// unit). A systemd unit has INVOCATION_ID, and JOURNAL_STREAM or
+// SYSTEMD_EXEC_PID (systemd.exec(5)). A desktop session hands those on to its
+// shells, where a person sits: so not with a terminal on stdin.
+func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
+	get := func(name string) string { return Lookup(caller, name) }
+	if get("DRONE") == "true" {
+		return Invoker{"drone", strings.Join([]string{get("DRONE_REPO"), get("DRONE_BUILD_NUMBER"), get("DRONE_STAGE_NAME"), get("DRONE_STEP_NAME")}, "/")}
+	}
+	unit := get("JOURNAL_STREAM") != "" || get("SYSTEMD_EXEC_PID") != ""
+	if id := get("INVOCATION_ID"); id != "" && unit && !stdinIsTerminal {
+		return Invoker{"systemd", id}
+	}
+	return Invoker{Name: "manual"}
+}
+
+// NewRecord gathers the record of a run that is about to start. The process
+// state is that of the moment, so it is called after [exec.Prepare].
+func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, program string, args []string, pty bool) *Record {
+	now := time.Now().UTC()
+	pid := os.Getpid()
+	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
+	r := &Record{
+		Schema: Schema,
+		ID:     now.Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(pid),
+		Time:   now, PID: pid,
+		Invoker: Invoker{invoker.Name, printable(invoker.ID)},
+		Mode:    mode, Program: printable(program), Args: printables(args),
+		Directory: printable(dir), Revision: Revision(dir),
+		Fingerprint: p.Fingerprint, Manifest: p.Manifest, Backend: p.Backend,
+		Absent:    append([]string{}, p.Absent...),
+		Passed:    printables(e.Names(Passed)),
+		Dropped:   printables(e.Names(Dropped)),
+		HostPaths: make(map[string]string, len(p.HostPaths)),
+		Process:   exec.Capture(),
+
+		CallerPath: printable(Lookup(caller, "PATH")),
+	}
+	if r.Pty = pty; pty {
+		r.Process.Terminals = [3]bool{true, true, true}
+	}
+	for _, path := range p.HostPaths {
+		r.HostPaths[path] = exec.Resolve(path)
+	}
+	return r
+}
+
+// Write puts the record into the state directory, atomically: a reader sees
+// all of it or none. It is not synced, as that would cost each run a disk's
+// latency: after a power cut the last seconds' records may be missing or
+// empty.
+func (r *Record) Write(state string) error {
+	return r.writeAtomic(filepath.Join(state, "runs"), r.ID+".json", r.AppendJSON(nil))
+}
+
+// Keep puts the manifest beside the records, once for each fingerprint.
+func (r *Record) Keep(state string, manifest []byte) error {
+	kept := filepath.Join(state, "manifests")
+	name := r.Fingerprint + ".json"
+	if _, err := os.Lstat(filepath.Join(kept, name)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return r.writeAtomic(kept, name, manifest)
+}
+
+func (r *Record) writeAtomic(dir, name string, data []byte) error {
+	temp := filepath.Join(dir, "."+name+"."+r.ID) // nobody else's
+	err := exec.WriteNew(temp, data)
+	if errors.Is(err, fs.ErrNotExist) { // the first record of all
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			err = exec.WriteNew(temp, data)
+		}
+	}
+	if err == nil {
+		err = os.Rename(temp, filepath.Join(dir, name))
+	}
+	if err != nil {
+		_ = os.Remove(temp)
+	}
+	return err
+}
+
+// printable keeps JSON from losing bytes: what is not UTF-8 is written as Go
+// writes it in a string literal.
+func printable(s string) string {
+	if utf8.ValidString(s) {
+		return s
+	}
+	return strconv.QuoteToASCII(s)
+}
+
+func printables(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = printable(s)
+	}
+	return out
+}
+
+// AppendJSON appends the record as encoding/json would write it, indented by
+// one space. It is written by hand since that library, with reflection, costs
+// a run's start more than all else here; a test compares the two.
+func (r *Record) AppendJSON(b []byte) []byte {
+	w := writer{b: append(b, '{')}
+	w.number("schema", r.Schema)
+	w.text("id", r.ID)
+	w.text("time", r.Time.Format(time.RFC3339Nano))
+	w.number("pid", r.PID)
+	w.open("invoker", '{')
+	w.text("name", r.Invoker.Name)
+	if r.Invoker.ID != "" {
+		w.text("id", r.Invoker.ID)
+	}
+	w.close('}')
+	w.text("mode", r.Mode)
+	w.text("program", r.Program)
+	w.list("args", r.Args)
+	w.bool("pty", r.Pty)
+	w.text("directory", r.Directory)
+	w.text("revision", r.Revision)
+	w.text("fingerprint", r.Fingerprint)
+	w.text("manifest", r.Manifest)
+	w.text("backend", r.Backend)
+	w.list("absent", r.Absent)
+	w.list("passed", r.Passed)
+	w.list("dropped", r.Dropped)
+	w.text("caller_path", r.CallerPath)
+	w.object("host_paths", r.HostPaths)
+	w.open("process", '{')
+	p := &r.Process
+	w.text("uid", p.UID)
+	w.text("gid", p.GID)
+	w.text("groups", p.Groups)
+	w.open("capabilities", '{')
+	w.text("inheritable", p.Capabilities.Inheritable)
+	w.text("permitted", p.Capabilities.Permitted)
+	w.text("effective", p.Capabilities.Effective)
+	w.text("bounding", p.Capabilities.Bounding)
+	w.text("ambient", p.Capabilities.Ambient)
+	w.close('}')
+	w.bool("no_new_privs", p.NoNewPrivs)
+	w.text("seccomp", p.Seccomp)
+	w.text("seccomp_filters", p.SeccompFilters)
+	w.text("umask", p.Umask)
+	w.text("signals_ignored", p.SignalsIgnored)
+	w.number("nice", p.Nice)
+	w.text("cgroup", p.Cgroup)
+	w.object("limits", p.Limits)
+	w.open("terminals", '[')
+	for _, t := range p.Terminals {
+		w.next()
+		w.b = strconv.AppendBool(w.b, t)
+	}
+	w.close(']')
+	w.close('}')
+	w.close('}')
+	return append(w.b, '\n')
+}
+
+// writer appends JSON. depth is how far it is indented.
+type writer struct {
+	b     []byte
+	depth int
+}
+
+// next begins an element on a line of its own.
+func (w *writer) next() {
+	if last := w.b[len(w.b)-1]; last != '{' && last != '[' {
+		w.b = append(w.b, ',')
+	}
+	w.newline(1)
+}
+
+func (w *writer) newline(extra int) {
+	w.b = append(w.b, '\n')
+	for range w.depth + extra {
+		w.b = append(w.b, ' ')
+	}
+}
+
+func (w *writer) name(name string) {
+	w.next()
+	w.quote(name)
+	w.b = append(w.b, ": "...)
+}
+
+func (w *writer) open(name string, bracket byte) {
+	w.name(name)
+	w.b = append(w.b, bracket)
+	w.depth++
+}
+
+func (w *writer) close(bracket byte) {
+	w.depth--
+	if last := w.b[len(w.b)-1]; last != '{' && last != '[' {
+		w.newline(1)
+	}
+	w.b = append(w.b, bracket)
+}
+
+func (w *writer) text(name, value string) { w.name(name); w.quote(value) }
+func (w *writer) number(name string, n int) {
+	w.name(name)
+	w.b = strconv.AppendInt(w.b, int64(n), 10)
+}
+func (w *writer) bool(name string, v bool) { w.name(name); w.b = strconv.AppendBool(w.b, v) }
+
+func (w *writer) list(name string, list []string) {
+	w.open(name, '[')
+	for _, s := range list {
+		w.next()
+		w.quote(s)
+	}
+	w.close(']')
+}
+
+func (w *writer) object(name string, m map[string]string) {
+	w.open(name, '{')
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	for _, k := range keys {
+		w.text(k, m[k])
+	}
+	w.close('}')
+}
+
+// quote appends a string; it is UTF-8, see printable.
+func (w *writer) quote(s string) {
+	const hex = "0123456789abcdef"
+	w.b = append(w.b, '"')
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"' || c == '\\':
+			w.b = append(w.b, '\\', c)
+		case c < ' ' || c == 0x7f:
+			w.b = append(w.b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		default:
+			w.b = append(w.b, c)
+		}
+	}
+	w.b = append(w.b, '"')
+}
