@@ -17,14 +17,22 @@ def deploy(tmp_path):
     """Runs it with the given exit statuses: {command's first words: [status, ...]}."""
     log = tmp_path / "log"
     log.touch()
+    profile = tmp_path / "profile"
+    profile.write_text("old")
     for name in ("nix", "nixos-rebuild", "ssh"):
         program = tmp_path / "bin" / name
         program.parent.mkdir(exist_ok=True)
+        # The host's profile is a file here: a switch that gets so far makes it new, a rollback old.
         program.write_text(f"""#!/bin/sh
+case "{name} $*" in *readlink*) cat {profile}; exit "$(cat {tmp_path}/reach 2>/dev/null || echo 0)";; esac
 echo "{name} $*" >>{log}
 n=$(grep -c "^{name} " {log})
 status=$(sed -n "${{n}}p" {tmp_path}/{name}.status 2>/dev/null)
 [ "$1" != eval ] || printf x86_64-linux
+case "$*" in
+*--rollback*) echo old >{profile} ;;
+switch*) [ "$status" = 1 ] || echo new >{profile} ;;
+esac
 exit "${{status:-0}}"
 """)
         program.chmod(0o755)
@@ -33,7 +41,8 @@ exit "${{status:-0}}"
         for name, numbers in statuses.items():
             path = tmp_path / f"{name.replace('_', '-')}.status"
             path.write_text("".join(f"{n}\n" for n in numbers))
-        environ = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+        path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+        environ = {**os.environ, "PATH": path, "CC_CI_RUN_PAUSE": "0"}
         done = subprocess.run(
             [SCRIPT, "cc-ci"], env=environ, capture_output=True, text=True, check=False
         )
@@ -54,28 +63,49 @@ def test_healthy(deploy):
 
 def test_a_proof_fails(deploy):
     done, words, _ = deploy(nix=[0, 1])
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "nixos-rebuild switch" not in words
 
 
-def test_not_healthy(deploy):
-    done, words, log = deploy(ssh=[1, 0])
+@pytest.mark.parametrize("status", [1, 125, 127])
+def test_not_healthy(deploy, status):
+    done, words, log = deploy(ssh=[status, 0])
     assert done.returncode == 1
     assert words[-3:] == ["ssh root@cc-ci", "nixos-rebuild switch", "ssh root@cc-ci"]
     assert "switch --rollback --flake .#cc-ci --target-host root@cc-ci" in log
     assert "healthy as before" in done.stderr
 
 
-def test_switch_fails_and_nothing_answers(deploy):
-    done, words, _ = deploy(nixos_rebuild=[4], ssh=[255, 255])
+def test_nothing_was_deployed(deploy):
+    """What runs is not taken back to what ran before it."""
+    done, words, log = deploy(nixos_rebuild=[1])
+    assert done.returncode == 2
+    assert words[-1] == "nixos-rebuild switch"
+    assert "--rollback" not in log
+
+
+def test_a_dropped_connection_is_no_reason(deploy):
+    done, _, log = deploy(ssh=[255, 255, 0])
+    assert done.returncode == 0
+    assert "--rollback" not in log
+
+
+def test_nobody_answers(deploy):
+    done, _, log = deploy(ssh=[255] * 6)
+    assert done.returncode == 3
+    assert "--rollback" not in log
+
+
+def test_the_rollback_ends_with_an_error(deploy):
+    done, words, _ = deploy(ssh=[1, 1], nixos_rebuild=[0, 4])
     assert done.returncode == 1
-    assert words.count("nixos-rebuild switch") == 2
+    assert words[-1] == "ssh root@cc-ci"
     assert "still not healthy" in done.stderr
 
 
-def test_switch_fails_but_the_host_is_well(deploy):
+def test_a_unit_fails_but_the_host_is_well(deploy):
     done, words, _ = deploy(nixos_rebuild=[4])
-    assert done.returncode == 4
+    assert done.returncode == 0
     assert words.count("nixos-rebuild switch") == 1
 
 

@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"text/tabwriter"
+	"unicode"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
@@ -184,10 +185,18 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 	colour := exec.IsTerminal(int(p.Stdout.Fd())) && launch.Lookup(p.Environ, "NO_COLOR") == "" && launch.Lookup(p.Environ, "TERM") != "dumb"
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(cells []string, code string) {
+		for i, cell := range cells { // what others wrote does not reach the terminal's controls
+			cells[i] = strings.Map(func(r rune) rune {
+				if unicode.IsControl(r) {
+					return ' '
+				}
+				return r
+			}, cell)
+		}
 		if colour { // the same bytes in each row, so that columns stay in line
 			cells = append([]string{"\x1b[" + code + "m" + cells[0] + "\x1b[0m"}, cells[1:]...)
 		}
-		fmt.Fprintln(tw, strings.ReplaceAll(strings.Join(cells, "\t"), "\n", " "))
+		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
 	line(strings.Split(head, "|"), "01")
 	for _, cells := range rows {

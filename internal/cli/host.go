@@ -103,7 +103,7 @@ func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 			fmt.Fprint(p.Stderr, "\r\x1b[K")
 		}
 		left := time.Until(deadline)
-		if ctx.Err() != nil || report.Healthy || left < o.every {
+		if ctx.Err() != nil || report.Healthy || left <= 0 {
 			break
 		}
 		wrong := unwell(report)
@@ -116,7 +116,7 @@ func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 		}
 		select {
 		case <-ctx.Done():
-		case <-time.After(o.every):
+		case <-time.After(min(o.every, left)):
 		}
 	}
 	if ctx.Err() != nil {

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -53,6 +55,10 @@ type Unit struct {
 	// fill in, and not compared.
 	Environment map[string]string
 }
+
+// stemRE is a unit's name without its suffix; of a template only an instance
+// can be looked at (systemd.unit(5)).
+var stemRE = regexp.MustCompile(`^[A-Za-z0-9:_.\\-]+(@[A-Za-z0-9:_.\\-]+)?$`)
 
 // Endpoint is a URL and how it must answer.
 type Endpoint struct {
@@ -130,7 +136,7 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 	}
 	unit := func(key, name string, suffixes ...string) {
 		for _, s := range suffixes {
-			if strings.HasSuffix(name, s) && len(name) > len(s) {
+			if stem, ok := strings.CutSuffix(name, s); ok && stemRE.MatchString(stem) {
 				return
 			}
 		}
@@ -138,7 +144,7 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 	}
 
 	c.Timeout = duration("timeout", form.Timeout, c.Timeout)
-	if at.Has("allow_failed") {
+	if form.AllowFailed != nil {
 		c.AllowFailed = form.AllowFailed
 	}
 	for name, why := range c.AllowFailed {
@@ -146,11 +152,11 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 			fail("allow_failed."+name, "allow_failed: %s: say why it may fail", name)
 		}
 	}
-	if at.Has("running") {
+	if form.Running != nil {
 		c.Running = form.Running
 	}
 	for i, name := range c.Running {
-		unit(fmt.Sprintf("running[%d]", i), name, ".service", ".socket", ".mount", ".target", ".path", ".swap")
+		unit(fmt.Sprintf("running[%d]", i), name, ".service", ".socket", ".mount", ".target", ".path", ".swap", ".timer", ".slice", ".scope", ".device", ".automount")
 	}
 	c.Oneshots = form.Oneshots
 	for i, name := range c.Oneshots {
@@ -174,7 +180,7 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 		if u, err := url.Parse(e.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			fail(key+".url", "endpoint: %q is not a URL of http or https", e.URL)
 		}
-		if e.Status == 0 {
+		if !at.Has(key + ".status") {
 			e.Status = 200
 		}
 		if e.Status < 100 || e.Status > 599 {
@@ -182,6 +188,9 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 		}
 		if !at.Has(key + ".min_days") {
 			e.MinDays = 14
+		}
+		if e.MinDays < 0 || e.MinDays > 3650 {
+			fail(key+".min_days", "endpoint: min_days = %d is not from 0 to 3650", e.MinDays)
 		}
 		e.Timeout = duration(key+".timeout", e.Limit, 0)
 		c.Endpoints = append(c.Endpoints, e.Endpoint)
@@ -193,6 +202,9 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 		c.MinInodes = form.State.MinInodes
 	}
 	if form.Docker != nil {
+		if *form.Docker != "" && !filepath.IsAbs(*form.Docker) {
+			fail("docker", "docker = %q is not an absolute path", *form.Docker)
+		}
 		c.Docker = *form.Docker
 	}
 	if form.Sweep != nil {

@@ -6,12 +6,26 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"os/user"
+	"slices"
+	"strconv"
+	"syscall"
 	"time"
 )
+
+// name is the URL without a password.
+func (e Endpoint) name() string {
+	if u, err := url.Parse(e.URL); err == nil {
+		return u.Redacted()
+	}
+	return e.URL
+}
 
 // look asks an endpoint once. Redirects are not followed: their status is the
 // answer.
@@ -21,17 +35,20 @@ func (e Endpoint) look(ctx context.Context) []Result {
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL, nil)
 	if err != nil {
-		return one(Unknown, e.URL, err.Error(), "")
+		return one(Unknown, e.name(), err.Error(), "")
 	}
 	request.Header.Set("User-Agent", "cc-ci-run host")
 	answer, err := client.Do(request)
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil {
-		return one(Fault, e.URL, cause(err), mend(err))
+		return one(Fault, e.name(), cause(err), mend(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != e.Status {
-		return one(Fault, e.URL, fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
+		return one(Fault, e.name(), fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
+	}
+	if _, err := io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)); err != nil {
+		return one(Fault, e.name(), answer.Status+", but its body does not end: "+cause(err), mend(err))
 	}
 	state := fmt.Sprintf("%s after %s", answer.Status, took)
 	if answer.TLS != nil && len(answer.TLS.PeerCertificates) > 0 {
@@ -39,10 +56,10 @@ func (e Endpoint) look(ctx context.Context) []Result {
 		days := int(left.Hours() / 24)
 		state += fmt.Sprintf(", certificate for %d days", days)
 		if left < time.Duration(e.MinDays)*24*time.Hour {
-			return one(Fault, e.URL, fmt.Sprintf("%s, should be %d at least", state, e.MinDays), "renew its certificate; is its renewal's timer active?")
+			return one(Fault, e.name(), fmt.Sprintf("%s, should be %d at least", state, e.MinDays), "renew its certificate; is its renewal's timer active?")
 		}
 	}
-	return one(OK, e.URL, state, "")
+	return one(OK, e.name(), state, "")
 }
 
 // cause is an error without the method and URL that net/http puts before it.
@@ -88,6 +105,8 @@ func (h Host) docker(ctx context.Context) []Result {
 	}
 	answer, err := client.Do(request)
 	switch {
+	case errors.Is(err, fs.ErrPermission) && inGroup("docker"):
+		return one(Fault, name, socket+" lets the group docker not in", "systemctl restart docker.socket")
 	case errors.Is(err, fs.ErrPermission):
 		return one(LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
 	case errors.Is(err, os.ErrNotExist):
@@ -99,5 +118,24 @@ func (h Host) docker(ctx context.Context) []Result {
 	if answer.StatusCode != http.StatusOK {
 		return one(Fault, name, answer.Status, "systemctl restart docker.service; journalctl -u docker.service")
 	}
+	// Root gets in anyway; who runs tests does as one of the group.
+	group, unknown := user.LookupGroup("docker")
+	info, err := os.Stat(socket)
+	if err == nil && unknown == nil {
+		owner := info.Sys().(*syscall.Stat_t)
+		if strconv.Itoa(int(owner.Gid)) != group.Gid || info.Mode()&0o060 != 0o060 {
+			return one(Fault, name, socket+" lets the group docker not in", "systemctl restart docker.socket")
+		}
+	}
 	return one(OK, name, "answers at "+socket, "")
+}
+
+// inGroup says whether this process is of a group.
+func inGroup(name string) bool {
+	group, err := user.LookupGroup(name)
+	if err != nil {
+		return false
+	}
+	groups, err := os.Getgroups()
+	return err == nil && slices.ContainsFunc(groups, func(id int) bool { return strconv.Itoa(id) == group.Gid })
 }

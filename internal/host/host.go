@@ -14,9 +14,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/user"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -129,14 +133,14 @@ func Look(ctx context.Context, h Host) Report {
 		if e.Timeout > 0 {
 			limit = e.Timeout
 		}
-		checks = append(checks, check{e.URL, limit, e.look})
+		checks = append(checks, check{e.name(), limit, e.look})
 	}
 	checks = append(
 		checks,
 		check{"environment", environmentLimit, h.environment},
 		check{"parity", c.Timeout, h.parity},
 		check{"last sweep", c.Timeout, func(ctx context.Context) []Result { return h.sweep(ctx, s) }},
-		check{"state directory", c.Timeout, h.disk},
+		check{"state directory", c.Timeout, func(ctx context.Context) []Result { return h.disk(ctx, s) }},
 	)
 	if c.Docker != "" {
 		checks = append(checks, check{"docker", c.Timeout, h.docker})
@@ -270,13 +274,16 @@ func (h Host) sweep(ctx context.Context, s *systemd) []Result {
 	last.End = newest
 	result := Result{Verdict: OK, Check: name, Since: newest, detail: last}
 	if s.conn != nil && h.Config.Sweep != "" {
-		if p, err := s.properties(ctx, h.Config.Sweep); err == nil && !p.time("ExecMainExitTimestamp").IsZero() {
-			last.End, last.Status = p.time("ExecMainExitTimestamp"), int(p.number("ExecMainStatus"))
-			result.Since = last.End
-			// 1 is the sweep's word for held recipes; all else is its own failure.
-			if p.text("Result") != "success" && last.Status != 1 {
-				result.Verdict = Fault
-				result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), last.Status)
+		if p, err := s.properties(ctx, h.Config.Sweep); err == nil {
+			if end := p.time("ExecMainExitTimestamp"); !end.IsZero() {
+				last.End, last.Status, result.Since = end, int(p.number("ExecMainStatus")), end
+			}
+			// 1 is the sweep's word for held recipes; all else is its own failure,
+			// also that it could not be started at all.
+			held := p.text("Result") == "exit-code" && p.number("ExecMainStatus") == 1
+			if p.text("Result") != "success" && !held {
+				result.Verdict, result.Since = Fault, p.time("StateChangeTimestamp")
+				result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
 				result.Mend = "journalctl -u " + h.Config.Sweep
 			}
 		}
@@ -300,7 +307,7 @@ func (h Host) sweep(ctx context.Context, s *systemd) []Result {
 }
 
 // disk looks at the file system of the state directory.
-func (h Host) disk(context.Context) []Result {
+func (h Host) disk(ctx context.Context, s *systemd) []Result {
 	const name = "state directory"
 	var fsys unix.Statfs_t
 	if err := unix.Statfs(h.State, &fsys); errors.Is(err, fs.ErrNotExist) {
@@ -308,7 +315,7 @@ func (h Host) disk(context.Context) []Result {
 	} else if err != nil {
 		return one(Unknown, name, fmt.Sprintf("%s: %v", h.State, err), "")
 	}
-	free, inodes := fsys.Bavail*uint64(fsys.Bsize), fsys.Ffree
+	free, inodes := fsys.Bavail*uint64(fsys.Frsize), fsys.Ffree
 	state := fmt.Sprintf("%s: %d MiB and %d files free", h.State, free>>20, inodes)
 	if fsys.Files == 0 { // btrfs counts none
 		state = fmt.Sprintf("%s: %d MiB free", h.State, free>>20)
@@ -322,7 +329,43 @@ func (h Host) disk(context.Context) []Result {
 	case fsys.Files > 0 && inodes < h.Config.MinInodes:
 		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), mend)
 	}
+	// Who runs tests must be able to write there.
+	if s.conn != nil && h.Config.Sweep != "" {
+		if p, err := s.properties(ctx, h.Config.Sweep); err == nil && p.text("User") != "" {
+			if why := writableFor(h.State, p.text("User")); why != "" {
+				return one(Fault, name, h.State+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
+			}
+		}
+	}
 	return one(OK, name, state, "")
+}
+
+// writableFor says why a user can not write to a directory, by its mode.
+func writableFor(dir, name string) string {
+	account, err := user.Lookup(name)
+	if err != nil {
+		return err.Error()
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err.Error()
+	}
+	if !info.IsDir() {
+		return "is no directory"
+	}
+	owner := info.Sys().(*syscall.Stat_t)
+	groups, _ := account.GroupIds()
+	var bit os.FileMode = 0o002
+	switch {
+	case strconv.Itoa(int(owner.Uid)) == account.Uid:
+		bit = 0o200
+	case slices.Contains(groups, strconv.Itoa(int(owner.Gid))):
+		bit = 0o020
+	}
+	if info.Mode()&bit == 0 {
+		return name + " may not write there"
+	}
+	return ""
 }
 
 // age is a time's, in the two units that matter.

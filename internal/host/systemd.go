@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -143,12 +144,21 @@ func (s *systemd) checks() []check {
 	return list
 }
 
+// settle is how long a unit that systemd restarted must stay up to count as
+// running: longer than the time between two restarts (RestartSec=) of most.
+const settle = time.Minute
+
 // running is for units that must be active.
 func running(check, name string, p properties) []Result {
 	state := p.text("ActiveState")
 	r := Result{Verdict: OK, Check: check, State: state + " (" + p.text("SubState") + ")", Since: p.time("StateChangeTimestamp")}
-	if state != "active" && state != "reloading" {
+	up := p.time("ActiveEnterTimestamp")
+	switch restarts := p.number("NRestarts"); {
+	case state != "active" && state != "reloading" && state != "refreshing":
 		r.Verdict, r.Mend = Fault, "systemctl start "+name+"; journalctl -u "+name
+	case restarts > 0 && time.Since(up) < settle:
+		r.Verdict, r.Mend = Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
+		r.State = fmt.Sprintf("restarted %d times by systemd, up for %s only", restarts, age(up))
 	}
 	return []Result{r}
 }
@@ -185,17 +195,30 @@ func timer(check, name string, p properties, maxAge time.Duration) []Result {
 	if !next.IsZero() {
 		nextText = "next " + next.Local().Format("Mon 15:04 MST")
 	}
+	if next.IsZero() && p.number("NextElapseUSecMonotonic") > 0 {
+		nextText = "next by the time since boot"
+	}
 	r.State = lastText + ", " + nextText
 	if p.text("ActiveState") != "active" {
 		r.Verdict, r.State, r.Since = Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
 		r.Mend = "systemctl start " + name
 		return []Result{r}
 	}
-	// A timer that was just deployed has had no time to fire.
+	if state := p.text("SubState"); state == "elapsed" {
+		r.Verdict, r.State, r.Mend = Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
+		return []Result{r}
+	}
+	// A timer that was just deployed has had no time to fire; nor has one that
+	// makes up for a downtime, until its random delay is over.
 	since := last
-	if active.After(last) && last.IsZero() {
+	if last.IsZero() {
 		since = active
 		r.Since = active
+	}
+	delay := time.Duration(p.number("RandomizedDelayUSec")+p.number("AccuracyUSec"))*time.Microsecond + time.Minute
+	if maxAge > 0 && time.Since(since) > maxAge && !next.IsZero() && time.Since(active) < delay {
+		r.Verdict, r.State = Note, "overdue, as this host was down or the timer off; "+r.State
+		return []Result{r}
 	}
 	service := strings.TrimSuffix(name, ".timer") + ".service"
 	if maxAge > 0 && time.Since(since) > maxAge {
@@ -218,7 +241,7 @@ func environment(check, name string, p properties, want Unit) []Result {
 	for _, k := range slices.Sorted(maps.Keys(have)) {
 		if w, ok := want.Environment[k]; !ok {
 			faults = append(faults, fmt.Sprintf("%s=%s is added", k, have[k]))
-		} else if w != have[k] && !strings.Contains(w, "%") {
+		} else if !expands(w, have[k]) {
 			faults = append(faults, fmt.Sprintf("%s=%s, should be %s", k, have[k], w))
 		}
 	}
@@ -227,8 +250,21 @@ func environment(check, name string, p properties, want Unit) []Result {
 			faults = append(faults, k+" is not set")
 		}
 	}
-	if program := execStart(p); want.Program != "" && program != want.Program {
-		faults = append(faults, fmt.Sprintf("it starts %s, should be %s", program, want.Program))
+	for _, property := range []string{"PassEnvironment", "UnsetEnvironment"} {
+		if names := p.list(property); len(names) > 0 {
+			faults = append(faults, property+"="+strings.Join(names, " ")+" is added")
+		}
+	}
+	if programs := commands(p, "ExecStart"); want.Program != "" && (len(programs) != 1 || programs[0] != want.Program) {
+		faults = append(faults, fmt.Sprintf("it starts %s, should be %s", strings.Join(programs, " and "), want.Program))
+	}
+	for _, property := range []string{"ExecCondition", "ExecStartPre", "ExecStartPost"} {
+		if programs := commands(p, property); want.Program != "" && len(programs) > 0 {
+			faults = append(faults, property+"="+strings.Join(programs, " and ")+" is added")
+		}
+	}
+	if changed, _ := p["NeedDaemonReload"].(bool); changed {
+		faults = append(faults, "its files changed since systemd read them (systemctl daemon-reload)")
 	}
 	results := process(check, p, want)
 	mend := "systemctl revert " + name + ", or deploy again; a tool goes into toolset.toml"
@@ -257,20 +293,34 @@ func process(check string, p properties, want Unit) []Result {
 			return one(LeftOut, check+", of its process", "only root may look", "again as root")
 		}
 		have = launch.Lookup(strings.Split(string(data), "\x00"), "PATH")
-		if err != nil || have == "" || have == path {
-			return nil
+		if err != nil || have == path {
+			return nil // or it has ended
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
 	return one(Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
 }
 
-// execStart is the first word of ExecStart=.
-func execStart(p properties) string {
-	list, _ := p["ExecStart"].([][]any)
-	if len(list) == 0 || len(list[0]) == 0 {
-		return ""
+// expands says whether systemd may have made have of want, in which "%" and a
+// letter stand for something.
+func expands(want, have string) bool {
+	if !strings.Contains(want, "%") {
+		return want == have
 	}
-	path, _ := list[0][0].(string)
-	return path
+	pattern := regexp.MustCompile("%[A-Za-z]").ReplaceAllString(regexp.QuoteMeta(want), ".+")
+	ok, err := regexp.MatchString("^"+pattern+"$", have)
+	return ok && err == nil
+}
+
+// commands are the programs of ExecStart= and the like.
+func commands(p properties, property string) []string {
+	list, _ := p[property].([][]any)
+	var programs []string
+	for _, command := range list {
+		if len(command) > 0 {
+			path, _ := command[0].(string)
+			programs = append(programs, path)
+		}
+	}
+	return programs
 }

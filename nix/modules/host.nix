@@ -9,7 +9,8 @@
 let
   harness = config.services.cc-ci;
   cfg = harness.host;
-  length = "([0-9]+(h|m|s))+";
+  length = "([0-9]*[1-9][0-9]*(h|m|s))+";
+  isUnit = name: builtins.match "[A-Za-z0-9:_.@-]+[.][a-z]+" name != null;
   isLength = text: text == null || builtins.match length text != null;
   # What systemd puts into each unit, and what the unit has of its own.
   environmentOf =
@@ -27,7 +28,10 @@ let
       map (unit: {
         name = "${unit}.service";
         value = {
-          program = builtins.head (builtins.split " " (toString config.systemd.services.${unit}.serviceConfig.ExecStart));
+          # The first word, without systemd's prefixes.
+          program = builtins.head (
+            builtins.match "[ ]*[-+!:@|]*([^ ]*).*" (toString config.systemd.services.${unit}.serviceConfig.ExecStart)
+          );
           environment = environmentOf unit;
         };
       }) cfg.units
@@ -46,7 +50,7 @@ let
     };
   };
   look = "${lib.getExe harness.package} host --quiet";
-  metrics = if cfg.metricsFile == null then "" else " --metrics ${cfg.metricsFile}";
+  metrics = if cfg.metricsFile == null then "" else " --metrics ${toString cfg.metricsFile}";
 in
 {
   options.services.cc-ci.host = {
@@ -192,6 +196,18 @@ in
         message = "services.cc-ci.host: a length of time is not like 1h30m or 10s.";
       }
       {
+        assertion = lib.all isUnit (cfg.running ++ cfg.oneshots ++ lib.attrNames cfg.timers ++ lib.attrNames cfg.allowFailed);
+        message = "services.cc-ci.host: a unit is named with its suffix, as in docker.service.";
+      }
+      {
+        assertion = lib.all (reason: reason != "") (lib.attrValues cfg.allowFailed);
+        message = "services.cc-ci.host.allowFailed: say why a unit may fail.";
+      }
+      {
+        assertion = lib.all (e: e.status >= 100 && e.status < 600) cfg.endpoints;
+        message = "services.cc-ci.host.endpoints: a status is none of HTTP's.";
+      }
+      {
         assertion = lib.all (unit: config.systemd.services ? ${unit}) cfg.units;
         message = "services.cc-ci.host.units names a service that this configuration has not.";
       }
@@ -205,6 +221,7 @@ in
 
     services.cc-ci.host = {
       running = [ "docker.service" ];
+      timers = lib.optionalAttrs cfg.enable { "cc-ci-host.timer" = null; };
       # They tell of the others' faults.
       allowFailed = lib.optionalAttrs cfg.enable {
         "cc-ci-host.service" = "it failed as the host was not healthy; what is wrong now stands here";
@@ -229,10 +246,10 @@ in
           description = "Wait for the CI host to be healthy after an activation";
           wantedBy = [ "multi-user.target" ];
           enableDefaultPath = false;
-          restartTriggers = [ harness.package config.environment.etc."cc-ci-run/host.toml".text ];
           serviceConfig = harness.serviceConfig // {
+            # Not RemainAfterExit: so each switch, which starts what its targets
+            # want, starts it again.
             Type = "oneshot";
-            RemainAfterExit = true;
             ExecStart = "${look} --wait ${cfg.wait}${metrics}";
             TimeoutStartSec = "infinity"; # it ends by itself
           };

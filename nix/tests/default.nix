@@ -403,6 +403,10 @@ let
     "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "so neither" ];
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
     "a time limit of another form" = [ { services.cc-ci.nightly-sweep.recipeTimeout = "1 hour"; } "1h30m" ];
+    "a unit without its suffix" = [ { services.cc-ci.host.running = [ "docker" ]; } "named with its suffix" ];
+    "a unit that may fail for no reason" = [ { services.cc-ci.host.allowFailed."x.service" = ""; } "say why" ];
+    "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];
+    "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "none of HTTP's" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =
@@ -511,6 +515,7 @@ let
     in
     here.runCommand "units-${host}" { } ''
       mkdir $out
+      cp ${here.writeText "host.toml" config.environment.etc."cc-ci-run/host.toml".text} $out/host.toml
       ${concatStringsSep "\n" (
         lib.mapAttrsToList (
           name: s: "cp ${here.writeText "${name}.service" (units.service s)} $out/${name}.service"
@@ -571,6 +576,15 @@ let
       cp ${here.writeText "service" (units.service ofSweep.systemd.services.nightly-sweep)} $out/nightly-sweep.service
       cp ${here.writeText "timer" (units.timer ofSweep.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
       cp ${here.writeText "service" (units.service ofDrone.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
+      ${concatStringsSep "\n" (
+        map (
+          name:
+          "cp ${here.writeText "service" (units.service ofSweep.systemd.services.${name})} $out/${name}.service"
+        ) (filter (lib.hasPrefix "cc-ci-") (builtins.attrNames ofSweep.systemd.services))
+        ++ map (
+          name: "cp ${here.writeText "timer" (units.timer ofSweep.systemd.timers.${name})} $out/${name}.timer"
+        ) (filter (lib.hasPrefix "cc-ci-") (builtins.attrNames ofSweep.systemd.timers))
+      )}
       cp ${here.writeText "tmpfiles" (lib.concatStringsSep "\n" ofDrone.systemd.tmpfiles.rules + "\n")} $out/cc-ci.conf
       cp ${here.writeText "host.toml" ofSweep.environment.etc."cc-ci-run/host.toml".text} $out/host.toml
       ln -s ${ofDrone.environment.etc."cc-ci-run/path".source} $out/path
@@ -607,6 +621,7 @@ in
     extra = {
       services.cc-ci.nightly-sweep.maxAge = "26h";
       services.cc-ci.host = {
+        enable = true;
         timeout = "3s";
         oneshots = [ "reconcile.service" ];
         endpoints = [

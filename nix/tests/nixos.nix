@@ -46,7 +46,6 @@ in
               default = { };
             };
             serviceConfig = anything;
-            restartTriggers = list types.unspecified;
             enableDefaultPath = mkOption {
               type = types.bool;
               default = true;
