@@ -33,8 +33,8 @@ down, the temporary directory is removed, and the process dies by that signal (1
 import argparse
 import collections
 import contextlib
-import difflib
 import functools
+import gc
 import os
 import re
 import shutil
@@ -114,6 +114,8 @@ def find_recipe(recipes, name):
     except OSError as error:
         raise UsageError(f"can't read the recipes folder {recipes}: {error.strerror}") from None
     if name not in names:
+        import difflib  # here, as a run without a mistake need not wait for it
+
         nearest = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {nearest[0]}?" if nearest else ""
         there = ", ".join(names) or "none"
@@ -186,6 +188,11 @@ class Tally:
         self.executed = 0
         self.deselected = 0
         self.skipped = collections.Counter()
+
+    def pytest_runtestloop(self):
+        # See run(). What is there by now stays; collections need not look at it again.
+        gc.freeze()
+        gc.enable()
 
     def pytest_deselected(self, items):
         self.deselected += len(items)
@@ -279,6 +286,9 @@ class OrderlyEnd:
 
 def run(options, recipe):
     """Run pytest on the recipe; its status, or 5 when no test was executed."""
+    # pytest's modules make tens of thousands of objects that stay: to look for garbage among them
+    # would take a tenth of the time to the first test. Tests run with the collector on.
+    gc.disable()
     import pytest  # here, so that --help and mistakes are answered at once
 
     tally = Tally()

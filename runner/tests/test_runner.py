@@ -116,6 +116,11 @@ def test_status_is_pytests(place, source, status):
 NOT_EXECUTED = "run_recipe_ci: no test of demo was executed, so this is not a pass: "
 
 
+def test_garbage_is_collected_while_tests_run(place):
+    place.recipe(test_a="import gc\ndef test():\n    assert gc.isenabled()\n")
+    assert place.run("demo").returncode == 0
+
+
 @pytest.mark.parametrize(
     ("source", "arguments", "why"),
     [
