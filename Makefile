@@ -21,7 +21,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths host clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths host bench clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -94,6 +94,11 @@ host: compiler build ## cc-ci-run host against a real systemd, healthy and with 
 	  e2e/host "$$units"
 
 e2e: witness prove two-paths host ## The long proofs
+
+bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg
+	@scripts/apt-install strace jq git
+	@e2e/bench/prepare
+	@python3 e2e/bench/bench.py $(B)/bench $(B)/bench.json docs/bench.svg
 
 check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all

@@ -85,7 +85,8 @@ def peak_memory(build, argv, environ):
 
 def startup(build, rounds):
     home = os.environ.get("HOME", "/")
-    environ = {"HOME": home, "PATH": "/usr/bin:/bin", "LANG": "C", "TERM": "xterm"}
+    # One LANG for all: cc-ci-run fixes it, and /bin/true reads that locale's files.
+    environ = {"HOME": home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "xterm"}
     environ |= {f"DRONE_VARIABLE_{n}": "some value of some length" for n in range(60)}
     environ["RAW_EXEC"] = "/usr/bin/true"
     subjects = {
