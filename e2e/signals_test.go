@@ -392,12 +392,18 @@ func TestBrokenStderr(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Close()
-	cmd := command(t, "exec", "sh", "-c", "exit 7")
-	cmd.Stderr = w
-	_ = cmd.Run()
-	w.Close()
-	if got := statusOf(cmd.ProcessState); got != 7 {
-		t.Errorf("exit status %d, want 7", got)
+	defer w.Close()
+	script := filepath.Join(t.TempDir(), "x.py")
+	write(t, script, "raise SystemExit(7)", 0o644)
+	// By the full program, and by the small one alone; with a record and where
+	// none can be written.
+	for _, args := range [][]string{{"exec", "sh", "-c", "exit 7"}, {script}, {script}, {"--state", "/dev/null/x", script}, {"--no-record", script}} {
+		cmd := command(t, args...)
+		cmd.Stderr = w
+		_ = cmd.Run()
+		if got := statusOf(cmd.ProcessState); got != 7 {
+			t.Errorf("%q: exit status %d, want 7", args, got)
+		}
 	}
 }
 

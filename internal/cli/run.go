@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -67,8 +66,6 @@ func cannotRead(file string, err error) error {
 // in the environment. mode, program and args are for the record. It returns
 // only if that fails, or after --pty.
 func (p Process) launch(o launch.Options, mode, program string, args []string, command func(*env.Manifest) (path string, argv []string, err error)) error {
-	// A message that nobody reads must not stop a run.
-	signal.Ignore(syscall.SIGPIPE)
 	m, err := env.ReadManifest(p.Manifest)
 	if err != nil {
 		return err
@@ -93,7 +90,7 @@ func (p Process) launch(o launch.Options, mode, program string, args []string, c
 		state := o.StateDir(p.Environ, m.State)
 		r := launch.NewRecord(plan, e, p.Environ, invoker, mode, program, args, o.Pty)
 		if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
-			fmt.Fprintf(p.Stderr, "cc-ci-run: no run record: %v\n", err)
+			exec.Tell(p.Stderr, "cc-ci-run: no run record: "+err.Error()+"\n")
 		}
 	}
 	if !o.Pty {

@@ -98,3 +98,9 @@ func Resolve(path string) string {
 	}
 	return string(buffer[:n])
 }
+
+// Tell writes a message. That nobody reads it must not stop a run: package os
+// would end this process when stderr is a broken pipe.
+func Tell(stderr *os.File, message string) {
+	_, _ = unix.Write(int(stderr.Fd()), []byte(message))
+}

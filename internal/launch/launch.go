@@ -19,7 +19,6 @@
 package launch
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -132,7 +131,7 @@ func Try(args, environ []string, planFile string, stderr *os.File) error {
 	if !s.NoRecord {
 		r := NewRecord(plan, e, environ, invoker, "script", s.File, s.Args, false)
 		if err := r.Write(state); err != nil {
-			fmt.Fprintf(stderr, "cc-ci-run: no run record: %v\n", err)
+			exec.Tell(stderr, "cc-ci-run: no run record: "+err.Error()+"\n")
 		}
 	}
 	return exec.Replace(plan.Interpreter, s.Argv(plan.Interpreter), e.Environ())
@@ -141,6 +140,6 @@ func Try(args, environ []string, planFile string, stderr *os.File) error {
 // TellAbsent names the tools that this environment was built without.
 func (p *Plan) TellAbsent(stderr *os.File) {
 	if len(p.Absent) > 0 {
-		fmt.Fprintf(stderr, "cc-ci-run: absent from this environment: %s\n", strings.Join(p.Absent, ", "))
+		exec.Tell(stderr, "cc-ci-run: absent from this environment: "+strings.Join(p.Absent, ", ")+"\n")
 	}
 }
