@@ -47,6 +47,7 @@ func (m *Manifest) Compile(path string) *launch.Plan {
 		p.Absent = append(p.Absent, a.Name)
 	}
 	if m.Backend == BackendHost {
+		seen := map[launch.File]bool{} // several commands may be one file
 		m.files(func(c Command, path string) {
 			// A link of the bin directory can not change without that changing,
 			// so its file is looked at directly, which is cheaper.
@@ -57,7 +58,10 @@ func (m *Manifest) Compile(path string) *launch.Plan {
 			if c.File != nil { // without it, it is never intact
 				f.Size, f.MTime, f.Inode = c.File.Size, c.File.MTime, c.File.Inode
 			}
-			p.Files = append(p.Files, f)
+			if !seen[f] {
+				seen[f] = true
+				p.Files = append(p.Files, f)
+			}
 		})
 		p.Dirs = m.dirs()
 	}
