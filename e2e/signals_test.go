@@ -405,6 +405,15 @@ func TestBrokenStderr(t *testing.T) {
 			t.Errorf("%q: exit status %d, want 7", args, got)
 		}
 	}
+	// Its own exit statuses stay, too.
+	for want, args := range map[int][]string{127: {"no.py"}, 126: {"/"}, 125: {"--nope", script}} {
+		cmd := command(t, args...)
+		cmd.Stderr = w
+		_ = cmd.Run()
+		if got := statusOf(cmd.ProcessState); got != want {
+			t.Errorf("%q: exit status %d, want %d", args, got, want)
+		}
+	}
 }
 
 // A reader that goes away ends it, without an orphan.

@@ -36,6 +36,6 @@ func main() {
 	if errors.As(err, &status) {
 		code = status.Code
 	}
-	fmt.Fprintf(os.Stderr, "cc-ci-run: %v\n", err)
+	exec.Tell(os.Stderr, "cc-ci-run: "+err.Error()+"\n")
 	os.Exit(code)
 }

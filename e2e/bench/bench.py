@@ -197,7 +197,7 @@ def terminal(build, size):
                 seen[name].append(size / wall)
         result[kind] = {name: quantiles(values) for name, values in seen.items()}
     memory = {}
-    for megabytes in (1, 64):
+    for megabytes in (1, size >> 20):
         argv = [program, "--no-record", "--pty", str(script), "lines", str(megabytes << 20)]
         memory[f"{megabytes} MiB"] = peak_memory(build, argv, {**os.environ, "HOME": "/"})
     result["memory of cc-ci-run --pty, KiB"] = memory
@@ -253,7 +253,7 @@ def sweeping(build, rounds):
     result = {}
     subjects = {}
     for jobs in (1, 2, 4):
-        subjects[f"cc-ci-run sweep --jobs {jobs}"] = [
+        subjects[f"cc-ci-run-full sweep --jobs {jobs}"] = [
             *(full, "sweep", "--force", "--recipes", str(build / "wait" / "recipes")),
             *("--runner", runner, "--jobs", str(jobs), "--state", str(build / "wait" / f"state{jobs}")),
         ]

@@ -146,7 +146,7 @@ func (p Process) complain(err error) {
 		list = several.Errors
 	}
 	for _, err := range list {
-		fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		exec.Tell(p.Stderr, "cc-ci-run: "+strings.ReplaceAll(err.Error(), "\n", "\n  ")+"\n")
 	}
 }
 

@@ -22,7 +22,6 @@ package env
 import (
 	"fmt"
 	"maps"
-	"path/filepath"
 	"slices"
 
 	"github.com/hashicorp/go-multierror"
@@ -47,23 +46,17 @@ func (m *Manifest) Compile(path string) *launch.Plan {
 		p.Absent = append(p.Absent, a.Name)
 	}
 	if m.Backend == BackendHost {
-		seen := map[launch.File]bool{} // several commands may be one file
 		m.files(func(c Command, path string) {
-			// A link of the bin directory can not change without that changing,
-			// so its file is looked at directly, which is cheaper.
 			f := launch.File{Path: path}
-			if filepath.Dir(path) == m.Bin {
-				f.Path = c.Path
-			}
 			if c.File != nil { // without it, it is never intact
 				f.Size, f.MTime, f.Inode = c.File.Size, c.File.MTime, c.File.Inode
 			}
-			if !seen[f] {
-				seen[f] = true
-				p.Files = append(p.Files, f)
-			}
+			p.Files = append(p.Files, f)
 		})
 		p.Dirs = m.dirs()
+		if path != "" { // the manifest: a plan of another says nothing
+			p.Dirs = append(p.Dirs, path)
+		}
 	}
 	return p
 }

@@ -86,6 +86,9 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if err := writeFile(filepath.Join(stage, "manifest.json"), data, 0o644); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
+	if err := os.Chtimes(filepath.Join(stage, "manifest.json"), time.Time{}, time.Unix(launch.BuildTime, 0)); err != nil {
+		return nil, err
+	}
 	plan := m.Compile(filepath.Join(b.Out, "manifest.json")).Encode()
 	if err := writeFile(filepath.Join(stage, PlanName), plan, 0o644); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)

@@ -258,6 +258,21 @@ func (m *Manifest) validate() error {
 			}
 		}
 	}
+	for _, name := range m.Variables.Require {
+		if !launch.IsVariable(name) {
+			fail("environment: require: %q is not a variable's name", name)
+		}
+	}
+	for _, p := range m.Host.Paths {
+		if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
+			fail("host.paths: %q is not an absolute path", p)
+		}
+	}
+	for _, a := range m.Absent {
+		if strings.ContainsRune(a.Name, 0) {
+			fail("absent: %q is not a tool's name", a.Name)
+		}
+	}
 	if _, err := m.Process.UmaskBits(); err != nil {
 		fail("%w", err)
 	}

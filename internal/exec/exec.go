@@ -197,5 +197,7 @@ func Failed(path string, err error) Status {
 	return Status{code, fmt.Errorf("%s: %w", path, err)}
 }
 
-// Readable says whether this process may read a file.
-func Readable(path string) bool { return unix.Access(path, unix.R_OK) == nil }
+// Readable says whether this process may read a file, as its effective user.
+func Readable(path string) bool {
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS) == nil
+}

@@ -3,6 +3,7 @@ package exec
 import (
 	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -93,8 +94,9 @@ func Resolve(path string) string {
 	defer unix.Close(fd)
 	var buffer [unix.PathMax]byte
 	n, err := unix.Readlink("/proc/self/fd/"+strconv.Itoa(fd), buffer[:])
-	if err != nil {
-		return ""
+	if err != nil { // without /proc
+		real, _ := filepath.EvalSymlinks(path)
+		return real
 	}
 	return string(buffer[:n])
 }

@@ -146,7 +146,7 @@ func (p *Plan) passedBy(name string) string {
 		return ""
 	}
 	for _, kv := range p.Default {
-		if strings.HasPrefix(kv, name) && kv[len(name)] == '=' {
+		if len(kv) > len(name) && strings.HasPrefix(kv, name) && kv[len(name)] == '=' {
 			return "environment.default"
 		}
 	}

@@ -36,9 +36,22 @@ func TestPlan(t *testing.T) {
 			t.Fatalf("truncated at byte %d: no error", n)
 		}
 	}
-	for _, bad := range []string{data + "x", strings.Replace(data, "plan 1", "plan 2", 1), strings.Replace(data, "\x002\x00A=1", "\x0099999999999\x00A=1", 1), "\x00"} {
+	for _, bad := range []string{data + "x", strings.Replace(data, "plan 1", "plan 2", 1), strings.Replace(data, "A=1", "A=2", 1), "\x00"} {
 		if _, err := DecodePlan(bad); err == nil {
 			t.Errorf("%.40q: no error", bad)
+		}
+	}
+	// With a checksum that is right, too.
+	for _, change := range []func(*Plan){
+		func(p *Plan) { p.Default = []string{"TERM"} },
+		func(p *Plan) { p.Set = []string{"=x"} },
+		func(p *Plan) { p.Process.Umask = "x" },
+		func(p *Plan) { p.Bin = "/b\x00/c" },
+	} {
+		p := testPlan()
+		change(p)
+		if _, err := DecodePlan(string(p.Encode())); err == nil {
+			t.Errorf("%+v: no error", p)
 		}
 	}
 }

@@ -1,8 +1,11 @@
 package launch
 
 import (
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -30,8 +33,9 @@ type Plan struct {
 	HostPaths []string
 	Absent    []string // tools left out
 
-	// Of the host backend, whose files can change: each file, and the
-	// directories to which nothing may be added.
+	// Of the host backend, whose files can change: each command's file, and
+	// what the build itself made, by its time alone: the directories to which
+	// nothing may be added, and the manifest.
 	Files []File
 	Dirs  []string
 }
@@ -60,7 +64,9 @@ const BuildTime = 1
 const magic = "cc-ci-run plan 1"
 
 // Encode gives the compiled form: fields that end in a NUL byte, in the order
-// of Plan; a list is its length and its elements.
+// of Plan; a list is its length and its elements. The last field is the CRC-32
+// of all before it, so that a plan that was edited is not run under the
+// fingerprint of another environment.
 func (p *Plan) Encode() []byte {
 	var b []byte
 	text := func(list ...string) {
@@ -98,8 +104,7 @@ func (p *Plan) Encode() []byte {
 		number(f.Inode)
 	}
 	list(p.Dirs)
-	text("end")
-	return b
+	return append(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), 0)
 }
 
 var errDamaged = errors.New("the compiled manifest is damaged or of another version: run `make build`")
@@ -107,13 +112,26 @@ var errDamaged = errors.New("the compiled manifest is damaged or of another vers
 // DecodePlan reads the compiled form. Its strings are parts of data, which is
 // not copied. A plan that is not whole is an error.
 func DecodePlan(data string) (*Plan, error) {
-	d := decoder{rest: data}
+	const tail = 4 + 1 // the checksum's field
+	if len(data) < tail || data[len(data)-1] != 0 {
+		return nil, errDamaged
+	}
+	body := data[:len(data)-tail]
+	if crc32.ChecksumIEEE([]byte(body)) != binary.BigEndian.Uint32([]byte(data[len(body):])) {
+		return nil, errDamaged
+	}
+	d := decoder{rest: body}
 	if d.text() != magic {
 		return nil, errDamaged
 	}
 	p := &Plan{
 		Fingerprint: d.text(), Manifest: d.text(), Backend: d.text(), State: d.text(), Bin: d.text(), Interpreter: d.text(),
 		Set: d.list(), Default: d.list(), Pass: d.list(), Site: d.list(),
+	}
+	for _, kv := range slices.Concat(p.Set, p.Default) {
+		if strings.IndexByte(kv, '=') < 1 {
+			return nil, errDamaged
+		}
 	}
 	p.Only = make([]Only, d.length())
 	for i := range p.Only {
@@ -127,7 +145,7 @@ func DecodePlan(data string) (*Plan, error) {
 		p.Files[i] = File{d.text(), int64(d.number()), int64(d.number()), d.number()}
 	}
 	p.Dirs = d.list()
-	if d.text() != "end" || d.bad || d.rest != "" {
+	if d.bad || d.rest != "" {
 		return nil, errDamaged
 	}
 	if _, err := p.Process.UmaskBits(); err != nil {
@@ -170,10 +188,10 @@ func (d *decoder) number() uint64 {
 	return n
 }
 
-// length is a list's: no more elements than there are bytes left.
+// length is a list's: no more elements than there are fields left.
 func (d *decoder) length() int {
 	n := d.number()
-	if n > uint64(len(d.rest)) {
+	if n > uint64(strings.Count(d.rest, "\x00")) {
 		d.bad, d.rest = true, ""
 		return 0
 	}

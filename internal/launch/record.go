@@ -83,7 +83,7 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 		Invoker: Invoker{invoker.Name, printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
 		Directory: printable(dir), Revision: Revision(dir),
-		Fingerprint: p.Fingerprint, Manifest: p.Manifest, Backend: p.Backend,
+		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
 		Absent:    append([]string{}, p.Absent...),
 		Passed:    printables(e.Names(Passed)),
 		Dropped:   printables(e.Names(Dropped)),
@@ -92,11 +92,12 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 
 		CallerPath: printable(Lookup(caller, "PATH")),
 	}
+	r.Process.Cgroup = printable(r.Process.Cgroup)
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}
 	}
 	for _, path := range p.HostPaths {
-		r.HostPaths[path] = exec.Resolve(path)
+		r.HostPaths[path] = printable(exec.Resolve(path))
 	}
 	return r
 }
