@@ -65,7 +65,8 @@ func TestStep(t *testing.T) {
 func TestAgainstRealRunner(t *testing.T) {
 	runner := os.Getenv("DRONE_RUNNER_EXEC")
 	if runner == "" {
-		t.Skip("DRONE_RUNNER_EXEC names no drone-runner-exec")
+		t.Skip("DRONE_RUNNER_EXEC names no drone-runner-exec: build one from its public source " +
+			"(github.com/drone-runners/drone-runner-exec, `go build .`) and set it to that file's path")
 	}
 	source := pipelineOf(t, probe...)
 	environ := []string{"PATH=" + os.Getenv("PATH"), "GITEA_URL=u", "SECRET=s", "USER=ci", "http_proxy=http://p"}

@@ -1,6 +1,6 @@
 // Package cli is the command line: what each command and flag is called and
-// how results are shown. One file holds one command; the work is done in
-// packages env, exec, record and sweep.
+// how results are shown. One file holds one command; the work is done in the
+// packages below: env, launch, exec, pty, record, sweep, live and host.
 //
 // A plain run (`cc-ci-run SCRIPT …`) does not come here at all, unless there
 // is something unusual about it: package launch has done it already.
@@ -85,8 +85,8 @@ signal N.`,
 			}
 			return nil
 		},
-		// What parseRun did not take for a run: no word, or a flag that it
-		// does not know the spelling of.
+		// What launch.ParseScript did not take for a run: no word, or a flag
+		// that it does not know the spelling of.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")

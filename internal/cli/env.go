@@ -32,7 +32,7 @@ may be a log; "cc-ci-run exec env" shows them.`,
 			if err != nil {
 				return err
 			}
-			e, _, missing := p.environment(m)
+			e, _, missing := p.environment(m.Compile(p.Manifest))
 			if explain {
 				err = p.explain(out, e)
 			} else {
@@ -103,6 +103,10 @@ func (p Process) describe(out output, m *env.Manifest, e launch.Environment) err
 			"absent": m.Absent, "shadowed": m.Shadowed, "variables": shown(e, false), "process": m.Process, "host": m.Host,
 		}, "", nil)
 	}
+	var absent []string
+	for _, a := range m.Absent {
+		absent = append(absent, a.Name)
+	}
 	rows := [][]string{
 		{"fingerprint", m.Fingerprint()},
 		{"manifest", p.Manifest},
@@ -113,7 +117,7 @@ func (p Process) describe(out output, m *env.Manifest, e launch.Environment) err
 		{"browsers", m.Browsers.Path + " " + versions(m.Browsers.Packages)},
 		{"process", fmt.Sprintf("umask %s, nofile %d, core %d, no_new_privs %t", m.Process.Umask, m.Process.NoFile, m.Process.Core, m.Process.NoNewPrivs)},
 		{"host paths", strings.Join(m.Host.Paths, " ")},
-		{"absent", strings.Join(m.Compile("").Absent, " ")},
+		{"absent", strings.Join(absent, " ")},
 	}
 	if err := p.table(p.Stdout, "ENVIRONMENT|", rows); err != nil {
 		return err

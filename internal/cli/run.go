@@ -78,7 +78,7 @@ func (p Process) launch(o launch.Options, mode, program string, args []string, c
 		return err
 	}
 	plan := m.Compile(p.Manifest)
-	e, invoker, err := p.environment(m)
+	e, invoker, err := p.environment(plan)
 	if err != nil {
 		return err
 	}
@@ -104,9 +104,9 @@ func (p Process) launch(o launch.Options, mode, program string, args []string, c
 }
 
 // environment is what a run started from here is given, and by whom.
-func (p Process) environment(m *env.Manifest) (launch.Environment, launch.Invoker, error) {
+func (p Process) environment(plan *launch.Plan) (launch.Environment, launch.Invoker, error) {
 	invoker := launch.DetectInvoker(p.Environ, exec.IsTerminal(0))
-	e, err := m.Environment(p.Environ, invoker.Name)
+	e, err := env.Environment(plan, p.Environ, invoker.Name)
 	return e, invoker, err
 }
 

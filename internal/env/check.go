@@ -42,8 +42,9 @@ const checkLimit = time.Minute
 // unchanged (content too), Python and each of its packages, the browsers (it
 // launches one), the fixed variables that hold a path, and the host paths. It
 // reports what is well, too. manifest and plan are the files that m and its
-// compiled form are; the latter is not looked at if it is "". caller is the caller's environment; the programs
-// that Check starts run in the toolset's own, with a HOME of their own.
+// compiled form are; the latter is not looked at if it is "". caller is the
+// caller's environment; the programs that Check starts run in the toolset's
+// own, with a HOME of their own.
 func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]Result, error) {
 	var list []Result
 	add := func(level Level, what, state, mend string) { list = append(list, Result{level, what, state, mend}) }

@@ -72,10 +72,15 @@ func assignments(vars map[string]string) []string {
 // PlanName is the compiled manifest's file, beside the manifest.
 const PlanName = "manifest.plan"
 
+// Environment is that of m, compiled.
+func (m *Manifest) Environment(caller []string, invoker string) (launch.Environment, error) {
+	return Environment(m.Compile(""), caller, invoker)
+}
+
 // Environment is [launch.Plan.Environment], with an error for each required
 // variable that the caller lacks.
-func (m *Manifest) Environment(caller []string, invoker string) (launch.Environment, error) {
-	e, missing := m.Compile("").Environment(caller, invoker)
+func Environment(plan *launch.Plan, caller []string, invoker string) (launch.Environment, error) {
+	e, missing := plan.Environment(caller, invoker)
 	var errs *multierror.Error
 	for _, name := range missing {
 		errs = multierror.Append(errs, fmt.Errorf("%s is not set: every run needs it (environment.require); set it in the shell, the unit or the pipeline that starts cc-ci-run", name))

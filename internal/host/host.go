@@ -135,12 +135,22 @@ func Look(ctx context.Context, h Host) Report {
 		}
 		checks = append(checks, check{e.name(), limit, e.look})
 	}
+	// Two checks ask for the sweep's unit; nil if it is not known.
+	sweepUnit := sync.OnceValue(func() properties {
+		if s.conn == nil || c.Sweep == "" {
+			return nil
+		}
+		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
+		defer cancel()
+		p, _ := s.properties(ctx, c.Sweep)
+		return p
+	})
 	checks = append(
 		checks,
 		check{"environment", environmentLimit, h.environment},
 		check{"parity", c.Timeout, h.parity},
-		check{"last sweep", c.Timeout, func(ctx context.Context) []Result { return h.sweep(ctx, s) }},
-		check{"state directory", c.Timeout, func(ctx context.Context) []Result { return h.disk(ctx, s) }},
+		check{"last sweep", c.Timeout, func(context.Context) []Result { return h.sweep(sweepUnit) }},
+		check{"state directory", c.Timeout, func(context.Context) []Result { return h.disk(sweepUnit) }},
 	)
 	if c.Docker != "" {
 		checks = append(checks, check{"docker", c.Timeout, h.docker})
@@ -253,7 +263,7 @@ func (h Host) parity(context.Context) []Result {
 
 // sweep tells of the last sweep: its unit's end, and each recipe's verdict.
 // That recipes are held is no fault of the host.
-func (h Host) sweep(ctx context.Context, s *systemd) []Result {
+func (h Host) sweep(unit func() properties) []Result {
 	const name = "last sweep"
 	states, damaged, err := sweep.States(h.State)
 	if err != nil {
@@ -273,19 +283,17 @@ func (h Host) sweep(ctx context.Context, s *systemd) []Result {
 	}
 	last.End = newest
 	result := Result{Verdict: OK, Check: name, Since: newest, detail: last}
-	if s.conn != nil && h.Config.Sweep != "" {
-		if p, err := s.properties(ctx, h.Config.Sweep); err == nil {
-			if end := p.time("ExecMainExitTimestamp"); !end.IsZero() {
-				last.End, last.Status, result.Since = end, int(p.number("ExecMainStatus")), end
-			}
-			// 1 is the sweep's word for held recipes; all else is its own failure,
-			// also that it could not be started at all.
-			held := p.text("Result") == "exit-code" && p.number("ExecMainStatus") == 1
-			if p.text("Result") != "success" && !held {
-				result.Verdict, result.Since = Fault, p.time("StateChangeTimestamp")
-				result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
-				result.Mend = "journalctl -u " + h.Config.Sweep
-			}
+	if p := unit(); p != nil {
+		if end := p.time("ExecMainExitTimestamp"); !end.IsZero() {
+			last.End, last.Status, result.Since = end, int(p.number("ExecMainStatus")), end
+		}
+		// 1 is the sweep's word for held recipes; all else is its own failure,
+		// also that it could not be started at all.
+		held := p.text("Result") == "exit-code" && p.number("ExecMainStatus") == 1
+		if p.text("Result") != "success" && !held {
+			result.Verdict, result.Since = Fault, p.time("StateChangeTimestamp")
+			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
+			result.Mend = "journalctl -u " + h.Config.Sweep
 		}
 	}
 	switch {
@@ -307,7 +315,7 @@ func (h Host) sweep(ctx context.Context, s *systemd) []Result {
 }
 
 // disk looks at the file system of the state directory.
-func (h Host) disk(ctx context.Context, s *systemd) []Result {
+func (h Host) disk(unit func() properties) []Result {
 	const name = "state directory"
 	var fsys unix.Statfs_t
 	if err := unix.Statfs(h.State, &fsys); errors.Is(err, fs.ErrNotExist) {
@@ -330,11 +338,9 @@ func (h Host) disk(ctx context.Context, s *systemd) []Result {
 		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), mend)
 	}
 	// Who runs tests must be able to write there.
-	if s.conn != nil && h.Config.Sweep != "" {
-		if p, err := s.properties(ctx, h.Config.Sweep); err == nil && p.text("User") != "" {
-			if why := writableFor(h.State, p.text("User")); why != "" {
-				return one(Fault, name, h.State+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
-			}
+	if user := unit().text("User"); user != "" {
+		if why := writableFor(h.State, user); why != "" {
+			return one(Fault, name, h.State+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
 		}
 	}
 	return one(OK, name, state, "")

@@ -99,8 +99,9 @@ func (s Script) Argv(interpreter string) []string {
 }
 
 // Try becomes the script of args, if they ask for a plain run and nothing is
-// unusual about it. It returns, with nothing changed, for the full program to
-// do it, and to say what is wrong. planFile is the compiled manifest.
+// unusual about it. It returns nil, with nothing changed, for the full program
+// to do it, and to say what is wrong; an error if it is too late for that, as
+// the process state is the child's already. planFile is the compiled manifest.
 func Try(args, environ []string, planFile string, stderr *os.File) error {
 	s, ok := ParseScript(args)
 	if !ok || s.Pty {
