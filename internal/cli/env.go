@@ -61,7 +61,7 @@ type shownVariable struct {
 func shown(e launch.Environment, dropped bool) []shownVariable {
 	list := []shownVariable{}
 	for _, v := range e {
-		s := shownVariable{Name: strings.ToValidUTF8(v.Name, "\uFFFD"), Verdict: v.Verdict, Rule: v.Rule}
+		s := shownVariable{Name: strings.ToValidUTF8(v.Name, "\uFFFD"), Verdict: v.Verdict, Rule: v.Why()}
 		switch v.Verdict {
 		case launch.Dropped:
 			if !dropped {

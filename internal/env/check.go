@@ -84,7 +84,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	for _, v := range e {
 		if v.Verdict == launch.Fixed && filepath.IsAbs(v.Value) {
 			if _, err := os.Stat(v.Value); err != nil {
-				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Rule+" in toolset.toml")
+				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Why()+" in toolset.toml")
 			} else {
 				add(OK, v.Name, v.Value, "")
 			}

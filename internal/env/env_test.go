@@ -61,9 +61,9 @@ func TestVerdicts(t *testing.T) {
 		got[v.Name] = v
 	}
 	for _, want := range []launch.Variable{
-		{Name: "HOME", Value: "/h", Verdict: launch.Passed, Rule: "environment.pass HOME"},
+		{Name: "HOME", Value: "/h", Verdict: launch.Passed, Rule: "environment.pass", Pattern: "HOME"},
 		{Name: "SECRET", Value: "", Verdict: launch.Dropped, Rule: "not named by the toolset"},
-		{Name: "DRONE_X", Value: "1", Verdict: launch.Passed, Rule: "environment.only.drone DRONE_*"},
+		{Name: "DRONE_X", Value: "1", Verdict: launch.Passed, Rule: "environment.only.drone", Pattern: "DRONE_*"},
 		{Name: "LANG", Value: "C.UTF-8", Verdict: launch.Fixed, Rule: "environment.set"},
 		{Name: "TERM", Value: "xterm", Verdict: launch.Passed, Rule: "environment.default"},
 	} {

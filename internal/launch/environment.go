@@ -58,7 +58,20 @@ type Variable struct {
 	Name    string
 	Value   string // empty if Dropped
 	Verdict Verdict
-	Rule    string // what in the toolset decided it, for people
+	Rule    string // what in the toolset decided it …
+	Pattern string // … and the pattern there that it matched, if it is one
+}
+
+// Why is what decided about a variable, for people. It is put together only
+// for them: sixty strings are seen in a run's start.
+func (v Variable) Why() string {
+	switch {
+	case v.Pattern == "":
+		return v.Rule
+	case v.Verdict == Dropped:
+		return v.Rule + " (" + v.Pattern + ")"
+	}
+	return v.Rule + " " + v.Pattern
 }
 
 // Environment is what a child process is given, and what it is not:
@@ -67,10 +80,20 @@ type Environment []Variable
 
 // Environ is the environment for execve: "NAME=VALUE", sorted by name.
 func (e Environment) Environ() []string {
+	size := 0
+	for i := range e {
+		size += len(e[i].Name) + 1 + len(e[i].Value)
+	}
+	var all strings.Builder // one allocation, not one for each
+	all.Grow(size)
 	list := make([]string, 0, len(e))
-	for _, v := range e {
-		if v.Verdict != Dropped {
-			list = append(list, v.Name+"="+v.Value)
+	for i := range e {
+		if v := &e[i]; v.Verdict != Dropped {
+			start := all.Len()
+			all.WriteString(v.Name)
+			all.WriteByte('=')
+			all.WriteString(v.Value)
+			list = append(list, all.String()[start:])
 		}
 	}
 	return list
@@ -78,10 +101,10 @@ func (e Environment) Environ() []string {
 
 // Names lists the variables with one of the verdicts, sorted.
 func (e Environment) Names(verdicts ...Verdict) []string {
-	list := []string{}
-	for _, v := range e {
-		if slices.Contains(verdicts, v.Verdict) {
-			list = append(list, v.Name)
+	list := make([]string, 0, len(e))
+	for i := range e {
+		if slices.Contains(verdicts, e[i].Verdict) {
+			list = append(list, e[i].Name)
 		}
 	}
 	return list
@@ -101,30 +124,34 @@ func (p *Plan) Environment(caller []string, invoker string) (e Environment, miss
 	e = make(Environment, 0, 3+len(p.Set)+len(caller)+len(p.Default))
 	e = append(
 		e,
-		Variable{"PATH", p.Bin, Fixed, "the toolset's bin directory"},
-		Variable{InvokerVariable, invoker, Given, "cc-ci-run tells each run"},
-		Variable{FingerprintVariable, p.Fingerprint, Given, "cc-ci-run tells each run"},
+		Variable{"PATH", p.Bin, Fixed, "the toolset's bin directory", ""},
+		Variable{InvokerVariable, invoker, Given, "cc-ci-run tells each run", ""},
+		Variable{FingerprintVariable, p.Fingerprint, Given, "cc-ci-run tells each run", ""},
 	)
 	for _, kv := range p.Set {
 		name, value, _ := strings.Cut(kv, "=")
-		e = append(e, Variable{name, value, Fixed, "environment.set"})
+		e = append(e, Variable{name, value, Fixed, "environment.set", ""})
+	}
+	only := make([]string, len(p.Only)) // rules
+	for i := range p.Only {
+		only[i] = "environment.only." + p.Only[i].Invoker
 	}
 	for _, kv := range caller {
 		name, value, ok := strings.Cut(kv, "=")
 		if !ok || name == "" {
 			continue
 		}
-		if rule := ForbiddenBy(name); rule != "" {
-			e = append(e, Variable{Name: name, Verdict: Dropped, Rule: "never passes (" + rule + ")"})
-		} else if rule := p.passedBy(name); rule != "" {
-			e = append(e, Variable{name, value, Passed, rule})
+		if pattern := ForbiddenBy(name); pattern != "" {
+			e = append(e, Variable{Name: name, Verdict: Dropped, Rule: "never passes", Pattern: pattern})
+		} else if rule, pattern := p.passedBy(name, only); rule != "" {
+			e = append(e, Variable{name, value, Passed, rule, pattern})
 		} else {
 			e = append(e, Variable{Name: name, Verdict: Dropped, Rule: "not named by the toolset"})
 		}
 	}
 	for _, kv := range p.Default {
 		name, value, _ := strings.Cut(kv, "=")
-		e = append(e, Variable{name, value, Default, "environment.default"})
+		e = append(e, Variable{name, value, Default, "environment.default", ""})
 	}
 	// Of each name the first counts.
 	slices.SortStableFunc(e, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
@@ -139,29 +166,30 @@ func (p *Plan) Environment(caller []string, invoker string) (e Environment, miss
 	return e, missing
 }
 
-// passedBy names the rule that lets a variable of the caller pass, or "". It
-// is asked of what [forbidden] leaves.
-func (p *Plan) passedBy(name string) string {
+// passedBy names the rule that lets a variable of the caller pass, or "", and
+// its pattern. It is asked of what [forbidden] leaves. only are the rules of
+// p.Only.
+func (p *Plan) passedBy(name string, only []string) (rule, pattern string) {
 	if !IsVariable(name) {
-		return ""
+		return "", ""
 	}
 	for _, kv := range p.Default {
 		if len(kv) > len(name) && strings.HasPrefix(kv, name) && kv[len(name)] == '=' {
-			return "environment.default"
+			return "environment.default", ""
 		}
 	}
 	if pattern := Match(p.Pass, name); pattern != "" {
-		return "environment.pass " + pattern
+		return "environment.pass", pattern
 	}
 	if pattern := Match(p.Site, name); pattern != "" {
-		return "environment.site " + pattern
+		return "environment.site", pattern
 	}
-	for _, only := range p.Only {
-		if pattern := Match(only.Patterns, name); pattern != "" {
-			return "environment.only." + only.Invoker + " " + pattern
+	for i := range p.Only {
+		if pattern := Match(p.Only[i].Patterns, name); pattern != "" {
+			return only[i], pattern
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // IsVariable says whether a name is one that a shell can use.
@@ -195,13 +223,28 @@ func ForbiddenBy(name string) string { return Match(forbidden, name) }
 // Match gives the first pattern that name matches, or "".
 func Match(patterns []string, name string) string {
 	for _, p := range patterns {
-		// Most patterns begin with a letter, which is cheap to compare.
-		if p != "" && name != "" && p[0] != name[0] && p[0] != '*' && p[0] != '?' && p[0] != '[' && p[0] != '\\' {
-			continue
-		}
-		if ok, _ := path.Match(p, name); ok {
+		if matches(p, name) {
 			return p
 		}
 	}
 	return ""
+}
+
+// matches is path.Match, but quick for what patterns are: a name, or the
+// beginning of one and "*".
+func matches(pattern, name string) bool {
+	i := 0
+	for ; i < len(pattern); i++ {
+		if c := pattern[i]; c == '*' || c == '?' || c == '[' || c == '\\' {
+			break
+		}
+		if i == len(name) || pattern[i] != name[i] {
+			return false
+		}
+	}
+	if i == len(pattern) {
+		return i == len(name)
+	}
+	ok, _ := path.Match(pattern[i:], name[i:])
+	return ok
 }

@@ -3,9 +3,8 @@ package launch
 import (
 	"encoding/binary"
 	"errors"
-	"hash/crc32"
+	"hash/adler32"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -61,12 +60,13 @@ type File struct {
 const BuildTime = 1
 
 // magic is the first field of a compiled plan, with the version of its form.
-const magic = "cc-ci-run plan 1"
+const magic = "cc-ci-run plan 2"
 
 // Encode gives the compiled form: fields that end in a NUL byte, in the order
-// of Plan; a list is its length and its elements. The last field is the CRC-32
-// of all before it, so that a plan that was edited is not run under the
-// fingerprint of another environment.
+// of Plan; a list is its length and its elements. The last field is the
+// Adler-32 of all before it, so that a plan that was edited is not run under
+// the fingerprint of another environment. (A CRC-32 has tables; making them
+// took as long as reading the plan.)
 func (p *Plan) Encode() []byte {
 	var b []byte
 	text := func(list ...string) {
@@ -104,7 +104,7 @@ func (p *Plan) Encode() []byte {
 		number(f.Inode)
 	}
 	list(p.Dirs)
-	return append(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b)), 0)
+	return append(binary.BigEndian.AppendUint32(b, adler32.Checksum(b)), 0)
 }
 
 var errDamaged = errors.New("the compiled manifest is damaged or of another version: run `make build`")
@@ -117,10 +117,11 @@ func DecodePlan(data string) (*Plan, error) {
 		return nil, errDamaged
 	}
 	body := data[:len(data)-tail]
-	if crc32.ChecksumIEEE([]byte(body)) != binary.BigEndian.Uint32([]byte(data[len(body):])) {
+	if adler32.Checksum([]byte(body)) != binary.BigEndian.Uint32([]byte(data[len(body):])) {
 		return nil, errDamaged
 	}
-	d := decoder{rest: body}
+	// One allocation for all strings: a list of them is a part of this one.
+	d := decoder{fields: strings.Split(body, "\x00")}
 	if d.text() != magic {
 		return nil, errDamaged
 	}
@@ -128,9 +129,11 @@ func DecodePlan(data string) (*Plan, error) {
 		Fingerprint: d.text(), Manifest: d.text(), Backend: d.text(), State: d.text(), Bin: d.text(), Interpreter: d.text(),
 		Set: d.list(), Default: d.list(), Pass: d.list(), Site: d.list(),
 	}
-	for _, kv := range slices.Concat(p.Set, p.Default) {
-		if strings.IndexByte(kv, '=') < 1 {
-			return nil, errDamaged
+	for _, list := range [][]string{p.Set, p.Default} {
+		for _, kv := range list {
+			if strings.IndexByte(kv, '=') < 1 {
+				return nil, errDamaged
+			}
 		}
 	}
 	p.Only = make([]Only, d.length())
@@ -145,7 +148,7 @@ func DecodePlan(data string) (*Plan, error) {
 		p.Files[i] = File{d.text(), int64(d.number()), int64(d.number()), d.number()}
 	}
 	p.Dirs = d.list()
-	if d.bad || d.rest != "" {
+	if d.bad || len(d.fields) != 1 || d.fields[0] != "" { // what is after the last NUL byte
 		return nil, errDamaged
 	}
 	if _, err := p.Process.UmaskBits(); err != nil {
@@ -166,19 +169,19 @@ func ReadPlan(path string) (*Plan, error) {
 	return DecodePlan(string(data))
 }
 
-// decoder cuts fields off. After a mistake all of them are empty.
+// decoder takes fields off. After a mistake all of them are empty.
 type decoder struct {
-	rest string
-	bad  bool
+	fields []string
+	bad    bool
 }
 
 func (d *decoder) text() string {
-	field, rest, ok := strings.Cut(d.rest, "\x00")
-	if !ok {
-		d.bad, d.rest = true, ""
+	if len(d.fields) < 2 { // the last is no field, but what is after its end
+		d.bad = true
 		return ""
 	}
-	d.rest = rest
+	field := d.fields[0]
+	d.fields = d.fields[1:]
 	return field
 }
 
@@ -191,18 +194,17 @@ func (d *decoder) number() uint64 {
 // length is a list's: no more elements than there are fields left.
 func (d *decoder) length() int {
 	n := d.number()
-	if n > uint64(strings.Count(d.rest, "\x00")) {
-		d.bad, d.rest = true, ""
+	if d.bad || n >= uint64(len(d.fields)) {
+		d.bad = true
 		return 0
 	}
 	return int(n)
 }
 
 func (d *decoder) list() []string {
-	list := make([]string, d.length())
-	for i := range list {
-		list[i] = d.text()
-	}
+	n := d.length()
+	list := d.fields[:n:n]
+	d.fields = d.fields[n:]
 	return list
 }
 
