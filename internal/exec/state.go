@@ -1,6 +1,8 @@
 package exec
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,9 +26,42 @@ type State struct {
 	Cgroup         string       `json:"cgroup"`
 	// Limits are soft and hard limit by the kernel's names, with units
 	// ("Max open files": "65536 65536 files").
-	Limits map[string]string `json:"limits"`
+	Limits Pairs `json:"limits"`
 	// Terminals says whether descriptors 0, 1 and 2 are terminals.
 	Terminals [3]bool `json:"terminals"`
+}
+
+// Pairs are names and values, sorted by name: a JSON object in a record. They
+// are no map, as one has to be made and then sorted: in a start's time that
+// shows.
+type Pairs []Pair
+
+// Pair is one of Pairs.
+type Pair struct{ Name, Value string }
+
+// Get is the value of a name, "" without it.
+func (p Pairs) Get(name string) string {
+	for _, pair := range p {
+		if pair.Name == name {
+			return pair.Value
+		}
+	}
+	return ""
+}
+
+// String is how fmt writes a map with them.
+func (p Pairs) String() string {
+	list := make([]string, len(p))
+	for i, pair := range p {
+		list[i] = pair.Name + ":" + pair.Value
+	}
+	return "map[" + strings.Join(list, " ") + "]"
+}
+
+// Sorted puts them in order, each name once.
+func (p Pairs) Sorted() Pairs {
+	slices.SortFunc(p, func(a, b Pair) int { return strings.Compare(a.Name, b.Name) })
+	return slices.CompactFunc(p, func(a, b Pair) bool { return a.Name == b.Name })
 }
 
 // Capabilities are a process's capability sets, in hex.
@@ -41,21 +76,47 @@ type Capabilities struct {
 // Capture reads the state of this process. What can not be read, as without
 // /proc, stays empty: a record is no reason to stop a run.
 func Capture() State {
-	status := procFields("/proc/thread-self/status", ":") // some of it is a thread's
-	s := State{
-		UID: status["Uid"], GID: status["Gid"], Groups: status["Groups"],
-		Capabilities: Capabilities{status["CapInh"], status["CapPrm"], status["CapEff"], status["CapBnd"], status["CapAmb"]},
-		NoNewPrivs:   status["NoNewPrivs"] == "1",
-		Seccomp:      status["Seccomp"], SeccompFilters: status["Seccomp_filters"],
-		Umask: status["Umask"],
-
-		SignalsIgnored: status["SigIgn"],
-		Limits:         procFields("/proc/self/limits", "  "),
+	var s State
+	buffer := make([]byte, 0, 4<<10) // for one after the other
+	var noNewPrivs string
+	for line := range strings.Lines(proc("/proc/thread-self/status", buffer)) { // some of it is a thread's
+		name, value, _ := strings.Cut(line, ":")
+		var field *string
+		switch name {
+		case "Uid":
+			field = &s.UID
+		case "Gid":
+			field = &s.GID
+		case "Groups":
+			field = &s.Groups
+		case "CapInh":
+			field = &s.Capabilities.Inheritable
+		case "CapPrm":
+			field = &s.Capabilities.Permitted
+		case "CapEff":
+			field = &s.Capabilities.Effective
+		case "CapBnd":
+			field = &s.Capabilities.Bounding
+		case "CapAmb":
+			field = &s.Capabilities.Ambient
+		case "NoNewPrivs":
+			field = &noNewPrivs
+		case "Seccomp":
+			field = &s.Seccomp
+		case "Seccomp_filters":
+			field = &s.SeccompFilters
+		case "Umask":
+			field = &s.Umask
+		case "SigIgn":
+			field = &s.SignalsIgnored
+		default:
+			continue
+		}
+		*field = fold(value)
 	}
-	delete(s.Limits, "Limit") // the table's head
-	if cgroup, err := ReadRegular("/proc/self/cgroup", 64<<10); err == nil {
-		s.Cgroup = strings.TrimSpace(string(cgroup))
-	}
+	s.NoNewPrivs = noNewPrivs == "1"
+	s.Limits = captureLimits()
+	s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer))
 	// The system call gives 20-nice, to keep clear of -1.
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
 		s.Nice = 20 - n
@@ -66,21 +127,70 @@ func Capture() State {
 	return s
 }
 
-// procFields reads a file of lines "name SEP value", folding the white space
-// in values.
-func procFields(path, sep string) map[string]string {
-	fields := map[string]string{}
-	data, err := ReadRegular(path, 64<<10)
-	if err != nil {
-		return fields
-	}
-	for line := range strings.Lines(string(data)) {
-		name, value, ok := strings.Cut(line, sep)
-		if ok {
-			fields[strings.TrimSpace(name)] = strings.Join(strings.Fields(value), " ")
+// limits are all of them by the kernel's names, in order, with units, as
+// /proc/self/limits has them: to ask for each takes less time than that file.
+var limits = []struct {
+	resource   int
+	name, unit string
+}{
+	{unix.RLIMIT_AS, "Max address space", "bytes"},
+	{unix.RLIMIT_CORE, "Max core file size", "bytes"},
+	{unix.RLIMIT_CPU, "Max cpu time", "seconds"},
+	{unix.RLIMIT_DATA, "Max data size", "bytes"},
+	{unix.RLIMIT_LOCKS, "Max file locks", "locks"},
+	{unix.RLIMIT_FSIZE, "Max file size", "bytes"},
+	{unix.RLIMIT_MEMLOCK, "Max locked memory", "bytes"},
+	{unix.RLIMIT_MSGQUEUE, "Max msgqueue size", "bytes"},
+	{unix.RLIMIT_NICE, "Max nice priority", ""},
+	{unix.RLIMIT_NOFILE, "Max open files", "files"},
+	{unix.RLIMIT_SIGPENDING, "Max pending signals", "signals"},
+	{unix.RLIMIT_NPROC, "Max processes", "processes"},
+	{unix.RLIMIT_RTPRIO, "Max realtime priority", ""},
+	{unix.RLIMIT_RTTIME, "Max realtime timeout", "us"},
+	{unix.RLIMIT_RSS, "Max resident set", "bytes"},
+	{unix.RLIMIT_STACK, "Max stack size", "bytes"},
+}
+
+func captureLimits() Pairs {
+	pairs := make(Pairs, 0, len(limits))
+	for _, l := range limits {
+		var have unix.Rlimit
+		if unix.Getrlimit(l.resource, &have) == nil {
+			value := limit(have.Cur) + " " + limit(have.Max) + " " + l.unit
+			pairs = append(pairs, Pair{l.name, strings.TrimSuffix(value, " ")})
 		}
 	}
-	return fields
+	return pairs
+}
+
+func limit(n uint64) string {
+	if n == unix.RLIM_INFINITY {
+		return "unlimited"
+	}
+	return strconv.FormatUint(n, 10)
+}
+
+// proc reads a file of /proc, by way of a buffer; "" if it can not be read.
+func proc(path string, buffer []byte) string {
+	fd, err := open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	data, err := read(fd, buffer, 64<<10)
+	if err != nil {
+		return ""
+	}
+	return string(data)
+}
+
+// fold makes white space one blank, and none at the ends.
+func fold(s string) string {
+	s = strings.TrimSpace(s)
+	if strings.IndexByte(s, ' ') < 0 && strings.IndexByte(s, '\t') < 0 {
+		return s
+	}
+	return strings.Join(strings.Fields(s), " ")
 }
 
 // IsTerminal says whether a descriptor is a terminal.

@@ -5,7 +5,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -34,15 +33,15 @@ type Record struct {
 	Directory string   `json:"directory"` // working directory
 	Revision  string   `json:"revision"`  // of the git work tree around Directory, "" without one
 
-	Fingerprint string            `json:"fingerprint"`
-	Manifest    string            `json:"manifest"` // the file it was read from
-	Backend     string            `json:"backend"`
-	Absent      []string          `json:"absent"`      // tools that this environment was built without
-	Passed      []string          `json:"passed"`      // names of the caller's variables
-	Dropped     []string          `json:"dropped"`     // names
-	CallerPath  string            `json:"caller_path"` // PATH as the invoker had it; no run sees it
-	HostPaths   map[string]string `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
-	Process     exec.State        `json:"process"`
+	Fingerprint string     `json:"fingerprint"`
+	Manifest    string     `json:"manifest"` // the file it was read from
+	Backend     string     `json:"backend"`
+	Absent      []string   `json:"absent"`      // tools that this environment was built without
+	Passed      []string   `json:"passed"`      // names of the caller's variables
+	Dropped     []string   `json:"dropped"`     // names
+	CallerPath  string     `json:"caller_path"` // PATH as the invoker had it; no run sees it
+	HostPaths   exec.Pairs `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
+	Process     exec.State `json:"process"`
 }
 
 // Invoker is who started a run.
@@ -87,7 +86,7 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 		Absent:    append([]string{}, p.Absent...),
 		Passed:    printables(e.Names(Passed)),
 		Dropped:   printables(e.Names(Dropped)),
-		HostPaths: make(map[string]string, len(p.HostPaths)),
+		HostPaths: make(exec.Pairs, 0, len(p.HostPaths)),
 		Process:   exec.Capture(),
 
 		CallerPath: printable(Lookup(caller, "PATH")),
@@ -97,8 +96,9 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 		r.Process.Terminals = [3]bool{true, true, true}
 	}
 	for _, path := range p.HostPaths {
-		r.HostPaths[path] = printable(exec.Resolve(path))
+		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
 	}
+	r.HostPaths = r.HostPaths.Sorted()
 	return r
 }
 
@@ -107,7 +107,7 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 // latency: after a power cut the last seconds' records may be missing or
 // empty.
 func (r *Record) Write(state string) error {
-	return r.writeAtomic(filepath.Join(state, "runs"), r.ID+".json", r.AppendJSON(nil))
+	return r.writeAtomic(filepath.Join(state, "runs"), r.ID+".json", r.AppendJSON(make([]byte, 0, 8<<10)))
 }
 
 // Keep puts the manifest beside the records, once for each fingerprint.
@@ -129,7 +129,7 @@ func (r *Record) writeAtomic(dir, name string, data []byte) error {
 		}
 	}
 	if err == nil {
-		err = os.Rename(temp, filepath.Join(dir, name))
+		err = exec.Rename(temp, filepath.Join(dir, name))
 	}
 	if err != nil {
 		_ = os.Remove(temp)
@@ -271,15 +271,10 @@ func (w *writer) list(name string, list []string) {
 	w.close(']')
 }
 
-func (w *writer) object(name string, m map[string]string) {
+func (w *writer) object(name string, pairs exec.Pairs) {
 	w.open(name, '{')
-	keys := make([]string, 0, len(m))
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	for _, k := range keys {
-		w.text(k, m[k])
+	for _, p := range pairs {
+		w.text(p.Name, p.Value)
 	}
 	w.close('}')
 }

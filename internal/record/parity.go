@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -94,8 +93,8 @@ func Compare(a, b Run) []Finding {
 	list = append(list, compareCommands(ma, mb)...)
 	list = append(list, compareVariables(a, b)...)
 	list = append(list, compareProcess(a.Record, b.Record)...)
-	for _, p := range slices.Sorted(maps.Keys(union(a.HostPaths, b.HostPaths))) {
-		add(p, a.HostPaths[p], b.HostPaths[p], Drift, "another file on the host, outside the toolset")
+	for _, p := range names(a.HostPaths, b.HostPaths) {
+		add(p, a.HostPaths.Get(p), b.HostPaths.Get(p), Drift, "another file on the host, outside the toolset")
 	}
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
@@ -214,19 +213,22 @@ func noCapability(s exec.State) bool {
 	return s.NoNewPrivs && none(c.Inheritable) && none(c.Permitted) && none(c.Effective) && none(c.Ambient)
 }
 
-func compareLimits(a, b map[string]string) []Finding {
+func compareLimits(a, b exec.Pairs) []Finding {
 	var list []Finding
-	for _, name := range slices.Sorted(maps.Keys(union(a, b))) {
-		if a[name] != b[name] {
-			list = append(list, Finding{Drift, "limit " + name, a[name], b[name], "set for one of them by its unit, runner or shell"})
+	for _, name := range names(a, b) {
+		if x, y := a.Get(name), b.Get(name); x != y {
+			list = append(list, Finding{Drift, "limit " + name, x, y, "set for one of them by its unit, runner or shell"})
 		}
 	}
 	return list
 }
 
-func union(a, b map[string]string) map[string]string {
-	u := map[string]string{}
-	maps.Copy(u, a)
-	maps.Copy(u, b)
-	return u
+// names are those of either, sorted.
+func names(a, b exec.Pairs) []string {
+	var list []string
+	for _, p := range slices.Concat(a, b) {
+		list = append(list, p.Name)
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }

@@ -222,8 +222,8 @@ func TestCompare(t *testing.T) {
 	a.Invoker, b.Invoker = launch.Invoker{Name: "drone"}, launch.Invoker{Name: "systemd"}
 	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"
 	b.Process.Umask = "0077"
-	b.Process.Limits = map[string]string{"Max open files": "1 1 files"}
-	b.HostPaths = map[string]string{"/bin/sh": "/evil"}
+	b.Process.Limits = ccexec.Pairs{{Name: "Max open files", Value: "1 1 files"}}
+	b.HostPaths = ccexec.Pairs{{Name: "/bin/sh", Value: "/evil"}}
 	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
 	b.CallerPath = "/opt"
 	got := map[string]Finding{}
