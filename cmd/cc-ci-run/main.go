@@ -8,7 +8,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"syscall"
 
@@ -29,7 +28,7 @@ func main() {
 	code := exec.StatusFailed
 	if err == nil {
 		if err = syscall.Exec(full, os.Args, environ); err != nil {
-			err = fmt.Errorf("%s: %w: it was built beside this program; run `make build`", full, err)
+			err = exec.Wrap(full, errors.New(err.Error()+": it was built beside this program; run `make build`"))
 		}
 	}
 	var status exec.Status

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	osexec "os/exec"
 	"path"
 	"path/filepath"
 	"reflect"
@@ -172,6 +173,20 @@ func TestMatch(t *testing.T) {
 	for name, want := range map[string]string{"HOME": "HOME", "X_1": "X_*", "Y": "[Y]", "Z": "?", "": "", "ab": `\ab`, "other": ""} {
 		if got := Match([]string{"HOME", "X_*", "[Y]", "?", `\ab`}, name); got != want {
 			t.Errorf("%q: %q, want %q", name, got, want)
+		}
+	}
+}
+
+// What the small program links, each run's start pays for: of packages that
+// are large to have none.
+func TestLinksLittle(t *testing.T) {
+	out, err := osexec.Command("go", "list", "-deps", "cc-ci-run/cmd/cc-ci-run").Output()
+	if err != nil {
+		t.Skip("no go command: ", err)
+	}
+	for _, name := range []string{"fmt", "encoding/json", "regexp", "net", "github.com/spf13/cobra"} {
+		if slices.Contains(strings.Fields(string(out)), name) {
+			t.Errorf("it links %s", name)
 		}
 	}
 }
