@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import pty
+import random
 import select
 import signal
 import subprocess
@@ -52,10 +53,12 @@ def start(argv, environ, stdout=None):
 
 
 def interleaved(subjects, rounds, environ, measure=start):
-    """{name: {measure: quantiles}}: each subject once a round."""
+    """{name: {measure: quantiles}}: each subject once a round, in another order each time, as a
+    process also pays for what the one before it left behind."""
     seen = {name: [] for name in subjects}
+    chance = random.Random(1)
     for _ in range(rounds):
-        for name, argv in subjects.items():
+        for name, argv in chance.sample(list(subjects.items()), len(subjects)):
             seen[name].append(measure(argv, environ))
     return {
         name: {key: quantiles([run[key] for run in runs]) for key in runs[0]}
@@ -64,17 +67,37 @@ def interleaved(subjects, rounds, environ, measure=start):
 
 
 def system_calls(argv, environ):
-    with tempfile.NamedTemporaryFile("r") as out:
-        subprocess.run(
-            ["strace", "-f", "-c", "-o", out.name, *argv],
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            check=True,
-        )
-        total = [line.split() for line in out.read().splitlines() if line.endswith("total")][0]
-        return int(total[2] if len(total) < 5 else total[3])
+    """{name: count}, without the execve that starts it. How often threads wait for each other
+    is chance: the fewest of some runs."""
+    least = {}
+    for _ in range(5):
+        with tempfile.NamedTemporaryFile("r") as out:
+            subprocess.run(
+                ["strace", "-f", "-c", "-U", "calls,name", "-o", out.name, *argv],
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=True,
+            )
+            rows = [line.split() for line in out.read().splitlines()]
+        calls = {row[1]: int(row[0]) for row in rows if row[0].isdigit() and row[1] != "total"}
+        calls["execve"] -= 1
+        if not least or sum(calls.values()) < sum(least.values()):
+            least = calls
+    return least
+
+
+def whose_calls(calls):
+    """{name: [Go's runtime's, ours]} of one run: what an empty Go program makes, and what is left
+    of a run's without that and without those of /bin/true, which it becomes."""
+    true, run = calls["/bin/true"], calls["cc-ci-run"]
+    # Go's threads wait for each other, the more often the longer a run takes.
+    waiting = {name: run.get(name, 0) for name in ("futex", "nanosleep", "sched_yield")}
+    go = calls["empty program, Go"] | waiting
+    names = sorted(run, key=lambda n: (-go.get(n, 0), n))
+    table = {n: [go.get(n, 0), run[n] - go.get(n, 0) - true.get(n, 0)] for n in names}
+    return {n: counts for n, counts in table.items() if any(counts)}
 
 
 def peak_memory(build, argv, environ):
@@ -85,36 +108,46 @@ def peak_memory(build, argv, environ):
 
 def startup(build, rounds):
     home = os.environ.get("HOME", "/")
-    # One LANG for all: cc-ci-run fixes it, and /bin/true reads that locale's files.
+    # One LANG for all, as cc-ci-run fixes it.
     environ = {"HOME": home, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TERM": "xterm"}
     environ |= {f"DRONE_VARIABLE_{n}": "some value of some length" for n in range(60)}
     environ["RAW_EXEC"] = "/usr/bin/true"
+    with tempfile.TemporaryDirectory(prefix="cc-ci-run-bench-", dir="/dev/shm") as tmpfs:
+        return measure_startup(build, rounds, environ, tmpfs)
+
+
+def measure_startup(build, rounds, environ, tmpfs):
+    # Two arguments: with exactly one, which could be --help, /bin/true reads all of the locale's
+    # files, and only what hands it on would pay for that.
+    script = ["./x.py", "gitea"]
     subjects = {
-        "/bin/true": ["/usr/bin/true"],
+        "/bin/true": ["/usr/bin/true", *script],
         "empty program, C, static": [str(build / "empty-c")],
         "empty program, Go": [str(build / "empty-go")],
         "makeBinaryWrapper's C": [str(build / "wrapper-c")],
         "one execve, Go": [str(build / "raw-go")],
-        "env -i PATH=…": ["/usr/bin/env", "-i", f"PATH={build}", "/usr/bin/true"],
-        "legacy bash wrapper": [str(build / "legacy.sh")],
-        "bash, the same work": [str(build / "same.sh")],
-        "cc-ci-run": [str(build / "cc-ci-run"), "./x.py"],
-        "cc-ci-run --no-record": [str(build / "cc-ci-run"), "--no-record", "./x.py"],
-        "cc-ci-run, host backend": [str(build / "cc-ci-run-host"), "./x.py"],
-        "cc-ci-run-full": [str(build / "cc-ci-run-full"), "./x.py"],
+        "env -i PATH=…": ["/usr/bin/env", "-i", f"PATH={build}", "/usr/bin/true", *script],
+        "legacy bash wrapper": [str(build / "legacy.sh"), *script],
+        "bash, the same work": [str(build / "same.sh"), *script],
+        "cc-ci-run": [str(build / "cc-ci-run"), *script],
+        "cc-ci-run, record on a tmpfs": [str(build / "cc-ci-run"), "--state", tmpfs, *script],
+        "cc-ci-run --no-record": [str(build / "cc-ci-run"), "--no-record", *script],
+        "cc-ci-run, host backend": [str(build / "cc-ci-run-host"), *script],
+        "cc-ci-run-full": [str(build / "cc-ci-run-full"), *script],
     }
     os.chdir(build)
     for name, argv in subjects.items():  # the first time keeps the manifest, and warms caches
         start(argv, environ)
     result = interleaved(subjects, rounds, environ)
+    calls = {name: system_calls(argv, environ) for name, argv in subjects.items()}
     for name, argv in subjects.items():
-        result[name]["calls"] = system_calls(argv, environ)
+        result[name]["calls"] = sum(calls[name].values())
         result[name]["memory"] = peak_memory(build, argv, environ)
     floor = result["/bin/true"]["wall"]["median"]
     legacy = result["legacy bash wrapper"]["wall"]["median"] - floor
     for entry in result.values():
         entry["overhead"] = (entry["wall"]["median"] - floor) / legacy
-    return result
+    return result, whose_calls(calls)
 
 
 def first_test(build, rounds):
@@ -317,6 +350,10 @@ def show(r):
     ]
     head = ("start-up, ending in /bin/true", "wall µs", "overhead", "CPU µs", "faults", "calls", "KiB")
     table("Start-up. Overhead is wall time above /bin/true, the legacy bash wrapper's being 1.", head, rows)
+    calls = r["system calls"]
+    rows = [(n, go or "", ours or "") for n, (go, ours) in calls.items()]
+    rows.append(("all", *(sum(c[i] for c in calls.values()) for i in (0, 1))))
+    table("System calls of one run of cc-ci-run", ("", "Go's runtime", "ours"), rows)
     base = r["first test"]["legacy wrapper, pytest as a process of its own"]["median"]
     table(
         "Time to the first test, ms",
@@ -376,7 +413,7 @@ def main():
     say = lambda text: print(f"bench: {text}", file=sys.stderr, flush=True)  # noqa: E731
     r = {"machine": f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, {platform.machine()}"}
     say("start-up")
-    r["start-up"] = startup(build, max(10, o.rounds // less))
+    r["start-up"], r["system calls"] = startup(build, max(10, o.rounds // less))
     say("time to the first test")
     r["first test"] = first_test(build, max(3, 30 // less))
     say("spawning")
