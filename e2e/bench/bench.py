@@ -92,9 +92,9 @@ def whose_calls(calls):
     """{name: [Go's runtime's, ours]} of one run: what an empty Go program makes, and what is left
     of a run's without that and without those of /bin/true, which it becomes."""
     true, run = calls["/bin/true"], calls["cc-ci-run"]
-    # Go's threads wait for each other, the more often the longer a run takes.
-    waiting = {name: run.get(name, 0) for name in ("futex", "nanosleep", "sched_yield")}
-    go = calls["empty program, Go"] | waiting
+    # Go's threads wait for and interrupt each other, the more often the longer a run takes.
+    threads = ("futex", "nanosleep", "rt_sigreturn", "sched_yield", "tgkill")
+    go = calls["empty program, Go"] | {name: run.get(name, 0) for name in threads}
     names = sorted(run, key=lambda n: (-go.get(n, 0), n))
     table = {n: [go.get(n, 0), run[n] - go.get(n, 0) - true.get(n, 0)] for n in names}
     return {n: counts for n, counts in table.items() if any(counts)}
