@@ -35,7 +35,7 @@ func (m *Manifest) Compile(path string) *launch.Plan {
 		Fingerprint: m.fingerprint, Manifest: path, Backend: m.Backend, State: m.State, Bin: m.Bin, Interpreter: m.Interpreter,
 		Set: assignments(m.Variables.Set), Default: assignments(m.Variables.Default),
 		Pass: m.Variables.Pass, Site: m.Variables.Site, Require: m.Variables.Require,
-		Process: m.Process, HostPaths: m.Host.Paths,
+		Process: m.Process, Seal: m.Seal.Every, HostPaths: m.Host.Paths,
 	}
 	for _, invoker := range Invokers {
 		if patterns := m.Variables.Only[invoker]; len(patterns) > 0 {

@@ -108,6 +108,7 @@ func TestManifestMistakes(t *testing.T) {
 		{`"0022"`, `"8"`, "umask"},
 		{`"LANG":"C.UTF-8"`, `"PATH":"/bin"`, `"PATH" can not be set`},
 		{`["*"]`, `["["]`, "bad glob"},
+		{`"seal":{"seal":false,"execute":null}`, `"seal":{"seal":false,"execute":["tmp"]}`, `"tmp" is not an absolute path`},
 		{`}`, ``, "damaged"},
 	} {
 		_, err := ParseManifest([]byte(strings.Replace(string(good), row.old, row.new, 1)))
@@ -215,8 +216,26 @@ func TestManifestOfBackend(t *testing.T) {
 			}
 		}
 	}
-	if m.Backend == BackendNix && len(m.Closure) == 0 {
-		t.Error("no closure")
+	if err := m.CheckSeal(); err != nil || !slices.Equal(m.Seal.Execute, toolset.Seal.Execute) {
+		t.Errorf("seal %+v, %v", m.Seal, err)
+	}
+	// What runs start, by name and by the paths of their own; and what must not
+	// come along.
+	for _, name := range commands {
+		real, err := filepath.EvalSymlinks(filepath.Join(m.Bin, name))
+		if m.Backend == BackendNix { // the small pkgs of nix/tests lead out of the store
+			c, _ := m.Command(name)
+			real, err = c.Path, nil
+		}
+		if err != nil || !m.MayExecute(real) {
+			t.Errorf("%s (%s, %v) can not be executed under the seal", name, real, err)
+		}
+	}
+	for path, want := range map[string]bool{"/bin/sh": true, "/usr/bin/env": true, "/usr/bin/dpkg": false, "/etc/passwd": false, "/": false, "/usr/bin": false} {
+		real, err := filepath.EvalSymlinks(path)
+		if err == nil && !slices.Contains(m.Seal.Execute, path) && m.MayExecute(real) != want {
+			t.Errorf("%s may be executed under the seal: %t, want %t", path, !want, want)
+		}
 	}
 	t.Logf("%s: backend %s, fingerprint %s", path, m.Backend, m.Fingerprint())
 }
@@ -233,7 +252,7 @@ func TestManifestKeys(t *testing.T) {
 		got = append(got, k)
 	}
 	slices.Sort(got)
-	want := []string{"absent", "backend", "bin", "browsers", "environment", "host", "interpreter", "process", "python", "schema", "shadowed", "state", "tools"}
+	want := []string{"absent", "backend", "bin", "browsers", "environment", "host", "interpreter", "process", "python", "schema", "seal", "shadowed", "state", "tools"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("keys %q, want %q: raise Schema?", got, want)
 	}

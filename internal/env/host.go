@@ -75,6 +75,9 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if err := b.fill(m, stage, site); err != nil {
 		return nil, err
 	}
+	if m.Closure, err = b.closure(ctx, m, stage, site); err != nil {
+		return nil, err
+	}
 	data, err := json.MarshalIndent(m, "", "  ")
 	if err != nil {
 		return nil, err
@@ -134,6 +137,7 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 		Browsers:    ResolvedBrowsers{Path: filepath.Join(b.Out, "browsers")},
 		Process:     t.Process,
 		Host:        t.Host,
+		Seal:        Seal{t.Seal.Every, append([]string{}, t.Seal.Execute...)},
 		Absent:      []Absent{}, Shadowed: []Shadowed{},
 	}
 	var errs *multierror.Error
@@ -254,9 +258,8 @@ func find(name, file string) (Command, error) {
 // versions asks dpkg which package each file belongs to, and its version. A
 // machine without dpkg, or a file that no package owns, gives none.
 func (b HostBuild) versions(ctx context.Context, m *Manifest) error {
-	dpkg, err := exec.LookPath("/usr/bin/dpkg-query")
-	if err != nil {
-		fmt.Fprintln(b.Log, "no dpkg on this machine: the manifest has no versions")
+	if _, err := os.Stat(dpkgQuery); err != nil {
+		fmt.Fprintln(b.Log, "no dpkg on this machine: the manifest has no versions, and the seal knows no private executables")
 		return nil
 	}
 	// dpkg knows a file by the name it was packaged under, which before the
@@ -270,9 +273,7 @@ func (b HostBuild) versions(ctx context.Context, m *Manifest) error {
 	}
 	paths = append(paths, m.Browsers.Launch[0].Path)
 	run := func(args ...string) []byte {
-		cmd := exec.CommandContext(ctx, dpkg, args...)
-		cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin"}
-		out, _ := cmd.Output() // exit 1: some path has no owner, which is fine
+		out, _ := dpkg(ctx, args...) // exit 1: some path has no owner, which is fine
 		return out
 	}
 	owners := map[string]string{} // path -> package
@@ -309,6 +310,26 @@ func (b HostBuild) versions(ctx context.Context, m *Manifest) error {
 	}
 	m.Browsers.Packages = packages(m.Browsers.Launch)
 	return nil
+}
+
+const dpkgQuery = "/usr/bin/dpkg-query"
+
+// dpkg asks Debian's package database. A machine without dpkg says nothing.
+func dpkg(ctx context.Context, args ...string) ([]byte, error) {
+	if _, err := os.Stat(dpkgQuery); err != nil {
+		return nil, nil
+	}
+	cmd := exec.CommandContext(ctx, dpkgQuery, args...)
+	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin"}
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, bytes.TrimSpace(exit.Stderr))
+		}
+		err = fmt.Errorf("%s %s: %w", dpkgQuery, args[0], err)
+	}
+	return out, err
 }
 
 // pythonSite is what installPython made, and the mark that it is complete.

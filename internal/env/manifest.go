@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -40,19 +41,23 @@ type Manifest struct {
 	// Bin is the one directory of PATH.
 	Bin string `json:"bin"`
 	// Interpreter is the Python that SCRIPT runs in.
-	Interpreter string             `json:"interpreter"`
-	Tools       []ResolvedTool     `json:"tools"`
-	Python      ResolvedPython     `json:"python"`
-	Browsers    ResolvedBrowsers   `json:"browsers"`
-	Variables   ManifestVariables  `json:"environment"`
-	Process     exec.Process       `json:"process"`
-	Host        Host               `json:"host"`
-	Absent      []Absent           `json:"absent"`   // left out by --without
-	Shadowed    []Shadowed         `json:"shadowed"` // offered by two tools
+	Interpreter string            `json:"interpreter"`
+	Tools       []ResolvedTool    `json:"tools"`
+	Python      ResolvedPython    `json:"python"`
+	Browsers    ResolvedBrowsers  `json:"browsers"`
+	Variables   ManifestVariables `json:"environment"`
+	Process     exec.Process      `json:"process"`
+	Host        Host              `json:"host"`
+	Seal        Seal              `json:"seal"`
+	Absent      []Absent          `json:"absent"`   // left out by --without
+	Shadowed    []Shadowed        `json:"shadowed"` // offered by two tools
+	// Closure is all that the toolset may execute: store paths, or on the host
+	// backend the files (see closure.go).
 	Closure     []string           `json:"closure,omitempty"`
 	commands    map[string]Command // by name, of all tools and Python
 	data        []byte             // the file
 	fingerprint string             // of data
+	executables func() []string    // Executable, computed once
 }
 
 // ResolvedTool is a tool and where its commands were found.
@@ -207,6 +212,7 @@ func (m *Manifest) CommandNames() []string {
 }
 
 func (m *Manifest) index() {
+	m.executables = sync.OnceValue(m.listExecutables)
 	m.commands = map[string]Command{}
 	add := func(list []Command) {
 		for _, c := range list {
@@ -266,6 +272,11 @@ func (m *Manifest) validate() error {
 	for _, p := range m.Host.Paths {
 		if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
 			fail("host.paths: %q is not an absolute path", p)
+		}
+	}
+	for _, p := range slices.Concat(m.Closure, m.Seal.Execute) {
+		if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
+			fail("closure or seal.execute: %q is not an absolute path", p)
 		}
 	}
 	for _, a := range m.Absent {

@@ -24,6 +24,7 @@ type Toolset struct {
 	Environment Variables    `toml:"environment"`
 	Process     exec.Process `toml:"process"`
 	Host        Host         `toml:"host"`
+	Seal        Seal         `toml:"seal"`
 
 	file *config.File // names the places of mistakes
 }
@@ -85,6 +86,15 @@ type Variables struct {
 type Host struct {
 	Paths  []string `toml:"paths" json:"paths"`
 	Debian string   `toml:"debian" json:"-"` // packages that bring Paths
+}
+
+// Seal is which runs are sealed, and what they may execute besides the
+// toolset. See [Manifest.Executable].
+type Seal struct {
+	Every bool `toml:"seal" json:"seal"` // every run is, as with --seal
+	// Execute are directories and files outside the toolset: in the
+	// directories, tests may execute what they find or write.
+	Execute []string `toml:"execute" json:"execute"`
 }
 
 // Invokers are the ways to start a run. The names are used in toolset.toml,
@@ -199,7 +209,7 @@ func (t *Toolset) check() []error {
 			errs = append(errs, table.check()...)
 		}
 	}
-	return errs
+	return append(errs, t.checkSeal()...) // a toolset may do without the table
 }
 
 // checkDebian keeps what apt-get would take for an option from it.
@@ -278,6 +288,22 @@ func (t *Toolset) checkHost() (errs []error) {
 			fail(at, "host: %q is not a clean absolute path", p)
 		} else if slices.Contains(t.Host.Paths[:i], p) {
 			fail(at, "host: %s stands twice", p)
+		}
+	}
+	return errs
+}
+
+func (t *Toolset) checkSeal() (errs []error) {
+	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
+	for i, p := range t.Seal.Execute {
+		at := fmt.Sprintf("seal.execute[%d]", i)
+		switch {
+		case !filepath.IsAbs(p) || filepath.Clean(p) != p || strings.ContainsRune(p, 0):
+			fail(at, "seal: %q is not a clean absolute path", p)
+		case p == "/":
+			fail(at, "seal: / is everything, so the seal would forbid nothing: name the directories in which tests write what they execute")
+		case slices.Contains(t.Seal.Execute[:i], p):
+			fail(at, "seal: %s stands twice", p)
 		}
 	}
 	return errs

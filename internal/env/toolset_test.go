@@ -122,6 +122,12 @@ func TestToolsetMistakes(t *testing.T) {
 		{`["/bin/sh"]`, `["/bin/../sh"]`, `t.toml:49: host: "/bin/../sh" is not a clean absolute path`},
 		{`["/bin/sh"]`, `["/bin/sh", "/bin/sh"]`, `t.toml:49: host: /bin/sh stands twice`},
 		{`["/bin/sh"]`, `["/bin/sh"`, `t.toml:`},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nexecute = [\"tmp\"]", `t.toml:51: seal: "tmp" is not a clean absolute path`},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nexecute = [\"/tmp/\"]", `t.toml:51: seal: "/tmp/" is not a clean absolute path`},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nexecute = [\"/\"]", `t.toml:51: seal: / is everything`},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nexecute = [\"/tmp\",\n\"/tmp\"]", `t.toml:52: seal: /tmp stands twice`},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nseal = 1", `t.toml:51: `},
+		{`["/bin/sh"]`, `["/bin/sh"]` + "\n[seal]\nfirmly = true", `t.toml:51: seal.firmly: unknown key`},
 		{`[host]`, `[process]`, `t.toml:`},
 	} {
 		t.Run(row.new, func(t *testing.T) {

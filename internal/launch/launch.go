@@ -35,6 +35,7 @@ type Options struct {
 	Pty      bool
 	NoRecord bool
 	State    string
+	Seal     Seal
 }
 
 // StateDir is the state directory: --state, else the variable, else the
@@ -70,6 +71,12 @@ func ParseScript(args []string) (s Script, ok bool) {
 			s.State, args = args[0], args[1:]
 		case strings.HasPrefix(arg, "--state="):
 			s.State = strings.TrimPrefix(arg, "--state=")
+		case arg == "--seal":
+			s.Seal = SealRequired
+		case strings.HasPrefix(arg, "--seal="):
+			if s.Seal.Set(strings.TrimPrefix(arg, "--seal=")) != nil {
+				return s, false
+			}
 		case arg == "--" && len(args) > 0:
 			s.File, s.Args = args[0], args[1:]
 			return s, IsScript(s.File)
@@ -104,11 +111,11 @@ func (s Script) Argv(interpreter string) []string {
 // the process state is the child's already. planFile is the compiled manifest.
 func Try(args, environ []string, planFile string, stderr *os.File) error {
 	s, ok := ParseScript(args)
-	if !ok || s.Pty {
+	if !ok || s.Pty || s.Seal != "" {
 		return nil
 	}
 	plan, err := ReadPlan(planFile)
-	if err != nil || !plan.Intact() {
+	if err != nil || plan.Seal || !plan.Intact() {
 		return nil
 	}
 	// What is no regular file (a FIFO) is left alone, as looking would already

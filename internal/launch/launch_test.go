@@ -21,6 +21,7 @@ func testPlan() *Plan {
 		Set: []string{"A=1", "LANG=C.UTF-8"}, Default: []string{"TERM=dumb"}, Pass: []string{"HOME", "X_*"}, Site: []string{"GITEA_URL"},
 		Only: []Only{{"drone", []string{"DRONE", "DRONE_*"}}}, Require: []string{"HOME"},
 		Process:   exec.Process{Umask: "0022", NoFile: 1024, Core: 7, NoNewPrivs: true},
+		Seal:      true,
 		HostPaths: []string{"/bin/sh"}, Absent: []string{"abra"},
 		Files: []File{{"/b/git", 1, 2, 3}}, Dirs: []string{"/b"},
 	}
@@ -38,7 +39,7 @@ func TestPlan(t *testing.T) {
 			t.Fatalf("truncated at byte %d: no error", n)
 		}
 	}
-	for _, bad := range []string{data + "x", strings.Replace(data, "plan 2", "plan 3", 1), strings.Replace(data, "A=1", "A=2", 1), "\x00"} {
+	for _, bad := range []string{data + "x", strings.Replace(data, "plan 3", "plan 2", 1), strings.Replace(data, "A=1", "A=2", 1), "\x00"} {
 		if _, err := DecodePlan(bad); err == nil {
 			t.Errorf("%.40q: no error", bad)
 		}
@@ -109,6 +110,7 @@ func TestAppendJSON(t *testing.T) {
 	e, _ := testPlan().Environment(caller, "drone")
 	for _, args := range [][]string{{}, {"a", "\xff", "\u2028", "\t", "\x7f", ""}} {
 		r := NewRecord(testPlan(), e, caller, DetectInvoker(caller, false), "script", "./x.py", args, true)
+		r.Sealed = "none: a reason"
 		var got, want map[string]any
 		if err := json.Unmarshal(r.AppendJSON(nil), &got); err != nil {
 			t.Fatalf("%v in %s", err, r.AppendJSON(nil))
@@ -156,8 +158,11 @@ func TestParseScript(t *testing.T) {
 		"./x -v --pty":             {File: "./x", Args: []string{"-v", "--pty"}},
 		"--pty --state s x.py a":   {Options{Pty: true, State: "s"}, "x.py", []string{"a"}},
 		"--no-record --state=s /x": {Options{NoRecord: true, State: "s"}, "/x", []string{}},
-		"-- -x.py a":               {File: "-x.py", Args: []string{"a"}},
-		"exec true":                nil, "--help x.py": nil, "-v": nil, "": nil, "--state": nil, "-- check": nil,
+		"--seal x.py":              {Options{Seal: SealRequired}, "x.py", []string{}},
+		"--seal=best-effort x.py":  {Options{Seal: SealBestEffort}, "x.py", []string{}},
+		"--seal=loosely x.py":      nil, "--seal= x.py": nil,
+		"-- -x.py a": {File: "-x.py", Args: []string{"a"}},
+		"exec true":  nil, "--help x.py": nil, "-v": nil, "": nil, "--state": nil, "-- check": nil,
 	} {
 		got, ok := ParseScript(strings.Fields(line))
 		if ok != (want != nil) || ok && !reflect.DeepEqual(got, *want) {

@@ -29,6 +29,7 @@ type Plan struct {
 	Require []string // names
 
 	Process   exec.Process
+	Seal      bool // every run is sealed, which the full program does
 	HostPaths []string
 	Absent    []string // tools left out
 
@@ -60,7 +61,7 @@ type File struct {
 const BuildTime = 1
 
 // magic is the first field of a compiled plan, with the version of its form.
-const magic = "cc-ci-run plan 2"
+const magic = "cc-ci-run plan 3"
 
 // Encode gives the compiled form: fields that end in a NUL byte, in the order
 // of Plan; a list is its length and its elements. The last field is the
@@ -94,6 +95,7 @@ func (p *Plan) Encode() []byte {
 	number(p.Process.NoFile)
 	number(p.Process.Core)
 	text(strconv.FormatBool(p.Process.NoNewPrivs))
+	text(strconv.FormatBool(p.Seal))
 	list(p.HostPaths)
 	list(p.Absent)
 	number(uint64(len(p.Files)))
@@ -142,6 +144,7 @@ func DecodePlan(data string) (*Plan, error) {
 	}
 	p.Require = d.list()
 	p.Process = exec.Process{Umask: d.text(), NoFile: d.number(), Core: d.number(), NoNewPrivs: d.text() == "true"}
+	p.Seal = d.text() == "true"
 	p.HostPaths, p.Absent = d.list(), d.list()
 	p.Files = make([]File, d.length())
 	for i := range p.Files {

@@ -226,6 +226,7 @@ func TestCompare(t *testing.T) {
 	b.HostPaths = ccexec.Pairs{{Name: "/bin/sh", Value: "/evil"}}
 	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
 	b.CallerPath = "/opt"
+	b.Sealed = "full"
 	got := map[string]Finding{}
 	for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
 		got[f.What] = f
@@ -233,7 +234,7 @@ func TestCompare(t *testing.T) {
 	for what, want := range map[string]Parity{
 		"fingerprint": Identical, "commands": Identical, "process uid": Identical,
 		"process cgroup": Declared, "the caller's PATH": Declared,
-		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "variable GITEA_URL": Drift,
+		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "sealed": Drift, "variable GITEA_URL": Drift,
 	} {
 		if got[what].Verdict != want {
 			t.Errorf("%s: %+v, want %s", what, got[what], want)
