@@ -69,6 +69,7 @@ command can not be executed, 127 if it is not there; with --pty 128+N after
 signal N.`,
 		Example: `  cc-ci-run runner/run_recipe_ci.py gitea
   cc-ci-run --pty ./smoke.py -- --verbose
+  cc-ci-run --seal runner/run_recipe_ci.py gitea
   cc-ci-run exec git lfs version`,
 		Args:              cobra.ArbitraryArgs,
 		SilenceErrors:     true,
@@ -80,8 +81,8 @@ signal N.`,
 		},
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			has := func(flag string) bool { return cmd.Flags().Lookup(flag) != nil }
-			if (o.Pty || o.NoRecord) && !has("pty") || o.State != "" && !has("state") {
-				return fmt.Errorf("--pty, --no-record and --state before %q: they go with what starts a run", cmd.Name())
+			if (o.Pty || o.NoRecord) && !has("pty") || o.State != "" && !has("state") || o.Seal != "" && !has("seal") {
+				return fmt.Errorf("--pty, --no-record, --state and --seal before %q: they go with what starts a run", cmd.Name())
 			}
 			return nil
 		},

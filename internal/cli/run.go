@@ -24,6 +24,7 @@ func (o *options) addTo(cmd *cobra.Command) {
 	f.BoolVar(&o.NoRecord, "no-record", false, "write no run record")
 	f.StringVar(&o.State, "state", "", "state `directory` for run records (default: $"+launch.StateVariable+", else the manifest's)")
 	_ = cmd.MarkFlagDirname("state")
+	addSeal(cmd, &o.Seal)
 }
 
 func (p Process) runScript(s launch.Script) error {
@@ -86,9 +87,14 @@ func (p Process) launch(o launch.Options, mode, program string, args []string, c
 	if err := exec.Prepare(plan.Process); err != nil {
 		return err
 	}
+	sealed, err := p.seal(o.Seal, m)
+	if err != nil {
+		return err
+	}
 	if !o.NoRecord {
 		state := o.StateDir(p.Environ, m.State)
 		r := launch.NewRecord(plan, e, p.Environ, invoker, mode, program, args, o.Pty)
+		r.Sealed = sealed
 		if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: no run record: "+err.Error()+"\n")
 		}

@@ -50,6 +50,7 @@ error, 125 if the sweep could not do its work.`,
 			if o.Program, err = p.program(); err != nil {
 				return err
 			}
+			o.Seal = shared.Seal.Flag()
 			o.Only, o.Environ, o.Manifest, o.State = args, p.Environ, p.Manifest, p.state(*shared, m)
 			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State, &o.Manifest} {
 				if *path, err = filepath.Abs(*path); err != nil {
@@ -77,6 +78,7 @@ error, 125 if the sweep could not do its work.`,
 	f.IntVar(&o.KeepLogs, "keep-logs", 10, "logs kept of each recipe")
 	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
 	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
+	addSeal(cmd, &shared.Seal)
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	_ = cmd.MarkFlagDirname("state")

@@ -2,6 +2,7 @@ package env
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"cc-ci-run/internal/exec/seal"
 	"cc-ci-run/internal/launch"
 )
 
@@ -67,6 +69,14 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	}
 	for _, a := range m.Absent {
 		add(Note, a.Name, "absent: this environment was built --without "+a.Name, "")
+	}
+
+	if m.Seal.Every {
+		if err := cmp.Or(m.CheckSeal(), seal.Supported()); err != nil {
+			add(Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
+		} else {
+			add(OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), "")
+		}
 	}
 
 	home, err := os.MkdirTemp("/tmp", "cc-ci-run-check-") // not TMPDIR, which is the caller's

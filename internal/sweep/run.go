@@ -36,7 +36,11 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 	defer out.Close()
 	defer expire(dir, s.KeepLogs, s.KeepFor)
 
-	cmd := exec.Command(s.Program, "--state", s.State, s.Runner, "--recipes", s.Recipes, name)
+	args := []string{"--state", s.State, s.Runner, "--recipes", s.Recipes, name}
+	if s.Seal != "" {
+		args = slices.Insert(args, 0, s.Seal)
+	}
+	cmd := exec.Command(s.Program, args...)
 	cmd.Env = s.Environ
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -64,8 +64,9 @@ type Options struct {
 	Timeouts map[string]time.Duration // of these, instead
 	Grace    time.Duration            // between SIGTERM and SIGKILL
 
-	Force  bool // run what would be skipped
-	DryRun bool // run nothing
+	Seal   string // the flag that seals a run, "" for none
+	Force  bool   // run what would be skipped
+	DryRun bool   // run nothing
 
 	State    string   // the state directory; the sweep's part is sweep/ below it
 	Program  string   // cc-ci-run

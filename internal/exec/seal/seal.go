@@ -1,0 +1,79 @@
+// Package seal lets the kernel refuse to execute what was not declared.
+//
+//	if err := seal.Supported(); err != nil { … }    // this kernel can not, and why
+//	err := seal.Apply(manifest.Executable())        // after exec.Prepare, before the child
+//
+// From then on no thread of this process and no descendant can execute a file
+// that is not one of those, or below one of those directories: not by PATH, by
+// absolute path, by a descriptor or through a link. It can not be taken back.
+//
+// Landlock does it, by two of its rights. EXECUTE is what this is about. REFER
+// is granted everywhere, since Landlock would otherwise forbid to move a file
+// to another directory; with it the kernel only forbids a move or a link by
+// which a file would become executable. Of its own Landlock also forbids to
+// mount, and to trace or enter a process outside the seal; all other reading
+// and writing is as it was.
+//
+// Landlock knows files by where they are, and a file of memory (memfd_create)
+// is nowhere: it would be let through. So a seccomp filter refuses those that
+// could be executed; see [memoryFilter].
+//
+// It is a package of its own, not part of exec, as the small program would
+// otherwise start with all of go-landlock in it. What the seal does not stop
+// is in docs/seal.md; a test tries each line of it.
+package seal
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+)
+
+// neededABI is Landlock's first version that can allow files to be moved
+// between directories (Linux 5.19).
+const neededABI = 2
+
+// Supported says why this kernel can not seal, with the mend; nil if it can.
+func Supported() error {
+	if unknownArchitecture {
+		return errors.New("no seccomp filter is known for this architecture (amd64 and arm64 have one)")
+	}
+	abi, err := ll.LandlockGetABIVersion()
+	switch {
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return errors.New("Landlock is disabled on this kernel: add landlock to its boot parameter lsm=")
+	case errors.Is(err, unix.ENOSYS):
+		return errors.New("this kernel has no Landlock: it takes Linux 5.19 with CONFIG_SECURITY_LANDLOCK, or a container that lets its system calls through")
+	case err != nil:
+		return fmt.Errorf("Landlock can not be used here (%w): the container or unit must let its system calls through", err)
+	case abi < neededABI:
+		return fmt.Errorf("this kernel's Landlock is of version %d, where %d is needed: it takes Linux 5.19", abi, neededABI)
+	}
+	if err := filterSupported(); err != nil {
+		return fmt.Errorf("this kernel has no seccomp filters (%w): it takes CONFIG_SECCOMP_FILTER", err)
+	}
+	return nil
+}
+
+// Apply seals this process: all its threads, and what they start. Of the files
+// and directories, those that are not there are passed over.
+//
+// It sets no_new_privs, without which an unprivileged process may not seal
+// itself.
+func Apply(executable []string) error {
+	rights := landlock.MustConfig(landlock.AccessFSSet(ll.AccessFSExecute | ll.AccessFSRefer))
+	err := rights.RestrictPaths(
+		landlock.PathAccess(ll.AccessFSRefer, "/"),
+		landlock.PathAccess(ll.AccessFSExecute, executable...).IgnoreIfMissing(),
+	)
+	if err == nil {
+		err = filterMemoryFiles()
+	}
+	if err != nil {
+		return fmt.Errorf("seal: %w", err)
+	}
+	return nil
+}
