@@ -15,9 +15,10 @@
   # Names that no package of nixpkgs has, or callPackage would fill them in.
   toolsetFile ? ../toolset.toml,
   stateDir ? "/var/lib/cc-ci-run",
+  alwaysSeal ? false,
 }:
 let
-  toolset = import ./toolset.nix { inherit pkgs toolsetFile stateDir; };
+  toolset = import ./toolset.nix { inherit pkgs toolsetFile stateDir alwaysSeal; };
 
   # What the program is made of. Nothing of nix/, so that a change to a module
   # rebuilds nothing; toolset.toml reaches it through the manifest.

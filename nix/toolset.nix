@@ -9,6 +9,7 @@
 #   browsers   what playwright launches
 #   variables  the fixed variables, as the manifest has them
 #   stateDir   the state directory, as the manifest has it
+#   seal       whether every run is sealed, as the manifest has it
 #   names      the tools' names, and commands: name -> tool
 #
 # It needs of `pkgs` the packages that the toolset names, and runCommand,
@@ -17,6 +18,8 @@
   pkgs,
   toolsetFile ? ../toolset.toml,
   stateDir ? "/var/lib/cc-ci-run",
+  # Every run is sealed, also if the toolset does not say so.
+  alwaysSeal ? false,
 }:
 let
   inherit (builtins)
@@ -36,6 +39,7 @@ let
 
   toolset = builtins.fromTOML (builtins.readFile toolsetFile);
   inherit (toolset) environment;
+  seal = alwaysSeal || toolset.seal.seal or false;
 
   # A package by its attribute path; `entry` says who asked for it.
   package =
@@ -192,13 +196,17 @@ let
     host = {
       inherit (toolset.host) paths;
     };
+    seal = {
+      inherit seal;
+      execute = toolset.seal.execute or [ ];
+    };
     absent = [ ];
     shadowed = "@shadowed@";
     closure = "@closure@";
   };
 
   # What only a build knows is put in last: collisions, and the closure, which
-  # the seal will allow.
+  # the seal allows.
   manifest =
     pkgs.runCommand "cc-ci-run-manifest.json"
       {
@@ -234,6 +242,7 @@ in
     manifest
     packages
     python
+    seal
     stateDir
     variables
     ;

@@ -42,8 +42,12 @@ in
 
     package = lib.mkOption {
       type = lib.types.package;
-      default = pkgs.cc-ci-run or (pkgs.callPackage ../package.nix { });
-      defaultText = lib.literalExpression "pkgs.cc-ci-run";
+      default =
+        let
+          package = pkgs.cc-ci-run or (pkgs.callPackage ../package.nix { });
+        in
+        if cfg.seal then package.override { alwaysSeal = true; } else package;
+      defaultText = lib.literalExpression "pkgs.cc-ci-run, with its runs sealed if `seal` is set";
       example = lib.literalExpression "pkgs.cc-ci-run.override { stateDir = \"/srv/cc-ci-run\"; }";
       description = "The cc-ci-run package. It carries the environment that all recipe tests run in.";
     };
@@ -55,6 +59,17 @@ in
       description = ''
         Directory of run records and of the sweep's state. The package has it built in, so that all
         invokers write to one place; another directory needs `package` to be overridden with it.
+      '';
+    };
+
+    seal = lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      example = true;
+      description = ''
+        Whether every run is sealed, whoever starts it: the kernel then refuses to execute what
+        toolset.toml does not declare. The package has it built in, so another `package` needs to be
+        overridden with `alwaysSeal = true`. With `seal = true` in toolset.toml it is so anyway.
       '';
     };
 
@@ -96,6 +111,10 @@ in
       {
         assertion = !(cfg.package ? toolset) || cfg.package.toolset.stateDir == stateDir;
         message = "services.cc-ci.stateDir is ${stateDir}, but the package has another built in: set services.cc-ci.package = pkgs.cc-ci-run.override { stateDir = \"${stateDir}\"; }.";
+      }
+      {
+        assertion = !cfg.seal || !(cfg.package ? toolset) || cfg.package.toolset.seal;
+        message = "services.cc-ci.seal is set, but services.cc-ci.package is built without: override it with { alwaysSeal = true; }.";
       }
       {
         assertion = config.virtualisation.docker.enable or false;

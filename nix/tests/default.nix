@@ -391,6 +391,7 @@ let
   wrong = {
     "the package is another's" = [ { services.cc-ci.package = some here; } "carries no toolset" ];
     "the state directory is not the package's" = [ { services.cc-ci.stateDir = "/srv/x"; } "has another built in" ];
+    "a seal that the package has not" = [ { services.cc-ci = { seal = true; package = here.cc-ci-run; }; } "is built without" ];
     "no docker" = [ { virtualisation.docker.enable = lib.mkForce false; } "virtualisation.docker.enable" ];
     "a recipes directory with a space" = [ { services.cc-ci.nightly-sweep.recipesDir = "/a b"; } "recipesDir" ];
     "a variable with a quote" = [ { services.cc-ci.drone-runner.environ.A = "it's"; } "neither ' nor a newline" ];
@@ -702,6 +703,31 @@ in
               "  [ \"$found\" = \"$all\" ] || { echo 'one environment: they differ' >&2; exit 1; }"
               "done"
             ]) (builtins.attrNames hosts)
+          )}
+          echo
+          echo '5. The seal: services.cc-ci.seal reaches each path, in one environment; without it no run is sealed'
+          sealed() { grep -o '"seal":{[^}]*}' "$(manifest "$1")"; }
+          all=
+          ${concatStringsSep "\n" (
+            concatMap (
+              host:
+              let
+                sealedHost = {
+                  imports = [ hosts.${host} ];
+                  services.cc-ci.seal = true;
+                };
+              in
+              [
+                "for way in 'sweep unit:${sweepOf here sealedHost}' 'Drone runner unit:${runnerOf here sealedHost}' 'systemPackages:${systemOf here sealedHost}'; do"
+                "  found=$(manifest \${way#*:})"
+                "  printf '  %-16s%-20s%s\\n' ${host} \"\${way%%:*}\" \"$found\""
+                "  sealed \${way#*:} | grep -q '\"seal\":true'"
+                "  : \${all:=$found}"
+                "  [ \"$found\" = \"$all\" ] || { echo 'the seal: they differ' >&2; exit 1; }"
+                "done"
+                "sealed ${sweepOf here hosts.${host}} | grep -q '\"seal\":false'"
+              ]
+            ) (builtins.attrNames hosts)
           )}
         } > $out
       '';
