@@ -72,6 +72,8 @@ compiler: # a C compiler, for cgo
 witness: compiler build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
 	@e2e/build-gitea
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
+	@echo '==> again, sealed'
+	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove

@@ -10,6 +10,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cc-ci-run/internal/cli"
+	"cc-ci-run/internal/exec/seal"
 )
 
 // In scripts, the command cc-ci-run is this test binary, with race detector,
@@ -51,10 +52,13 @@ func TestScripts(t *testing.T) {
 			return os.Symlink(filepath.Join(root, "build/python"), filepath.Join(e.WorkDir, "python"))
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond != "root" {
-				return false, fmt.Errorf("unknown condition %q", cond)
+			switch cond {
+			case "root":
+				return os.Getuid() == 0, nil
+			case "seal":
+				return seal.Supported() == nil, nil
 			}
-			return os.Getuid() == 0, nil
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// status N: the last command's exit status was N.

@@ -19,7 +19,8 @@ func execCommand(p Process, o *options) *cobra.Command {
 		Long: `exec replaces cc-ci-run by a command of the toolset, in the environment that
 SCRIPT would have. CMD is a name that the toolset declares, not a path.`,
 		Example: `  cc-ci-run exec git lfs version
-  cc-ci-run exec --pty bash -c 'tty'`,
+  cc-ci-run exec --pty bash -c 'tty'
+  cc-ci-run exec --seal git lfs version`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeCommands(p, false),
 		RunE: func(_ *cobra.Command, args []string) error {

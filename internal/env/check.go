@@ -2,7 +2,6 @@ package env
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -72,9 +71,11 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	}
 
 	if m.Seal.Every {
-		if err := cmp.Or(m.CheckSeal(), seal.Supported()); err != nil {
+		faults := m.sealFaults()
+		list = append(list, faults...)
+		if err := seal.Supported(); err != nil {
 			add(Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
-		} else {
+		} else if len(faults) == 0 {
 			add(OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), "")
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sys/unix"
 
 	ccexec "cc-ci-run/internal/exec"
 )
@@ -66,19 +67,27 @@ func (m *Manifest) listExecutables() []string {
 	return slices.Sorted(maps.Keys(set))
 }
 
-// CheckSeal says what keeps runs from being sealed with this manifest. A
-// directory can be allowed only if it is there.
+// CheckSeal says what keeps runs from being sealed with this manifest.
 func (m *Manifest) CheckSeal() error {
 	var errs *multierror.Error
-	if len(m.Closure) == 0 {
-		errs = multierror.Append(errs, fmt.Errorf("seal: the manifest has no closure, so an earlier cc-ci-run made it: run `make build`"))
-	}
-	for _, p := range m.Seal.Execute {
-		if _, err := os.Stat(p); err != nil {
-			errs = multierror.Append(errs, fmt.Errorf("seal: %w: make it, or take it out of [seal] execute in toolset.toml", err))
-		}
+	for _, f := range m.sealFaults() {
+		errs = multierror.Append(errs, fmt.Errorf("seal: %s: %s: %s", f.What, f.State, f.Mend))
 	}
 	return errs.ErrorOrNil()
+}
+
+// sealFaults are of the manifest and of what it names; not of the kernel.
+func (m *Manifest) sealFaults() []Result {
+	var list []Result
+	if len(m.Closure) == 0 {
+		list = append(list, Result{Fault, "manifest", "has no closure, as an earlier cc-ci-run made it", "run `make build`"})
+	}
+	for _, p := range m.Seal.Execute {
+		if err := unix.Access(p, unix.F_OK); err != nil { // what is not there can not be allowed
+			list = append(list, Result{Fault, p, err.Error(), "make it, or take it out of [seal] execute in toolset.toml"})
+		}
+	}
+	return list
 }
 
 // isExecutable says whether a path is a regular file that somebody may execute.
