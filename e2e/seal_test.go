@@ -318,10 +318,10 @@ func TestKernelWithoutLandlock(t *testing.T) {
 		record string
 	}{
 		{unix.ENOSYS, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel has no Landlock: it takes Linux 5.19", ""},
-		{unix.EOPNOTSUPP, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: Landlock is disabled on this kernel: add landlock to its boot parameter lsm=", ""},
-		{unix.EPERM, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: Landlock can not be used here (operation not permitted)", ""},
+		{unix.EOPNOTSUPP, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel has Landlock disabled: add landlock to its boot parameter lsm=", ""},
+		{unix.EPERM, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel's Landlock can not be used here (operation not permitted)", ""},
 		{unix.ENOSYS, []string{binary(t), "--seal=best-effort"}, 0, "cc-ci-run: not sealed: this kernel has no Landlock", "none: this kernel has no Landlock: "},
-		{unix.EOPNOTSUPP, []string{binary(t), "--seal=best-effort"}, 0, "cc-ci-run: not sealed: Landlock is disabled", "none: Landlock is disabled"},
+		{unix.EOPNOTSUPP, []string{binary(t), "--seal=best-effort"}, 0, "cc-ci-run: not sealed: this kernel has Landlock disabled", "none: this kernel has Landlock disabled"},
 		{unix.ENOSYS, []string{always}, 125, "cc-ci-run: seal = true of the toolset: this kernel has no Landlock", ""},
 		{unix.ENOSYS, []string{always, "--seal=best-effort"}, 125, "cc-ci-run: seal = true of the toolset: this kernel has no Landlock", ""},
 	} {

@@ -44,11 +44,11 @@ func Supported() error {
 	abi, err := ll.LandlockGetABIVersion()
 	switch {
 	case errors.Is(err, unix.EOPNOTSUPP):
-		return errors.New("Landlock is disabled on this kernel: add landlock to its boot parameter lsm=")
+		return errors.New("this kernel has Landlock disabled: add landlock to its boot parameter lsm=")
 	case errors.Is(err, unix.ENOSYS):
 		return errors.New("this kernel has no Landlock: it takes Linux 5.19 with CONFIG_SECURITY_LANDLOCK, or a container that lets its system calls through")
 	case err != nil:
-		return fmt.Errorf("Landlock can not be used here (%w): the container or unit must let its system calls through", err)
+		return fmt.Errorf("this kernel's Landlock can not be used here (%w): the container or unit must let its system calls through", err)
 	case abi < neededABI:
 		return fmt.Errorf("this kernel's Landlock is of version %d, where %d is needed: it takes Linux 5.19", abi, neededABI)
 	}
