@@ -210,3 +210,23 @@ func FuzzMatches(f *testing.F) {
 		}
 	})
 }
+
+// A sealed run is the full program's, by flag or by the toolset.
+func TestTryHandsSealedRunsOn(t *testing.T) {
+	dir := t.TempDir()
+	script, file := filepath.Join(dir, "x.py"), filepath.Join(dir, "plan")
+	if err := os.WriteFile(script, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"--no-record", script}, {"--seal", "--no-record", script}} {
+		p := testPlan()
+		p.Files, p.Dirs, p.Absent, p.Seal = nil, nil, nil, args[0] != "--seal"
+		if err := os.WriteFile(file, p.Encode(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// Else it would try to become /b/python3, which is an error.
+		if err := Try(args, []string{"HOME=/"}, file, os.Stderr); err != nil {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+}
