@@ -286,6 +286,7 @@ const withoutLandlock = "CC_CI_RUN_TEST_ERRNO"
 // becomeWithoutLandlock makes landlock_create_ruleset fail with an errno, by
 // a seccomp filter, and becomes a program.
 func becomeWithoutLandlock(e uint32, argv []string) error {
+	runtime.LockOSThread() // the filter is this thread's
 	f := []unix.SockFilter{
 		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0},
 		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_LANDLOCK_CREATE_RULESET, Jf: 1},
