@@ -16,7 +16,7 @@
 //
 // Landlock knows files by where they are, and a file of memory (memfd_create)
 // is nowhere: it would be let through. So a seccomp filter refuses those that
-// could be executed; see [memoryFilter].
+// could be executed; see [filterMemoryFiles].
 //
 // It is a package of its own, not part of exec, as the small program would
 // otherwise start with all of go-landlock in it. What the seal does not stop
@@ -38,7 +38,7 @@ const neededABI = 2
 
 // Supported says why this kernel can not seal, with the mend; nil if it can.
 func Supported() error {
-	if unknownArchitecture {
+	if len(memory) == 0 {
 		return errors.New("no seccomp filter is known for this architecture (amd64 and arm64 have one)")
 	}
 	abi, err := ll.LandlockGetABIVersion()
