@@ -1,0 +1,353 @@
+// Package watch lets one process see what a tree of others executes. The
+// kernel stops each call to execute a file and shows it (seccomp's user
+// notification, seccomp_unotify(2)); all other calls go at full speed.
+//
+//	// in the process that becomes the script, after exec.Prepare:
+//	err := watch.Enter(watch.Descriptor, true, hello)
+//	// in its parent, which started it so:
+//	status, hello, err := watch.Run(path, argv, environ, rest, watcher)
+//
+// Nothing is decided here: each call goes on as if nobody had looked. It also
+// means that what was seen is what the process said at that moment; one of its
+// threads may change the path before the kernel reads it again. To forbid is
+// the seal's.
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/exec/seccomp"
+)
+
+// Call is one call of an audited process: to execute a file, or to look
+// whether one is there.
+type Call struct {
+	Execute bool          `json:"execute"` // or it only looks
+	At      time.Duration `json:"at"`      // since the start, in nanoseconds
+	PID     int           `json:"pid"`     // the thread that called
+	Program string        `json:"program"` // the file that it runs; "" if it is gone
+	// Path is as the process gave it. "" may also mean that it could not be
+	// read (Unreadable).
+	Path       string `json:"path"`
+	Unreadable bool   `json:"unreadable,omitempty"`
+	Target            // of a call to execute
+}
+
+// Watcher is who is told of calls.
+type Watcher struct {
+	// Interesting says whether a look at this absolute path is to be told.
+	Interesting func(path []byte) bool
+	// Known gives the target of a path that need not be looked at each time.
+	Known func(path []byte) (Target, bool)
+	// See is told of one call, in the order in which they were made. The
+	// process is under way again by then.
+	See func(Call)
+}
+
+// Descriptor is the descriptor on which the audited process reaches who
+// audits it.
+const Descriptor = 3
+
+// ErrNested says that this process is audited already. The kernel allows one
+// listener for a process, and that one sees all.
+var ErrNested = errors.New("this process is in an audited run already")
+
+// Enter puts this thread, which then becomes the script or starts it, under
+// the audit of the process at the other end of socket: from here on each
+// execve and execveat of it and its descendants waits until that process has
+// seen it, and with lookups each look for a file too (see lookupCalls). hello
+// is for that process.
+func Enter(socket int, lookups bool, hello []byte) error {
+	calls := execCalls
+	if lookups {
+		calls = slices.Clone(execCalls)
+		calls[0].Calls = slices.Concat(calls[0].Calls, lookupCalls)
+	}
+	filter := seccomp.Compile(calls, unix.SECCOMP_RET_USER_NOTIF)
+	// WAIT_KILLABLE_RECV (Linux 5.19): a signal does not interrupt a call that
+	// is being looked at, which would then be made, and seen, again.
+	listener, err := seccomp.Install(filter, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV)
+	if err == unix.EINVAL {
+		listener, err = seccomp.Install(filter, unix.SECCOMP_FILTER_FLAG_NEW_LISTENER)
+	}
+	switch err {
+	case nil:
+	case unix.EBUSY:
+		return ErrNested
+	default:
+		return fmt.Errorf("audit: seccomp: %w: it needs Linux 5.5 with CONFIG_SECCOMP_FILTER", err)
+	}
+	err = unix.Sendmsg(socket, hello, unix.UnixRights(listener), nil, 0)
+	// Not left open: if the other process died, this one would wait for itself.
+	unix.Close(listener)
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	return nil
+}
+
+// notification and response are struct seccomp_notif and seccomp_notif_resp.
+type notification struct {
+	id    uint64
+	pid   uint32
+	flags uint32
+	nr    int32
+	arch  uint32
+	ip    uint64
+	args  [6]uint64
+}
+
+type response struct {
+	id    uint64
+	val   int64
+	err   int32
+	flags uint32
+}
+
+// watch is the parent of an audited run.
+type watch struct {
+	Watcher
+	start    time.Time
+	child    int
+	socket   int // until the greeting
+	listener int // after it
+	signals  int
+	hello    []byte
+	buffer   [unix.PathMax]byte
+}
+
+// Run starts the program at path, which calls [Enter] on its descriptor
+// [Descriptor] before it becomes the script, and stays as its parent: it
+// tells w of each call, hands signals on, and gives the exit status (128+N
+// after signal N) and the greeting. The greeting is nil if the program ended
+// before it was under audit. It is called once in a process's life.
+//
+// The process group, session and terminal stay the caller's. What outlives
+// the script runs on, unseen: rest is a program of which descriptor
+// Descriptor is the listener then, see [Rest].
+func Run(path string, argv, environ, rest []string, w Watcher) (status int, hello []byte, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return exec.StatusFailed, nil, fmt.Errorf("audit: %w", err)
+	}
+	a := &watch{Watcher: w, start: time.Now(), socket: pair[0], listener: -1}
+	if a.signals, err = catchSignals(); err != nil {
+		return exec.StatusFailed, nil, fmt.Errorf("audit: %w", err)
+	}
+	a.child, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{0, 1, 2, uintptr(pair[1])}})
+	unix.Close(pair[1])
+	if err != nil {
+		s := exec.Failed(path, err)
+		return s.Code, nil, s.Err
+	}
+	end, err := a.serve()
+	if err != nil {
+		return exec.StatusFailed, a.hello, fmt.Errorf("audit: %w", err)
+	}
+	if a.listener >= 0 {
+		a.leave(path, rest)
+	}
+	if end.Signaled() {
+		return exec.StatusSignal + int(end.Signal()), a.hello, nil
+	}
+	return end.ExitStatus(), a.hello, nil
+}
+
+// serve handles what happens until the child has ended.
+func (a *watch) serve() (unix.WaitStatus, error) {
+	fds := make([]unix.PollFd, 3)
+	for {
+		for i, fd := range []int{a.listener, a.socket, a.signals} { // -1 is passed over
+			fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
+		}
+		// Raw: Go's scheduler, told that this thread waits, would give its turn
+		// to another each time, and wake a third to watch them, which is a third
+		// of what a call's way through here costs. No other goroutine is needed
+		// meanwhile.
+		if _, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0); e == unix.EINTR {
+			continue
+		} else if e != 0 {
+			return 0, e
+		}
+		if fds[1].Revents != 0 {
+			if err := a.greet(); err != nil {
+				return 0, err
+			}
+		}
+		if fds[0].Revents&unix.POLLIN != 0 {
+			if err := a.answer(); err != nil {
+				return 0, err
+			}
+		} else if fds[0].Revents != 0 { // nobody is left
+			unix.Close(a.listener)
+			a.listener = -1
+		}
+		if fds[2].Revents != 0 {
+			if end, ended := a.signal(); ended {
+				return end, nil
+			}
+		}
+	}
+}
+
+// greet takes the listener.
+func (a *watch) greet() error {
+	hello, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
+	n, oob, _, _, err := unix.Recvmsg(a.socket, hello, rights, unix.MSG_CMSG_CLOEXEC)
+	if err == unix.EINTR {
+		return nil
+	}
+	unix.Close(a.socket)
+	a.socket = -1
+	if err != nil || n == 0 {
+		return err // it ended, or became the script without (ErrNested)
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:oob])
+	if err != nil || len(messages) == 0 {
+		return err
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return err
+	}
+	a.hello, a.listener = hello[:n], fds[0]
+	// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
+	_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+	return nil
+}
+
+// answer takes one call, looks at it, and lets it go on.
+func (a *watch) answer() error {
+	var n notification
+	call, interesting, err := a.receive(&n)
+	if err != nil || n.id == 0 {
+		return err
+	}
+	if err := release(a.listener, n.id); err != nil {
+		return err
+	}
+	if interesting {
+		a.See(call)
+	}
+	return nil
+}
+
+// receive takes one call and reads what it says. It is not interesting if the
+// process was killed meanwhile: what was read may be another's.
+func (a *watch) receive(n *notification) (call Call, interesting bool, err error) {
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
+	if e == unix.ENOENT || e == unix.EINTR { // killed before we came
+		n.id = 0
+		return call, false, nil
+	}
+	if e != 0 {
+		return call, false, e
+	}
+	tid := int(n.pid)
+	execute, at := shape(n.arch, n.nr)
+	call = Call{Execute: execute, At: time.Since(a.start), PID: tid}
+	pointer, dir := n.args[0], ""
+	if at {
+		pointer = n.args[1]
+		if fd := int32(n.args[0]); fd != unix.AT_FDCWD {
+			dir = "/proc/" + strconv.Itoa(tid) + "/fd/" + strconv.Itoa(int(fd))
+		}
+	}
+	path, readable := a.read(tid, uintptr(pointer))
+	if !execute && (!readable || !a.Interesting(path)) {
+		return call, false, nil
+	}
+	call.Path, call.Unreadable = string(path), !readable
+	call.Program, _ = os.Readlink("/proc/" + strconv.Itoa(tid) + "/exe")
+	if execute && readable {
+		known := false
+		if call.Target, known = a.Known(path); !known {
+			call.Target = target(tid, call.Path, dir)
+		}
+	}
+	_, _, e = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&n.id)))
+	return call, e == 0, nil
+}
+
+// release lets a call go on, as if nobody had looked.
+func release(listener int, id uint64) error {
+	r := response{id: id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
+	if e != 0 && e != unix.ENOENT { // killed meanwhile
+		return e
+	}
+	return nil
+}
+
+// read reads a string of a process. The remote side is cut at a page's end,
+// behind which there may be nothing.
+func (a *watch) read(tid int, address uintptr) ([]byte, bool) {
+	page := uintptr(os.Getpagesize())
+	first := int(page - address%page)
+	first = min(first, len(a.buffer))
+	remote := []unix.RemoteIovec{{Base: address, Len: first}, {Base: address + uintptr(first), Len: len(a.buffer) - first}}
+	local := []unix.Iovec{{Base: &a.buffer[0]}}
+	local[0].SetLen(len(a.buffer))
+	n, err := unix.ProcessVMReadv(tid, local, remote, 0)
+	if err != nil {
+		return nil, false
+	}
+	end := bytes.IndexByte(a.buffer[:n], 0)
+	return a.buffer[:max(end, 0)], end >= 0
+}
+
+// leave hands the listener to a process of its own, if anything that is under
+// the audit is still there: without one, it could execute nothing more.
+func (a *watch) leave(path string, rest []string) {
+	defer unix.Close(a.listener)
+	fds := []unix.PollFd{{Fd: int32(a.listener), Events: unix.POLLIN}}
+	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents&unix.POLLHUP != 0 {
+		return
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(null)
+	_, _ = syscall.ForkExec(path, rest, &syscall.ProcAttr{
+		Dir: "/", Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(a.listener)}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+}
+
+// Rest lets everything go on unseen that is still under an audit, until
+// nothing is.
+func Rest(listener int) error {
+	for {
+		fds := []unix.PollFd{{Fd: int32(listener), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, -1); err == unix.EINTR {
+			continue
+		} else if err != nil {
+			return err
+		}
+		if fds[0].Revents&unix.POLLIN == 0 {
+			return nil
+		}
+		var n notification
+		_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
+		if e == unix.ENOENT || e == unix.EINTR {
+			continue
+		}
+		if e != 0 {
+			return e
+		}
+		if err := release(listener, n.id); err != nil {
+			return err
+		}
+	}
+}
