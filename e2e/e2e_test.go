@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -200,11 +201,26 @@ func write(t testing.TB, path, content string, mode os.FileMode) {
 	}
 }
 
-// probeRun runs the probe through cc-ci-run and gives what it saw. argv is
-// what stands before the program's name (nice, setsid, …), if anything.
+// probeRun runs the probe through cc-ci-run and gives what it saw. before is
+// what stands before the program's name (nice, setsid, …), if anything. Under
+// audit it must see the same.
 func probeRun(t testing.TB, before []string, s start, args ...string) seen {
 	t.Helper()
 	dir := t.TempDir()
+	got := probeBy(t, dir, before, s, nil, args)
+	again := probeBy(t, dir, before, s, []string{"audit", "--report", os.DevNull}, args)
+	a, b := reflect.ValueOf(again), reflect.ValueOf(got)
+	for i := range a.NumField() {
+		name := a.Type().Field(i).Name
+		if name != "Nodes" && !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) { // of files with names of their own
+			t.Errorf("under audit: %s %+v, want %+v", name, a.Field(i), b.Field(i))
+		}
+	}
+	return got
+}
+
+func probeBy(t testing.TB, dir string, before []string, s start, how, args []string) seen {
+	t.Helper()
 	script, report := filepath.Join(dir, "probe.py"), filepath.Join(dir, "seen.json")
 	write(t, script, probe, 0o644)
 	write(t, report, "", 0o666)
@@ -212,7 +228,7 @@ func probeRun(t testing.TB, before []string, s start, args ...string) seen {
 		_ = os.Chmod(d, 0o755) // another user may run it
 	}
 	_ = os.Chmod(report, 0o666)
-	s.argv = slices.Concat(before, []string{binary(t), "--state", filepath.Join(dir, "state"), script, report}, args)
+	s.argv = slices.Concat(before, []string{binary(t)}, how, []string{"--state", filepath.Join(dir, "state"), script, report}, args)
 	status, output := s.run(t)
 	if status != 0 {
 		t.Fatalf("%q: exit status %d: %s", before, status, output)

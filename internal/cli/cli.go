@@ -43,7 +43,7 @@ type Process struct {
 // Main runs the command line and gives the exit status.
 func Main(p Process) int {
 	if script, ok := launch.ParseScript(p.Args[1:]); ok {
-		return p.status(p.runScript(script))
+		return p.status(p.runScript(script, ""))
 	}
 	root := Root(p)
 	root.SetArgs(p.Args[1:])
@@ -93,7 +93,7 @@ signal N.`,
 				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
 			}
 			if launch.IsScript(args[0]) {
-				return p.runScript(launch.Script{Options: o.Options, File: args[0], Args: args[1:]})
+				return p.runScript(launch.Script{Options: o.Options, File: args[0], Args: args[1:]}, o.audited)
 			}
 			var names []string
 			for _, c := range cmd.Commands() {
@@ -109,7 +109,10 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	o.addTo(root)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
+	// How `audit` starts the run that it audits.
+	root.Flags().StringVar(&o.audited, "audited", "", "")
+	_ = root.Flags().MarkHidden("audited")
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -25,7 +25,7 @@ SCRIPT would have. CMD is a name that the toolset declares, not a path.`,
 		ValidArgsFunction: completeCommands(p, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := args[0]
-			return p.launch(o.Options, "exec", name, args[1:], func(m *env.Manifest) (string, []string, error) {
+			return p.launch(*o, "exec", name, args[1:], func(m *env.Manifest) (string, []string, error) {
 				if _, err := find(m, name); err != nil {
 					return "", nil, err
 				}

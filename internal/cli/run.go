@@ -16,7 +16,10 @@ import (
 )
 
 // options are the flags of what starts a child.
-type options struct{ launch.Options }
+type options struct {
+	launch.Options
+	audited string // by the parent of this process: "true" with looks, "false" without, "" not
+}
 
 func (o *options) addTo(cmd *cobra.Command) {
 	f := cmd.Flags()
@@ -27,8 +30,8 @@ func (o *options) addTo(cmd *cobra.Command) {
 	addSeal(cmd, &o.Seal)
 }
 
-func (p Process) runScript(s launch.Script) error {
-	return p.launch(s.Options, "script", s.File, s.Args, func(m *env.Manifest) (string, []string, error) {
+func (p Process) runScript(s launch.Script, audited string) error {
+	return p.launch(options{s.Options, audited}, "script", s.File, s.Args, func(m *env.Manifest) (string, []string, error) {
 		if err := readable(s.File); err != nil {
 			return "", nil, err
 		}
@@ -66,7 +69,7 @@ func cannotRead(file string, err error) error {
 // launch makes this process the child: what command gives for the manifest,
 // in the environment. mode, program and args are for the record. It returns
 // only if that fails, or after --pty.
-func (p Process) launch(o launch.Options, mode, program string, args []string, command func(*env.Manifest) (path string, argv []string, err error)) error {
+func (p Process) launch(o options, mode, program string, args []string, command func(*env.Manifest) (path string, argv []string, err error)) error {
 	m, err := env.ReadManifest(p.Manifest)
 	if err != nil {
 		return err
@@ -91,12 +94,20 @@ func (p Process) launch(o launch.Options, mode, program string, args []string, c
 	if err != nil {
 		return err
 	}
-	if !o.NoRecord {
-		state := o.StateDir(p.Environ, m.State)
+	if !o.NoRecord || o.audited != "" {
 		r := launch.NewRecord(plan, e, p.Environ, invoker, mode, program, args, o.Pty)
-		r.Sealed = sealed
-		if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
-			exec.Tell(p.Stderr, "cc-ci-run: no run record: "+err.Error()+"\n")
+		r.Sealed, r.Audited = sealed, o.audited != ""
+		state := ""
+		if !o.NoRecord {
+			state = o.StateDir(p.Environ, m.State)
+			if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
+				exec.Tell(p.Stderr, "cc-ci-run: no run record: "+err.Error()+"\n")
+			}
+		}
+		if r.Audited {
+			if err := p.audited(o.audited == "true", r, state); err != nil {
+				return err
+			}
 		}
 	}
 	if !o.Pty {

@@ -17,7 +17,7 @@ would have. No start-up file of bash is read; its history is the person's.`,
 		Example: "  cc-ci-run shell\n  echo 'command -v git' | cc-ci-run shell",
 		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			return p.launch(o.Options, "shell", "bash", nil, func(m *env.Manifest) (string, []string, error) {
+			return p.launch(*o, "shell", "bash", nil, func(m *env.Manifest) (string, []string, error) {
 				_, err := find(m, "bash")
 				return filepath.Join(m.Bin, "bash"), []string{"bash", "--noprofile", "--norc"}, err
 			})

@@ -109,6 +109,9 @@ var (
 	braceRE   = regexp.MustCompile(`\{[^{}]*\}`)
 )
 
+// IsCommand says whether a name can be a command's.
+func IsCommand(name string) bool { return commandRE.MatchString(name) && name != "." && name != ".." }
+
 // ParseToolset reads a toolset strictly. file is how the toolset is named
 // in errors. All mistakes are reported together, as a *multierror.Error of
 // lines "FILE:LINE: what: why"; only a file that is no TOML at all gives one.
@@ -174,7 +177,7 @@ func (t *Toolset) check() []error {
 		}
 		for j, c := range tool.Commands {
 			at := fmt.Sprintf("%s.commands[%d]", key, j)
-			if !commandRE.MatchString(c) || c == "." || c == ".." {
+			if !IsCommand(c) {
 				fail(at, "%s: %q is not a command's name", label, c)
 			} else if slices.Contains(tool.Commands[:j], c) {
 				fail(at, "%s: command %s stands twice", label, c)
@@ -232,7 +235,7 @@ func (t *Toolset) checkPython() (errs []error) {
 		fail("python.commands", "python: commands must have python3")
 	}
 	for i, c := range t.Python.Commands {
-		if !commandRE.MatchString(c) {
+		if !IsCommand(c) {
 			fail(fmt.Sprintf("python.commands[%d]", i), "python: %q is not a command's name", c)
 		} else if slices.Contains(t.Python.Commands[:i], c) {
 			fail(fmt.Sprintf("python.commands[%d]", i), "python: command %s stands twice", c)

@@ -49,6 +49,24 @@ func (o Options) StateDir(environ []string, manifest string) string {
 	return manifest
 }
 
+// Flags are the options as flags, as [ParseScript] reads them.
+func (o Options) Flags() []string {
+	var flags []string
+	if o.Pty {
+		flags = append(flags, "--pty")
+	}
+	if o.NoRecord {
+		flags = append(flags, "--no-record")
+	}
+	if o.State != "" {
+		flags = append(flags, "--state="+o.State)
+	}
+	if o.Seal != "" {
+		flags = append(flags, "--seal="+string(o.Seal))
+	}
+	return flags
+}
+
 // Script is a plain run.
 type Script struct {
 	Options

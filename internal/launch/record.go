@@ -30,6 +30,7 @@ type Record struct {
 	Program   string   `json:"program"`
 	Args      []string `json:"args"`
 	Pty       bool     `json:"pty"`       // on a pseudo-terminal of its own
+	Audited   bool     `json:"audited"`   // by `cc-ci-run audit`, whose report has this ID
 	Sealed    string   `json:"sealed"`    // "full"; "none: REASON" if only the best effort was asked for; "" if none was
 	Directory string   `json:"directory"` // working directory
 	Revision  string   `json:"revision"`  // of the git work tree around Directory, "" without one
@@ -174,6 +175,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.text("program", r.Program)
 	w.list("args", r.Args)
 	w.bool("pty", r.Pty)
+	w.bool("audited", r.Audited)
 	w.text("sealed", r.Sealed)
 	w.text("directory", r.Directory)
 	w.text("revision", r.Revision)

@@ -1,0 +1,540 @@
+package e2e
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// call is a line of `audit --log`.
+type call struct {
+	Execute      bool
+	PID          int
+	Program      string
+	Path         string
+	File         string
+	Outcome      string
+	Interpreters []string
+}
+
+// audited runs a script under audit, with flags before it, and gives its exit
+// status, what it wrote, and its calls.
+func audited(t testing.TB, script string, flags []string, args ...string) (status int, output string, calls []call) {
+	t.Helper()
+	dir := t.TempDir()
+	log := filepath.Join(dir, "calls")
+	file := filepath.Join(dir, "script.py")
+	write(t, file, script, 0o644)
+	argv := slices.Concat([]string{binary(t), "audit", "--log", log, "--state", filepath.Join(dir, "state")}, flags, []string{file}, args)
+	status, output = start{argv: argv, env: []string{"HOME=" + dir}, dir: dir}.run(t)
+	f, err := os.Open(log)
+	if err != nil {
+		t.Fatalf("%v: %s", err, output)
+	}
+	defer f.Close()
+	lines := json.NewDecoder(bufio.NewReader(f))
+	for lines.More() {
+		var c call
+		if err := lines.Decode(&c); err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, c)
+	}
+	return status, output, calls
+}
+
+// executed counts the files that were executed.
+func executed(calls []call) map[string]int {
+	files := map[string]int{}
+	for _, c := range calls {
+		if c.Execute && c.Outcome == "executed" {
+			files[c.File]++
+		}
+	}
+	return files
+}
+
+// stress spawns in many ways, N short processes from 16 threads among them.
+const stress = `
+import ctypes, mmap, os, subprocess, sys, threading
+n, here = int(sys.argv[1]), sys.argv[2]
+bin = os.environ["PATH"]
+true = bin + "/true"
+def reap(pid): os.waitpid(pid, 0)
+
+for _ in range(5):
+    subprocess.run(["git", "--version"], stdout=subprocess.DEVNULL)
+    subprocess.run("true; bash -c 'exec env true'; echo x | cat | sed s/x/y/ >/dev/null", shell=True)
+    subprocess.run(["true"], preexec_fn=lambda: None)          # fork instead of vfork
+    reap(os.posix_spawn(true, ["true"], os.environ))
+    reap(os.posix_spawnp("true", ["true"], os.environ))
+    pid = os.fork()
+    if pid == 0:
+        os.execvpe("true", ["true"], os.environ)
+    reap(pid)
+    subprocess.Popen(["nohup", "timeout", "5", "true"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).wait()
+
+# a tree, as make makes one: each level runs two of the next, at once
+tree = here + "/tree"
+with open(tree, "w") as f:
+    f.write('#!' + bin + '/bash\nif [ $1 -gt 0 ]; then "$0" $(($1-1)) & "$0" $(($1-1)) & wait; else true; ls / >/dev/null; fi\n')
+os.chmod(tree, 0o755)
+subprocess.run([tree, "5"])
+
+# many threads
+def spin(k):
+    for i in range(k):
+        if i % 2:
+            reap(os.posix_spawn(true, ["true"], {}))
+        else:
+            subprocess.run([bin + "/false"])
+threads = [threading.Thread(target=spin, args=(n // 16,)) for _ in range(16)]
+for t in threads: t.start()
+for t in threads: t.join()
+
+# a thread that is not the leader executes
+pid = os.fork()
+if pid == 0:
+    t = threading.Thread(target=lambda: os.execv(true, ["true"]))
+    t.start()
+    t.join()
+reap(pid)
+`
+
+// What strace sees of the same work is the same.
+func TestAuditStress(t *testing.T) {
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const processes = "10000"
+	work := t.TempDir()
+	began := time.Now()
+	status, output, calls := audited(t, stress, []string{"--looks=false"}, processes, work)
+	if status != 0 {
+		t.Fatalf("exit status %d: %s", status, output)
+	}
+	took := time.Since(began)
+	seen := executed(calls)
+
+	dir := t.TempDir()
+	script, trace := filepath.Join(dir, "script.py"), filepath.Join(dir, "trace")
+	write(t, script, stress, 0o644)
+	began = time.Now()
+	status, output = start{
+		argv: []string{strace, "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve,execveat", "-e", "signal=none", "-s", "4096", "-o", trace, binary(t), "--no-record", script, processes, work},
+		env:  []string{"HOME=" + dir}, dir: dir,
+	}.run(t)
+	if status != 0 {
+		t.Fatalf("strace: exit status %d: %s", status, output)
+	}
+	t.Logf("audit %s, strace %s", took, time.Since(began))
+	want := traced(t, trace)
+	// cc-ci-run itself is under strace, and not under its own audit.
+	for file := range want {
+		if strings.HasPrefix(filepath.Base(file), "cc-ci-run") {
+			delete(want, file)
+		}
+	}
+	if !maps.Equal(seen, want) {
+		t.Errorf("audit saw %v\nstrace saw %v", seen, want)
+	}
+	total := 0
+	for _, n := range seen {
+		total += n
+	}
+	if total < 10000 {
+		t.Errorf("only %d processes", total)
+	}
+	t.Logf("%d executed, of %d files", total, len(seen))
+}
+
+var execLine = regexp.MustCompile(`execve(?:at)?\("((?:[^"\\]|\\.)*)", .*`)
+
+var changed = regexp.MustCompile(`<pid changed to (\d+) \.\.\.>$`)
+
+// traced counts the files that strace saw executed, in a trace with lines cut
+// in two where threads overlap.
+func traced(t testing.TB, trace string) map[string]int {
+	t.Helper()
+	data, err := os.ReadFile(trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files, open := map[string]int{}, map[string]string{}
+	for line := range strings.Lines(string(data)) {
+		line = strings.TrimSpace(line)
+		pid, rest, _ := strings.Cut(line, " ")
+		rest = strings.TrimSpace(rest)
+		path := ""
+		if m := execLine.FindStringSubmatch(rest); m != nil {
+			path = m[1]
+			if strings.HasSuffix(rest, "<unfinished ...>") {
+				open[pid] = path
+				continue
+			}
+			// A thread executed, and goes on with the leader's id.
+			if m := changed.FindStringSubmatch(rest); m != nil {
+				open[m[1]] = path
+				continue
+			}
+		} else if strings.HasPrefix(rest, "<... execve") {
+			path = open[pid]
+			delete(open, pid)
+		} else {
+			continue
+		}
+		if !strings.HasSuffix(rest, "= 0") {
+			continue
+		}
+		file, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		files[file]++
+	}
+	return files
+}
+
+// Every way to name a file.
+func TestAuditPaths(t *testing.T) {
+	const script = `
+import ctypes, mmap, os, struct, subprocess, sys
+libc = ctypes.CDLL(None, use_errno=True)
+bin = os.environ["PATH"]
+here = os.getcwd()
+null = ctypes.POINTER(ctypes.c_char_p)()
+def child(f):
+    pid = os.fork()
+    if pid == 0:
+        try: f()
+        finally: os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def argv(*words): return (ctypes.c_char_p * (len(words) + 1))(*[w.encode() for w in words], None)
+SYS_execveat = 322 if os.uname().machine == "x86_64" else 281
+
+os.symlink(bin + "/true", "link")
+os.symlink("link", "link2")
+os.mkdir("dir"); os.symlink(bin + "/false", "dir/no")
+fd = os.open(bin + "/true", os.O_RDONLY)
+dfd = os.open("dir", os.O_RDONLY)
+codes = []
+def ok(name, code, want):
+    if code != want: print("WRONG", name, code); codes.append(name)
+ok("relative", child(lambda: os.execv("./link2", ["x"])), 0)
+os.chdir("dir")
+ok("relative up", child(lambda: os.execv("../link", ["x"])), 0)
+os.chdir("..")
+ok("proc fd", child(lambda: os.execv("/proc/self/fd/%d" % fd, ["x"])), 0)
+ok("dev fd", child(lambda: os.execv("/dev/fd/%d" % fd, ["x"])), 0)
+ok("fexecve", child(lambda: os.execve(fd, ["x"], {})), 0)
+ok("execveat empty", child(lambda: libc.syscall(SYS_execveat, fd, b"", argv("x"), argv(), 0x1000)), 0)
+ok("execveat relative", child(lambda: libc.syscall(SYS_execveat, dfd, b"no", argv("x"), argv(), 0)), 1)
+
+def script(name, line, body="true\n", mode=0o755):
+    with open(name, "w") as f: f.write(line + "\n" + body)
+    os.chmod(name, mode)
+script("one", "#!" + bin + "/bash -e")
+script("two", "#! " + here + "/one")
+ok("script", child(lambda: os.execv("./one", ["x"])), 0)
+ok("script of a script", child(lambda: os.execv("./two", ["x"])), 0)
+script("env", "#!/usr/bin/env bash")
+ok("env", child(lambda: os.execv("./env", ["x"])), 0)
+def fails(name, path, errno):
+    try: os.execv(path, ["x"])
+    except OSError as e: ok(name, e.errno, errno)
+script("nowhere", "#!/nonesuch/interpreter")
+fails("no interpreter", "./nowhere", 2)
+script("plain", "true")
+fails("no #!", "./plain", 8)
+script("closed", "#!" + bin + "/bash", mode=0o644)
+fails("no x", "./closed", 13)
+fails("directory", "./dir", 13)
+fails("none", "/nonesuch/program", 2)
+fails("through a file", "./one/x", 20)
+ok("shell reads it", subprocess.run(["bash", "-c", "./plain"]).returncode, 0)
+
+# at a page's end, with nothing behind it
+page = mmap.PAGESIZE
+m = mmap.mmap(-1, 2 * page)
+at = ctypes.addressof(ctypes.c_char.from_buffer(m))
+path = (bin + "/true").encode() + b"\0"
+ctypes.memmove(at + page - len(path), path, len(path))
+libc.mprotect(ctypes.c_void_p(at + page), page, 0)
+ok("page's end", child(lambda: libc.execve(ctypes.c_void_p(at + page - len(path)), argv("x"), argv())), 0)
+# across two pages
+m2 = mmap.mmap(-1, 2 * page)
+at2 = ctypes.addressof(ctypes.c_char.from_buffer(m2))
+ctypes.memmove(at2 + page - 5, path, len(path))
+ok("two pages", child(lambda: libc.execve(ctypes.c_void_p(at2 + page - 5), argv("x"), argv())), 0)
+# a bad pointer, an empty path, a path that is too long
+libc.execve(ctypes.c_void_p(8), argv("x"), argv()); ok("EFAULT", ctypes.get_errno(), 14)
+libc.execve(b"", argv("x"), argv()); ok("empty", ctypes.get_errno(), 2)
+libc.execve(b"/" * 5000, argv("x"), argv()); ok("long", ctypes.get_errno(), 36)
+
+# 32-bit: int 0x80 with execve's number there
+if os.uname().machine == "x86_64":
+    m32 = mmap.mmap(-1, page, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40, mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    base = ctypes.addressof(ctypes.c_char.from_buffer(m32))
+    assert base < 1 << 32
+    code = b"\x53" + b"\xb8\x0b\x00\x00\x00" + b"\xbb" + struct.pack("<I", base + 256) + b"\xb9" + struct.pack("<I", base + 1024) + b"\xba" + struct.pack("<I", base + 1032) + b"\xcd\x80\x5b\xc3"
+    m32[0:len(code)] = code
+    m32[256:256 + len(path)] = path
+    m32[1024:1036] = struct.pack("<III", base + 256, 0, 0)
+    status = child(lambda: ctypes.CFUNCTYPE(ctypes.c_int)(base)())
+    print("i386", status)
+
+# another root
+pid = os.fork()
+if pid == 0:
+    os.makedirs("root/bin")
+    os.symlink("/bin/real", "root/bin/link")
+    import shutil
+    shutil.copy(bin + "/true", "root/bin/real")
+    try:
+        os.chroot("root")
+    except PermissionError:
+        os._exit(0)
+    os.chdir("/")
+    try: os.execv("/bin/link", ["x"])
+    except OSError as e: pass # it has no libraries there
+    os._exit(0)
+os.waitpid(pid, 0)
+sys.exit(len(codes))
+`
+	status, output, calls := audited(t, script, nil)
+	if status != 0 {
+		t.Fatalf("exit status %d: %s", status, output)
+	}
+	bin := filepath.Join(filepath.Dir(binary(t)), "toolset/bin")
+	file := func(path string) string {
+		real, err := filepath.EvalSymlinks(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return real
+	}
+	got := map[string]string{} // path as given -> file, outcome, interpreters
+	for _, c := range calls {
+		if !c.Execute {
+			continue
+		}
+		path := c.Path
+		if n := len(path); n > 200 {
+			path = path[:20]
+		}
+		got[path] += fmt.Sprintln(filepath.Base(c.File), c.Outcome, len(c.Interpreters))
+	}
+	for path, want := range map[string]string{
+		"./link2":           "true executed 0\n",
+		"../link":           "true executed 0\n",
+		"no":                "false executed 0\n",
+		"./one":             "one executed 1\n",
+		"./two":             "two executed 2\n",
+		"./env":             "env executed 1\n",
+		"./nowhere":         "nowhere not found 1\n",
+		"./closed":          "closed not executable 0\n",
+		"./dir":             "dir not executable 0\n",
+		"/nonesuch/program": ". not found 0\n",
+		"./one/x":           ". not found 0\n",
+		"/bin/link":         "real executed 0\n",
+	} {
+		if os.Getuid() != 0 && path == "/bin/link" {
+			continue
+		}
+		if got[path] != want {
+			t.Errorf("%s: %q, want %q", path, got[path], want)
+		}
+	}
+	if n := strings.Count(got["./plain"], "plain no program 0\n"); n != 2 { // ours, and bash's, which then reads it itself
+		t.Errorf("./plain: %q", got["./plain"])
+	}
+	count := 0
+	for path, outcomes := range got {
+		if strings.HasPrefix(path, "/proc/self/fd/") || strings.HasPrefix(path, "/dev/fd/") || path == "" {
+			count += strings.Count(outcomes, "true executed 0\n")
+		}
+	}
+	if count != 4 {
+		t.Errorf("%d of 4 calls by descriptor: %v", count, got)
+	}
+	i386 := strings.Contains(output, "i386 0\n")
+	want := 2
+	if i386 {
+		want++
+	}
+	if n := strings.Count(got[bin+"/true"], file(bin + "/true")[strings.LastIndex(file(bin+"/true"), "/")+1:]+" executed 0\n"); n != want {
+		t.Errorf("%d of %d calls of %s/true: %q", n, want, bin, got[bin+"/true"])
+	}
+	if !i386 {
+		t.Logf("this kernel takes no 32-bit calls: %s", output)
+	}
+}
+
+// What a script sees of itself under audit is compared by [probeRun]; what it
+// does to itself comes out as without.
+func TestAuditExitStatus(t *testing.T) {
+	for _, code := range []int{0, 1, 2, 7, 77, 125, 126, 127, 128, 137, 255} {
+		if status, output, _ := audited(t, fmt.Sprintf("import os\nos._exit(%d)", code), nil); status != code {
+			t.Errorf("exit %d comes out as %d: %s", code, status, output)
+		}
+	}
+	for _, s := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL, syscall.SIGSEGV, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE, syscall.SIGUSR1, 34, 64} {
+		code := fmt.Sprintf("import os, signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)\nif %d == 13: signal.signal(13, signal.SIG_DFL)\nos.kill(os.getpid(), %d)", s, s)
+		if status, output, _ := audited(t, code, nil); status != 128+int(s) {
+			t.Errorf("signal %d comes out as %d: %s", s, status, output)
+		}
+	}
+	for script, want := range map[string]int{"/nonesuch.py": 127, "/": 126, "git": 125} {
+		cmd := command(t, "audit", "--no-record", script)
+		out, _ := cmd.CombinedOutput()
+		if got := statusOf(cmd.ProcessState); got != want || strings.Contains(string(out), "audit of") {
+			t.Errorf("%s: exit status %d, want %d: %s", script, got, want, out)
+		}
+	}
+}
+
+// counter counts the SIGINTs that it gets, until SIGTERM.
+const counter = `
+import os, signal, time
+n = 0
+def count(*_):
+    global n
+    n += 1
+    os.write(1, b"counted %d\n" % n)
+signal.signal(signal.SIGINT, count)
+signal.signal(signal.SIGTERM, lambda *_: (os.write(1, b"total %d\n" % n), os._exit(0)))
+os.write(1, b"ready %d\n" % (os.getpgrp() == os.getpgid(os.getppid()) and os.tcgetpgrp(0) == os.getpgrp()))
+while True: time.sleep(1)
+`
+
+// A Ctrl-C at the terminal comes once, as does a signal that is sent.
+func TestAuditControlC(t *testing.T) {
+	c := onTerminal(t, "audit", "--no-record", script(t, counter))
+	if same := await(t, c.r, "ready"); same != "1" {
+		t.Error("the script is not in the foreground process group of cc-ci-run")
+	}
+	c.press(t, "\x03")
+	await(t, c.r, "counted")
+	_ = c.Process.Signal(syscall.SIGINT)
+	await(t, c.r, "counted")
+	time.Sleep(200 * time.Millisecond) // for one too many
+	_ = c.Process.Signal(syscall.SIGTERM)
+	if total := await(t, c.r, "total"); total != "2" {
+		t.Errorf("two interrupts came as %s", total)
+	}
+	_ = c.Wait()
+}
+
+// Ctrl-Z stops the job, for the shell that waits for it; fg goes on with it.
+func TestAuditJobControl(t *testing.T) {
+	c := onTerminal(t, "exec", "--pty", "--no-record", "bash", "--norc", "-i")
+	file := script(t, "import time, subprocess\nfor i in range(30):\n    subprocess.run(['true'])\n    time.sleep(0.1)\nprint('ended', i)\n")
+	c.press(t, "HOME=/ "+binary(t)+" audit --no-record --report /dev/null "+file+"; echo status $?\n")
+	time.Sleep(1 * time.Second)
+	c.press(t, "\x1a")
+	if got := await(t, c.r, "status"); got != "148" && got != "147" { // 128 + SIGTSTP or SIGSTOP
+		t.Errorf("status %s, want 148", got)
+	}
+	c.press(t, "fg; echo status $?\n")
+	if got := await(t, c.r, "ended"); got != "29" {
+		t.Errorf("ended %s", got)
+	}
+	if got := await(t, c.r, "status"); got != "0" {
+		t.Errorf("status %s, want 0", got)
+	}
+	c.press(t, "exit\n")
+	go func() { _, _ = io.Copy(io.Discard, c.r) }()
+	_ = c.Wait()
+}
+
+// If who audits it is killed, a run fails loudly; it does not hang.
+func TestAuditorKilled(t *testing.T) {
+	cmd := command(t, "audit", "--no-record", script(t, `
+import os, subprocess, time
+subprocess.run(["true"], check=True)
+os.write(1, b"ready %d\n" % os.getpid())
+while True:
+    try:
+        subprocess.run(["true"], check=True)
+    except OSError as e:
+        os.write(1, b"failed %d\n" % e.errno)
+        break
+`))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := bufio.NewReader(out)
+	pid := await(t, r, "ready")
+	_ = cmd.Process.Kill()
+	if got := await(t, r, "failed"); got != strconv.Itoa(int(syscall.ENOSYS)) {
+		t.Errorf("error %s, want ENOSYS", got)
+	}
+	_ = cmd.Wait()
+	gone(t, pid)
+}
+
+// What outlives the script can execute on.
+func TestAuditLeavesOthersRunning(t *testing.T) {
+	mark := filepath.Join(t.TempDir(), "mark")
+	status, output, calls := audited(t, `
+import os, subprocess, sys, time
+if os.fork() == 0:
+    os.setsid()
+    for fd in (0, 1, 2): os.close(fd); os.open("/dev/null", os.O_RDWR)
+    time.sleep(1)
+    for i in range(20): subprocess.run(["true"], check=True)
+    open(sys.argv[1], "w").write("done")
+    os._exit(0)
+`, nil, mark)
+	if status != 0 || len(calls) == 0 {
+		t.Fatalf("exit status %d: %s", status, output)
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if data, _ := os.ReadFile(mark); string(data) == "done" {
+			break
+		}
+	}
+	if data, _ := os.ReadFile(mark); string(data) != "done" {
+		t.Error("what outlived the script could execute nothing")
+	}
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		if out, _ := exec.Command("pgrep", "-f", "audit --rest").Output(); len(out) == 0 {
+			return
+		}
+	}
+	t.Error("who answers for what outlived the script stayed when that had ended")
+}
+
+// A debugger works in an audited run.
+func TestAuditPtrace(t *testing.T) {
+	status, output, calls := audited(t, `
+import subprocess
+out = subprocess.run(["strace", "-f", "-e", "trace=execve", "sh", "-c", "git --version; true; env true"], capture_output=True, text=True)
+assert out.returncode == 0, out
+assert out.stdout.startswith("git version"), out
+assert out.stderr.count(" = 0\n") == 4, out.stderr   # sh, git, env, true
+`, nil)
+	if status != 0 {
+		t.Fatalf("exit status %d: %s", status, output)
+	}
+	if n := executed(calls); len(n) != 6 { // python, strace, bash, git, env, true
+		t.Errorf("saw %v", n)
+	}
+}

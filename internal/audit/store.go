@@ -1,0 +1,191 @@
+package audit
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/renameio/v2"
+
+	"cc-ci-run/internal/env"
+)
+
+// Write puts the report into the state directory: STATE/audits/ID.json.
+func (r *Report) Write(state string) error {
+	dir := filepath.Join(state, "audits")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	data, err := json.MarshalIndent(r, "", " ")
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, r.Run.ID+".json"), append(data, '\n'), 0o644)
+}
+
+// Read reads one report.
+func Read(path string) (*Report, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("%s: not an audit's report: %w", path, err)
+	}
+	if r.Schema > Schema {
+		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, r.Schema, Schema)
+	}
+	return r, nil
+}
+
+// Newest reads the newest last reports of a state directory, all of them if
+// last is 0; of one recipe if recipe is not "". Oldest first. Files that are
+// no report are passed over and named in skipped.
+func Newest(state, recipe string, last int) (reports []*Report, skipped []error, err error) {
+	dir := filepath.Join(state, "audits")
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	for _, e := range slices.Backward(entries) { // names sort by time
+		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		r, err := Read(filepath.Join(dir, e.Name()))
+		if err != nil {
+			skipped = append(skipped, err)
+			continue
+		}
+		if recipe != "" && r.Run.Recipe != recipe {
+			continue
+		}
+		reports = append(reports, r)
+		if len(reports) == last {
+			break
+		}
+	}
+	slices.Reverse(reports)
+	return reports, skipped, nil
+}
+
+// Total is what many runs executed.
+type Total struct {
+	Schema int     `json:"schema"`
+	Runs   []Count `json:"runs"` // oldest first, of each recipe, invoker and environment
+
+	Used       []TotalUse  `json:"used"`
+	Missing    []TotalMiss `json:"missing"`
+	Undeclared []TotalUse  `json:"undeclared"`
+	Unused     []Unused    `json:"unused"` // by none of the runs
+	Unreadable int         `json:"unreadable"`
+}
+
+// Count is how many runs there were of a kind.
+type Count struct {
+	Recipe      string `json:"recipe"`
+	Invoker     string `json:"invoker"`
+	Fingerprint string `json:"fingerprint"`
+	Runs        int    `json:"runs"`
+	Newest      string `json:"newest"` // id
+}
+
+// Where says in which runs something was.
+type Where struct {
+	Runs     int      `json:"runs"`
+	Recipes  []string `json:"recipes"`
+	Invokers []string `json:"invokers"`
+}
+
+// TotalUse is a [Use] of many runs; First is the earliest in any.
+type TotalUse struct {
+	Use
+	Where
+}
+
+// TotalMiss is a [Miss] of many runs.
+type TotalMiss struct {
+	Miss
+	Where
+}
+
+func (w *Where) add(r Run) {
+	w.Runs++
+	for _, s := range []struct {
+		list *[]string
+		name string
+	}{{&w.Recipes, r.Recipe}, {&w.Invokers, r.Invoker}} {
+		if i, found := slices.BinarySearch(*s.list, s.name); !found {
+			*s.list = slices.Insert(*s.list, i, s.name)
+		}
+	}
+}
+
+// Merge makes one report of many. m is the environment whose tools are looked
+// at for [Total.Unused].
+func Merge(m *env.Manifest, reports []*Report) *Total {
+	t := &Total{Schema: Schema, Runs: []Count{}, Used: []TotalUse{}, Missing: []TotalMiss{}, Undeclared: []TotalUse{}, Unused: []Unused{}}
+	var all []Use
+	for _, r := range reports {
+		i := slices.IndexFunc(t.Runs, func(c Count) bool {
+			return c.Recipe == r.Run.Recipe && c.Invoker == r.Run.Invoker && c.Fingerprint == r.Run.Fingerprint
+		})
+		if i < 0 {
+			i = len(t.Runs)
+			t.Runs = append(t.Runs, Count{Recipe: r.Run.Recipe, Invoker: r.Run.Invoker, Fingerprint: r.Run.Fingerprint})
+		}
+		t.Runs[i].Runs++
+		t.Runs[i].Newest = r.Run.ID
+		t.Unreadable += r.Unreadable
+		t.Used = addUses(t.Used, r.Used, r.Run)
+		t.Undeclared = addUses(t.Undeclared, r.Undeclared, r.Run)
+		for _, miss := range r.Missing {
+			i := slices.IndexFunc(t.Missing, func(m TotalMiss) bool { return m.Name == miss.Name })
+			if i < 0 {
+				i = len(t.Missing)
+				t.Missing = append(t.Missing, TotalMiss{Miss: Miss{Name: miss.Name, By: map[string]int{}, First: miss.First}})
+			}
+			total := &t.Missing[i]
+			total.Times += miss.Times
+			total.Looks += miss.Looks
+			total.First = min(total.First, miss.First)
+			total.Mend = miss.Mend // the newest
+			addCounts(total.By, miss.By)
+			total.add(r.Run)
+		}
+		all = append(all, r.Used...)
+	}
+	t.Unused = append(t.Unused, unused(m, all)...)
+	byName := func(a, b string) int { return strings.Compare(a, b) }
+	slices.SortFunc(t.Used, func(a, b TotalUse) int { return byName(a.Name, b.Name) })
+	slices.SortFunc(t.Undeclared, func(a, b TotalUse) int { return byName(a.Name, b.Name) })
+	slices.SortFunc(t.Missing, func(a, b TotalMiss) int { return byName(a.Name, b.Name) })
+	return t
+}
+
+func addUses(total []TotalUse, uses []Use, run Run) []TotalUse {
+	for _, u := range uses {
+		i := slices.IndexFunc(total, func(t TotalUse) bool { return t.Name == u.Name && t.Tool == u.Tool })
+		if i < 0 {
+			i = len(total)
+			total = append(total, TotalUse{Use: Use{Name: u.Name, Tool: u.Tool, By: map[string]int{}, First: u.First}})
+		}
+		t := &total[i]
+		t.Times += u.Times
+		t.First = min(t.First, u.First)
+		addCounts(t.By, u.By)
+		t.add(run)
+	}
+	return total
+}
+
+func addCounts(to, from map[string]int) {
+	for name, n := range from {
+		to[name] += n
+	}
+}

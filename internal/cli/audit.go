@@ -1,0 +1,283 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/audit"
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/exec/watch"
+	"cc-ci-run/internal/launch"
+)
+
+// greeting is what an audited run tells the process that audits it.
+type greeting struct {
+	Run   audit.Run
+	State string // where the report goes, "" for nowhere
+}
+
+type auditOptions struct {
+	strict bool
+	looks  bool
+	file   string
+	log    string
+	rest   bool
+}
+
+func auditCommand(p Process, shared *options) *cobra.Command {
+	var out output
+	var o auditOptions
+	cmd := &cobra.Command{
+		Use:   "audit [flags] SCRIPT [ARG...]",
+		Short: "Run SCRIPT, and say what it really executes",
+		Long: `audit runs SCRIPT as cc-ci-run alone does, and stays as its parent. The kernel
+shows it each call to execute a file, of the whole tree of processes, and each
+look for a command that the toolset does not have. After the run it reports, on
+stderr, what of the toolset was used, what was looked for and is missing, what
+was executed from outside the toolset, and what was declared for nothing. The
+report is kept beside the run record; "cc-ci-run audit report" sums many up.
+
+The run is as without: output, exit status, process group, terminal. But SCRIPT
+is a child of cc-ci-run, and no program gains privileges (no_new_privs), unless
+this is root and the toolset lets them.
+
+Exit status: SCRIPT's own, 128+N after signal N; with --strict 125 if SCRIPT
+succeeded but something is missing or undeclared.`,
+		Example: `  cc-ci-run audit runner/run_recipe_ci.py gitea
+  cc-ci-run audit --strict --report gitea.json runner/run_recipe_ci.py gitea
+  cc-ci-run audit report --recipe gitea`,
+		Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.rest {
+				return watch.Rest(watch.Descriptor)
+			}
+			if len(args) == 0 {
+				return errors.New("no SCRIPT: see `cc-ci-run audit --help`")
+			}
+			if !launch.IsScript(args[0]) {
+				return fmt.Errorf("%q is no SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))
+			}
+			return p.audit(cmd.Context(), shared.Options, o, out, args)
+		},
+	}
+	cmd.Flags().SetInterspersed(false)
+	shared.addTo(cmd)
+	f := cmd.Flags()
+	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
+	f.BoolVar(&o.looks, "looks", true, "also see looks for a command that never end in a call to execute it, as a shell's")
+	f.StringVar(&o.file, "report", "", "write the report to `file`, as JSON, and none to stderr")
+	f.StringVar(&o.log, "log", "", "write each call to `file` as it is made, a line of JSON each")
+	f.BoolVar(&o.rest, "rest", false, "")
+	_ = f.MarkHidden("rest")
+	out.addTo(cmd)
+	cmd.AddCommand(auditReportCommand(p))
+	return cmd
+}
+
+// audit runs a script under the audit of this process.
+func (p Process) audit(ctx context.Context, shared launch.Options, o auditOptions, out output, args []string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	m, err := env.ReadManifest(p.Manifest)
+	if err != nil {
+		return err
+	}
+	argv := append([]string{p.Args[0], "--audited=" + strconv.FormatBool(o.looks)}, shared.Flags()...)
+	argv = append(append(argv, "--"), args...)
+	collector := audit.NewCollector(m)
+	see := collector.See
+	if o.log != "" {
+		f, err := os.Create(o.log)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		lines := json.NewEncoder(f)
+		see = func(c watch.Call) {
+			_ = lines.Encode(c) // a full disk does not stop a run
+			collector.See(c)
+		}
+	}
+	begin := time.Now()
+	status, hello, err := watch.Run(self, argv, p.Environ, []string{p.Args[0], "audit", "--rest"}, watch.Watcher{Interesting: collector.Interesting, Known: collector.Known, See: see})
+	if err != nil {
+		return exec.Status{Code: status, Err: err}
+	}
+	if hello == nil { // it has said what was wrong
+		return exec.Status{Code: status}
+	}
+	var g greeting
+	if err := json.Unmarshal(hello, &g); err != nil {
+		return fmt.Errorf("audit: %w", err)
+	}
+	report := collector.Report(g.Run, status, time.Since(begin))
+	report.Suggest(ctx, m, audit.Debian{})
+	if g.State != "" {
+		if err := report.Write(g.State); err != nil {
+			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
+		}
+	}
+	if err := p.showReport(m, report, o, out); err != nil {
+		return err
+	}
+	if o.strict && status == 0 && report.Faults() > 0 {
+		return faults(len(report.Missing), len(report.Undeclared))
+	}
+	if status != 0 {
+		return exec.Status{Code: status}
+	}
+	return nil
+}
+
+// audited puts this process under the audit of its parent, just before it
+// becomes the script.
+func (p Process) audited(looks bool, r *launch.Record, state string) error {
+	hello, err := json.Marshal(greeting{
+		Run:   audit.Run{ID: r.ID, Time: r.Time, Recipe: audit.Recipe(r.Program, r.Args), Invoker: r.Invoker.Name, Fingerprint: r.Fingerprint},
+		State: state,
+	})
+	if err != nil {
+		return err
+	}
+	err = watch.Enter(watch.Descriptor, looks, hello)
+	if errors.Is(err, watch.ErrNested) {
+		exec.Tell(p.Stderr, "cc-ci-run: audit: "+err.Error()+", whose report has all of this one's\n")
+		return nil
+	}
+	return err
+}
+
+// showReport shows the report of one run, on stderr: stdout is the script's.
+func (p Process) showReport(m *env.Manifest, r *audit.Report, o auditOptions, out output) error {
+	if o.file != "" || out == "json" {
+		data, err := json.MarshalIndent(r, "", "  ")
+		if err != nil {
+			return err
+		}
+		data = append(data, '\n')
+		if o.file != "" {
+			return os.WriteFile(o.file, data, 0o644)
+		}
+		exec.Tell(p.Stderr, string(data))
+		return nil
+	}
+	var text strings.Builder
+	fmt.Fprintf(&text, "cc-ci-run: audit of %s: %d used, %d missing, %d undeclared, %d tools unused\n", r.Run.Recipe, len(r.Used), len(r.Missing), len(r.Undeclared), len(r.Unused))
+	err := p.auditTable(&text, audit.Merge(m, []*audit.Report{r}), false)
+	exec.Tell(p.Stderr, text.String())
+	return err
+}
+
+// auditTable writes a report as a table, and what to add to toolset.toml. Of
+// many runs it says which recipes, of one run when it was.
+func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
+	var rows [][]string
+	head := "WHAT|NAME|TOOL|TIMES|BY|FIRST"
+	if many {
+		head = "WHAT|NAME|TOOL|TIMES|BY|RECIPES|INVOKERS"
+	}
+	add := func(what, name, tool string, times int, by map[string]int, first float64, where audit.Where) {
+		row := []string{what, name, tool, strconv.Itoa(times), audit.Programs(by)}
+		if many {
+			row = append(row, strings.Join(where.Recipes, " "), strings.Join(where.Invokers, " "))
+		} else {
+			row = append(row, strconv.FormatFloat(first, 'f', 2, 64)+" s")
+		}
+		rows = append(rows, row)
+	}
+	var mends []string
+	for _, u := range t.Used {
+		add("used", u.Name, u.Tool, u.Times, u.By, u.First, u.Where)
+	}
+	for _, miss := range t.Missing {
+		add("missing", miss.Name, miss.Mend.String(), miss.Times, miss.By, miss.First, miss.Where)
+		if miss.Mend.TOML != "" {
+			mends = append(mends, miss.Mend.TOML)
+		}
+	}
+	for _, u := range t.Undeclared {
+		add("undeclared", u.Name, "", u.Times, u.By, u.First, u.Where)
+	}
+	for _, u := range t.Unused {
+		rows = append(rows, []string{"unused", u.Tool, "", "0", "", u.Why})
+	}
+	if err := p.table(w, head, rows); err != nil {
+		return err
+	}
+	if t.Unreadable > 0 {
+		fmt.Fprintf(w, "%d calls could not be read: of processes of a user whom cc-ci-run may not look at\n", t.Unreadable)
+	}
+	if len(mends) > 0 {
+		fmt.Fprintf(w, "\nto add to toolset.toml:\n\n%s", strings.Join(mends, "\n"))
+	}
+	return nil
+}
+
+func auditReportCommand(p Process) *cobra.Command {
+	var out output
+	var state, recipe string
+	var last int
+	var strict bool
+	cmd := &cobra.Command{
+		Use:   "report [flags]",
+		Short: "Sum up the audits of many runs",
+		Long: `report merges the audits in the state directory: which recipe needs what, by
+which invoker, what is missing or undeclared in any run, and which tools of the
+toolset none of the runs used.`,
+		Example: `  cc-ci-run audit report
+  cc-ci-run audit report --recipe gitea --last 10 --output json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := env.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			dir := launch.Options{State: state}.StateDir(p.Environ, m.State)
+			reports, skipped, err := audit.Newest(dir, recipe, last)
+			if err != nil {
+				return err
+			}
+			for _, err := range skipped {
+				exec.Tell(p.Stderr, "cc-ci-run: passed over: "+err.Error()+"\n")
+			}
+			if len(reports) == 0 {
+				return fmt.Errorf("no audits in %s: make one by `cc-ci-run audit SCRIPT`", filepath.Join(dir, "audits"))
+			}
+			total := audit.Merge(m, reports)
+			if out == "json" {
+				err = p.show(out, total, "", nil)
+			} else {
+				err = p.auditTable(p.Stdout, total, true)
+			}
+			if err == nil && strict && len(total.Missing)+len(total.Undeclared) > 0 {
+				err = faults(len(total.Missing), len(total.Undeclared))
+			}
+			return err
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&state, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
+	f.StringVar(&recipe, "recipe", "", "only runs of this `recipe`")
+	f.IntVar(&last, "last", 0, "only the newest `N` runs (default: all)")
+	f.BoolVar(&strict, "strict", false, "fail if something is missing or undeclared")
+	out.addTo(cmd)
+	_ = cmd.MarkFlagDirname("state")
+	return cmd
+}
+
+func faults(missing, undeclared int) error {
+	return fmt.Errorf("audit: %d missing, %d undeclared: declare them in toolset.toml, or mend what executes them", missing, undeclared)
+}
