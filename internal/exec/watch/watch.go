@@ -59,9 +59,9 @@ type Watcher struct {
 // audits it.
 const Descriptor = 3
 
-// ErrNested says that this process is audited already. The kernel allows one
-// listener for a process, and that one sees all.
-var ErrNested = errors.New("this process is in an audited run already")
+// ErrNested says that somebody else listens to this process's calls already.
+// The kernel allows one listener for a process.
+var ErrNested = errors.New("another program listens to the calls of this process already (seccomp)")
 
 // Enter puts this thread, which then becomes the script or starts it, under
 // the audit of the process at the other end of socket: from here on each
@@ -84,7 +84,13 @@ func Enter(socket int, lookups bool, hello []byte) error {
 	switch err {
 	case nil:
 	case unix.EBUSY:
-		return ErrNested
+		if err := join(socket); err != nil {
+			return err
+		}
+		if err := unix.Send(socket, hello, 0); err != nil {
+			return fmt.Errorf("audit: %w", err)
+		}
+		return nil
 	default:
 		return fmt.Errorf("audit: seccomp: %w: it needs Linux 5.5 with CONFIG_SECCOMP_FILTER", err)
 	}
@@ -120,10 +126,11 @@ type watch struct {
 	Watcher
 	start    time.Time
 	child    int
-	socket   int // until the greeting
+	socket   int // until the greeting; after it, if an outer watcher tells of calls
 	listener int // after it
 	signals  int
 	hello    []byte
+	inner    []*inner
 	buffer   [unix.PathMax]byte
 }
 
@@ -181,7 +188,7 @@ func (a *watch) serve() (unix.WaitStatus, error) {
 			return 0, e
 		}
 		if fds[1].Revents != 0 {
-			if err := a.greet(); err != nil {
+			if err := a.hear(); err != nil {
 				return 0, err
 			}
 		}
@@ -195,37 +202,55 @@ func (a *watch) serve() (unix.WaitStatus, error) {
 		}
 		if fds[2].Revents != 0 {
 			if end, ended := a.signal(); ended {
-				return end, nil
+				return end, a.hear() // what was told before it ended
 			}
 		}
 	}
 }
 
-// greet takes the listener.
-func (a *watch) greet() error {
-	hello, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
-	n, oob, _, _, err := unix.Recvmsg(a.socket, hello, rights, unix.MSG_CMSG_CLOEXEC)
-	if err == unix.EINTR {
-		return nil
+// hear takes what has come by the socket: first the greeting, with the
+// listener; without one, an outer watcher tells of calls by it.
+func (a *watch) hear() error {
+	message, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
+	for a.socket >= 0 {
+		n, oob, _, _, err := unix.Recvmsg(a.socket, message, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return nil
+		}
+		if err != nil || n == 0 { // all others have closed it
+			unix.Close(a.socket)
+			a.socket = -1
+			return nil
+		}
+		if a.hello != nil {
+			a.told(message[:n])
+			continue
+		}
+		a.hello = slices.Clone(message[:n])
+		messages, err := unix.ParseSocketControlMessage(rights[:oob])
+		if err != nil {
+			return err
+		}
+		if len(messages) == 0 {
+			continue
+		}
+		fds, err := unix.ParseUnixRights(&messages[0])
+		if err != nil {
+			return err
+		}
+		a.listener = fds[0]
+		// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
+		_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+		unix.Close(a.socket)
+		a.socket = -1
 	}
-	unix.Close(a.socket)
-	a.socket = -1
-	if err != nil || n == 0 {
-		return err // it ended, or became the script without (ErrNested)
-	}
-	messages, err := unix.ParseSocketControlMessage(rights[:oob])
-	if err != nil || len(messages) == 0 {
-		return err
-	}
-	fds, err := unix.ParseUnixRights(&messages[0])
-	if err != nil {
-		return err
-	}
-	a.hello, a.listener = hello[:n], fds[0]
-	// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
-	_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	return nil
 }
+
+func (a *watch) since() time.Duration { return time.Since(a.start) }
 
 // answer takes one call, looks at it, and lets it go on.
 func (a *watch) answer() error {
@@ -233,6 +258,9 @@ func (a *watch) answer() error {
 	call, interesting, err := a.receive(&n)
 	if err != nil || n.id == 0 {
 		return err
+	}
+	if interesting && len(a.inner) > 0 {
+		a.pass(call)
 	}
 	if err := release(a.listener, n.id); err != nil {
 		return err
@@ -256,7 +284,7 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 	}
 	tid := int(n.pid)
 	execute, at := shape(n.arch, n.nr)
-	call = Call{Execute: execute, At: time.Since(a.start), PID: tid}
+	call = Call{Execute: execute, At: a.since(), PID: tid}
 	pointer, dir := n.args[0], ""
 	if at {
 		pointer = n.args[1]
@@ -267,6 +295,11 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 	path, readable := a.read(tid, uintptr(pointer))
 	if !execute && (!readable || !a.Interesting(path)) {
 		return call, false, nil
+	}
+	if execute && readable && a.admit(tid, path) {
+		id := n.id
+		n.id = 0
+		return call, false, respond(a.listener, response{id: id, err: -int32(unix.EISCONN)})
 	}
 	call.Path, call.Unreadable = string(path), !readable
 	call.Program, _ = os.Readlink("/proc/" + strconv.Itoa(tid) + "/exe")
@@ -282,7 +315,10 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 
 // release lets a call go on, as if nobody had looked.
 func release(listener int, id uint64) error {
-	r := response{id: id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+	return respond(listener, response{id: id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE})
+}
+
+func respond(listener int, r response) error {
 	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
 	if e != 0 && e != unix.ENOENT { // killed meanwhile
 		return e
