@@ -38,8 +38,12 @@ type Run struct {
 	Fingerprint string    `json:"fingerprint"`
 }
 
-// Recipe is what a run is of: the runner's first argument, or the script.
+// Recipe is what a run is of: the runner's first argument (after --recipes DIR,
+// as a sweep calls it), or the script.
 func Recipe(program string, args []string) string {
+	if len(args) > 2 && args[0] == "--recipes" {
+		args = args[2:]
+	}
 	if len(args) > 0 && args[0] != "" && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
 		return args[0]
 	}

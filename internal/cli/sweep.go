@@ -25,6 +25,7 @@ import (
 func sweepCommand(p Process, shared *options) *cobra.Command {
 	var out output
 	var junit, file string
+	var audited bool
 	o := sweep.Options{}
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
@@ -50,7 +51,12 @@ error, 125 if the sweep could not do its work.`,
 			if o.Program, err = p.program(); err != nil {
 				return err
 			}
-			o.Seal = shared.Seal.Flag()
+			if audited {
+				o.How = append(o.How, "audit")
+			}
+			if shared.Seal != "" {
+				o.How = append(o.How, shared.Seal.Flag())
+			}
 			o.Only, o.Environ, o.Manifest, o.State = args, p.Environ, p.Manifest, p.state(*shared, m)
 			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State, &o.Manifest} {
 				if *path, err = filepath.Abs(*path); err != nil {
@@ -79,6 +85,7 @@ error, 125 if the sweep could not do its work.`,
 	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
 	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
 	addSeal(cmd, &shared.Seal)
+	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums them up")
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	_ = cmd.MarkFlagDirname("state")

@@ -36,11 +36,7 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 	defer out.Close()
 	defer expire(dir, s.KeepLogs, s.KeepFor)
 
-	args := []string{"--state", s.State, s.Runner, "--recipes", s.Recipes, name}
-	if s.Seal != "" {
-		args = slices.Insert(args, 0, s.Seal)
-	}
-	cmd := exec.Command(s.Program, args...)
+	cmd := exec.Command(s.Program, slices.Concat(s.How, []string{"--state", s.State, s.Runner, "--recipes", s.Recipes, name})...)
 	cmd.Env = s.Environ
 	r, w, err := os.Pipe()
 	if err != nil {

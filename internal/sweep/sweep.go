@@ -64,9 +64,9 @@ type Options struct {
 	Timeouts map[string]time.Duration // of these, instead
 	Grace    time.Duration            // between SIGTERM and SIGKILL
 
-	Seal   string // the flag that seals a run, "" for none
-	Force  bool   // run what would be skipped
-	DryRun bool   // run nothing
+	How    []string // words before the flags of each run: audit, --seal
+	Force  bool     // run what would be skipped
+	DryRun bool     // run nothing
 
 	State    string   // the state directory; the sweep's part is sweep/ below it
 	Program  string   // cc-ci-run
