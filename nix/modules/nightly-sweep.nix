@@ -72,6 +72,13 @@ in
       description = "A sweep that takes longer is ended.";
     };
 
+    audit = lib.mkOption {
+      type = lib.types.bool;
+      default = false;
+      example = true;
+      description = "Whether each run is audited: `cc-ci-run audit report` then says what recipes really execute, and what they miss.";
+    };
+
     recipeTimeout = lib.mkOption {
       type = lib.types.nullOr lib.types.str;
       default = null;
@@ -185,6 +192,7 @@ in
             ]
             ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
             ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
+            ++ lib.optionals cfg.audit [ "--audit" ]
             ++ cfg.recipes
           );
           StateDirectory = "nightly-sweep";
