@@ -37,8 +37,8 @@ type Call struct {
 	At      time.Duration `json:"at"`      // since the start, in nanoseconds
 	PID     int           `json:"pid"`     // the thread that called
 	Program string        `json:"program"` // the file that it runs; "" if it is gone
-	// Path is as the process gave it. "" may also mean that it could not be
-	// read (Unreadable).
+	// Path is as the process gave it; Unreadable if this process may not look
+	// at that one.
 	Path       string `json:"path"`
 	Unreadable bool   `json:"unreadable,omitempty"`
 	Target            // of a call to execute
@@ -292,10 +292,11 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 			dir = "/proc/" + strconv.Itoa(tid) + "/fd/" + strconv.Itoa(int(fd))
 		}
 	}
-	path, readable := a.read(tid, uintptr(pointer))
-	if !execute && (!readable || !a.Interesting(path)) {
+	path, err := a.read(tid, uintptr(pointer))
+	if err == errNoPath || !execute && (err != nil || !a.Interesting(path)) {
 		return call, false, nil
 	}
+	readable := err == nil
 	if execute && readable && a.admit(tid, path) {
 		id := n.id
 		n.id = 0
@@ -326,21 +327,26 @@ func respond(listener int, r response) error {
 	return nil
 }
 
-// read reads a string of a process. The remote side is cut at a page's end,
+// errNoPath is for what the kernel takes for no path either.
+var errNoPath = errors.New("a bad pointer, or no path's length")
+
+// read reads a path of a process. The remote side is cut at a page's end,
 // behind which there may be nothing.
-func (a *watch) read(tid int, address uintptr) ([]byte, bool) {
+func (a *watch) read(tid int, address uintptr) ([]byte, error) {
 	page := uintptr(os.Getpagesize())
-	first := int(page - address%page)
-	first = min(first, len(a.buffer))
+	first := min(int(page-address%page), len(a.buffer))
 	remote := []unix.RemoteIovec{{Base: address, Len: first}, {Base: address + uintptr(first), Len: len(a.buffer) - first}}
 	local := []unix.Iovec{{Base: &a.buffer[0]}}
 	local[0].SetLen(len(a.buffer))
 	n, err := unix.ProcessVMReadv(tid, local, remote, 0)
-	if err != nil {
-		return nil, false
+	if err != nil && err != unix.EFAULT {
+		return nil, err
 	}
-	end := bytes.IndexByte(a.buffer[:n], 0)
-	return a.buffer[:max(end, 0)], end >= 0
+	end := bytes.IndexByte(a.buffer[:max(n, 0)], 0)
+	if end < 0 {
+		return nil, errNoPath
+	}
+	return a.buffer[:end], nil
 }
 
 // leave hands the listener to a process of its own, if anything that is under
