@@ -189,18 +189,24 @@ func (c *Collector) See(call watch.Call) {
 	case call.Outcome == watch.Executed:
 		c.use(call.Path, call.File, by, call.At)
 		for _, interpreter := range call.Interpreters {
-			file, _ := filepath.EvalSymlinks(interpreter)
-			c.use(interpreter, file, filepath.Base(call.Path), call.At)
+			file, err := filepath.EvalSymlinks(interpreter)
+			if err != nil { // below the process's own directory or root
+				file = interpreter
+			}
+			c.use(interpreter, file, filepath.Base(cmp.Or(call.Path, call.File)), call.At)
 		}
 	case call.Outcome == watch.NotFound && len(call.Interpreters) > 0:
 		c.miss(call.Interpreters[len(call.Interpreters)-1], call.Path, call.At, false)
-	case call.Outcome == watch.NotFound:
+	case call.Outcome == watch.NotFound && call.Path != "":
 		c.miss(call.Path, by, call.At, false)
 	}
 }
 
 // program is how a file is called in a report.
 func (c *Collector) program(file string) string {
+	if file == "" {
+		return "?" // it is gone, or is another user's
+	}
 	if names := c.files[file]; len(names) == 1 {
 		return names[0]
 	} else if slices.Contains(names, filepath.Base(file)) {

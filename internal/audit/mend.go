@@ -1,11 +1,13 @@
 package audit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"cc-ci-run/internal/env"
@@ -51,8 +53,8 @@ func (Debian) Owners(ctx context.Context, files []string) map[string]string {
 	owners := map[string]string{}
 	for line := range strings.Lines(output(ctx, "/usr/bin/dpkg-query", append([]string{"--search", "--"}, files...)...)) {
 		owner, file, ok := strings.Cut(strings.TrimSpace(line), ": ")
-		if ok && !strings.HasPrefix(line, "diversion by") {
-			owner, _, _ = strings.Cut(owner, ",")
+		owner, _, _ = strings.Cut(owner, ",")
+		if ok && !strings.Contains(owner, " ") { // "diversion by dash from", "local diversion to"
 			owners[file], _, _ = strings.Cut(owner, ":") // without its architecture
 		}
 	}
@@ -125,6 +127,9 @@ func mend(m *env.Manifest, owners map[string]string, known []string, miss *Miss)
 			return Mend{Package: a.Name, From: "declared; built --without " + a.Name, TOML: "# " + name + ": nothing to add; build without --without " + a.Name + "\n"}
 		}
 	}
+	if miss.isCommand() && slices.ContainsFunc(m.Tools, func(t env.ResolvedTool) bool { return t.Name == name }) {
+		return Mend{Package: name, From: "declared, without this command", TOML: "# " + name + ": add it to the commands of [[tool]] " + name + "\n"}
+	}
 	if !miss.isCommand() {
 		if owner := owners[miss.Name]; owner != "" {
 			return Mend{Package: owner, From: "dpkg: it has this file"}
@@ -155,10 +160,68 @@ func mend(m *env.Manifest, owners map[string]string, known []string, miss *Miss)
 
 // lines are a [[tool]] for toolset.toml.
 func lines(miss *Miss, recipe string) string {
-	debian := fmt.Sprintf("%q", miss.Mend.Package)
-	if miss.Mend.Guess || miss.Mend.Package == "" {
+	debian := `""`
+	if env.IsDebian(miss.Mend.Package) {
+		debian = quote(miss.Mend.Package)
+	}
+	switch {
+	case miss.Mend.Package == "":
+		debian += " # " + miss.Mend.From
+	case miss.Mend.Guess:
 		debian += " # guess: " + miss.Mend.From
 	}
-	return fmt.Sprintf("[[tool]]\nname     = %q\nnix      = %q # guess: its name\ndebian   = %s\ncommands = [%q]\nwhy      = %q\n",
-		miss.Name, miss.Name, debian, miss.Name, recipe+": looked for by "+Programs(miss.By)+" (cc-ci-run audit)")
+	return fmt.Sprintf("[[tool]]\nname     = %s\nnix      = %s # guess: its name\ndebian   = %s\ncommands = [%s]\nwhy      = %s\n",
+		quote(toolName(miss.Name)), quote(attribute(miss.Name)), debian, quote(miss.Name), quote(recipe+": looked for by "+Programs(miss.By)+" (cc-ci-run audit)"))
+}
+
+// toolName is how a tool is called that brings a command: as the command, but
+// for what no name can have.
+func toolName(command string) string {
+	name := strings.TrimLeft(strings.Map(func(r rune) rune {
+		if strings.ContainsRune("@[", r) {
+			return '-'
+		}
+		return r
+	}, command), "._+-")
+	return cmp.Or(name, "tool")
+}
+
+// attribute is the one of nixpkgs that a command's name suggests. A dot would
+// lead into it, and a digit can not begin one: nixpkgs has nodejs_22, _7zz.
+func attribute(command string) string {
+	name := strings.TrimRight(strings.Map(func(r rune) rune {
+		switch r {
+		case '.':
+			return '_'
+		case '+', '@', '[':
+			return '-'
+		}
+		return r
+	}, command), "-")
+	if !env.IsAttribute(name) {
+		name = "_" + name
+	}
+	return name
+}
+
+// quote writes a string as TOML's basic ones are, which are not Go's: there is
+// no \x. What a terminal would not show as itself is escaped, too.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s { // what is no UTF-8 comes as U+FFFD
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case strconv.IsPrint(r):
+			b.WriteRune(r)
+		case r < 1<<16:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08X`, r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
 }

@@ -38,6 +38,9 @@ func Read(path string) (*Report, error) {
 	if err := json.Unmarshal(data, r); err != nil {
 		return nil, fmt.Errorf("%s: not an audit's report: %w", path, err)
 	}
+	if r.Schema < 1 {
+		return nil, fmt.Errorf("%s: not an audit's report: no schema", path)
+	}
 	if r.Schema > Schema {
 		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, r.Schema, Schema)
 	}

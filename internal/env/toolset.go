@@ -109,6 +109,15 @@ var (
 	braceRE   = regexp.MustCompile(`\{[^{}]*\}`)
 )
 
+// IsTool says whether a name can be a tool's.
+func IsTool(name string) bool { return nameRE.MatchString(name) }
+
+// IsAttribute says whether a path of attributes can be one in nixpkgs.
+func IsAttribute(path string) bool { return attrRE.MatchString(path) }
+
+// IsDebian says whether a name can be a Debian package's.
+func IsDebian(name string) bool { return debianRE.MatchString(name) }
+
 // IsCommand says whether a name can be a command's.
 func IsCommand(name string) bool { return commandRE.MatchString(name) && name != "." && name != ".." }
 
@@ -155,14 +164,14 @@ func (t *Toolset) check() []error {
 		case tool.Name == "":
 			label = "[[tool]]"
 			fail(key, "[[tool]] without a name")
-		case !nameRE.MatchString(tool.Name):
+		case !IsTool(tool.Name):
 			fail(key+".name", "%q: not a name (letters, digits, . _ + -)", tool.Name)
 		case first[tool.Name] != "":
 			fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.file.Line(first[tool.Name]))
 		default:
 			first[tool.Name] = key + ".name"
 		}
-		if !attrRE.MatchString(tool.Nix) {
+		if !IsAttribute(tool.Nix) {
 			fail(key+".nix", "%s: nix = %q is not an attribute path of nixpkgs", label, tool.Nix)
 		}
 		if !t.file.Has(key + ".debian") {
@@ -218,7 +227,7 @@ func (t *Toolset) check() []error {
 // checkDebian keeps what apt-get would take for an option from it.
 func (t *Toolset) checkDebian(key, label, packages string) (errs []error) {
 	for _, p := range strings.Fields(packages) {
-		if !debianRE.MatchString(p) {
+		if !IsDebian(p) {
 			errs = append(errs, t.file.Errorf(key, "%s: %q is not a Debian package's name", label, p))
 		}
 	}
