@@ -91,6 +91,7 @@ func Compare(a, b Run) []Finding {
 	add("backend", a.Backend, b.Backend, Drift, "")
 	add("absent tools", strings.Join(a.Absent, " "), strings.Join(b.Absent, " "), Drift, "")
 	add("sealed", a.Sealed, b.Sealed, Drift, "what is not declared can be executed by one of them only: start both with the same --seal")
+	add("audited", fmt.Sprint(a.Audited), fmt.Sprint(b.Audited), Declared, "an audit looks on, and changes nothing")
 	list = append(list, compareCommands(ma, mb)...)
 	list = append(list, compareVariables(a, b)...)
 	list = append(list, compareProcess(a.Record, b.Record)...)

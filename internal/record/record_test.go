@@ -227,13 +227,14 @@ func TestCompare(t *testing.T) {
 	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
 	b.CallerPath = "/opt"
 	b.Sealed = "full"
+	b.Audited = true
 	got := map[string]Finding{}
 	for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
 		got[f.What] = f
 	}
 	for what, want := range map[string]Parity{
 		"fingerprint": Identical, "commands": Identical, "process uid": Identical,
-		"process cgroup": Declared, "the caller's PATH": Declared,
+		"process cgroup": Declared, "the caller's PATH": Declared, "audited": Declared,
 		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "sealed": Drift, "variable GITEA_URL": Drift,
 	} {
 		if got[what].Verdict != want {
