@@ -114,15 +114,19 @@ type Collector struct {
 	targets  map[string]watch.Target // of commands, once they were executed
 	used     map[string]*Use         // by tool and name
 	misses   map[string]*Miss
-	executed map[string]bool // the last elements of what was found
+	missed   map[search]time.Duration // when last
+	found    map[search]time.Duration // likewise
 	strange  int
 }
+
+// search is what a program searches for: a name, without its directory.
+type search struct{ by, name string }
 
 // NewCollector makes a collector for a run in an environment.
 func NewCollector(m *env.Manifest) *Collector {
 	c := &Collector{
 		m: m, bin: m.Bin + "/", declared: map[string]bool{}, files: map[string][]string{}, host: map[string]string{},
-		targets: map[string]watch.Target{}, used: map[string]*Use{}, misses: map[string]*Miss{}, executed: map[string]bool{},
+		targets: map[string]watch.Target{}, used: map[string]*Use{}, misses: map[string]*Miss{}, missed: map[search]time.Duration{}, found: map[search]time.Duration{},
 	}
 	for _, name := range m.CommandNames() {
 		c.declared[name] = true
@@ -217,7 +221,7 @@ func (c *Collector) program(file string) string {
 
 func (c *Collector) use(path, file, by string, at time.Duration) {
 	name, tool := c.sort(path, file)
-	c.executed[filepath.Base(path)] = true
+	c.found[search{by, filepath.Base(path)}] = at
 	key := tool + "\x00" + name
 	u := c.used[key]
 	if u == nil {
@@ -271,6 +275,7 @@ func (c *Collector) miss(path, by string, at time.Duration, look bool) {
 	}
 	m.Times++
 	m.By[by]++
+	c.missed[search{by, filepath.Base(name)}] = at
 	if look {
 		m.Looks++
 	}
@@ -288,9 +293,11 @@ func (c *Collector) Report(run Run, status int, took time.Duration) *Report {
 	}
 	for _, m := range c.misses {
 		base := filepath.Base(m.Name)
-		// It searched on, and found it; or the same search came to the bin
-		// directory, too.
-		if c.executed[base] || base != m.Name && c.misses[base] != nil {
+		// The same search came to the bin directory, too.
+		if base != m.Name && c.misses[base] != nil {
+			continue
+		}
+		if c.foundLater(m) {
 			continue
 		}
 		r.Missing = append(r.Missing, *m)
@@ -298,6 +305,19 @@ func (c *Collector) Report(run Run, status int, took time.Duration) *Report {
 	r.Unused = unused(c.m, r.Used)
 	r.tidy()
 	return r
+}
+
+// foundLater says that all who missed it searched on, and found it elsewhere:
+// what they then executed is in the report as that. If another program did,
+// that helps no one.
+func (c *Collector) foundLater(m *Miss) bool {
+	for by := range m.By {
+		s := search{by, filepath.Base(m.Name)}
+		if at, ok := c.found[s]; !ok || at < c.missed[s] {
+			return false
+		}
+	}
+	return true
 }
 
 // tidy puts lists in order, what happened first first, and makes empty ones of

@@ -239,6 +239,16 @@ func TestSort(t *testing.T) {
 			[]watch.Call{p.notFound("B/x", "D/files/python3"), p.executed("D/elsewhere/x", "D/files/python3")},
 			"undeclared D/elsewhere/x 1 by python3\n",
 		},
+		{
+			"that another program found one helps no one",
+			[]watch.Call{p.looked("B/x", "D/files/dash"), p.executed("D/open/../elsewhere/x", "D/files/python3")},
+			"missing x 1 (1 looks) by D/sh at 1\nundeclared D/elsewhere/x 1 by python3\n",
+		},
+		{
+			"nor that there was one earlier",
+			[]watch.Call{p.executed("D/elsewhere/x", "D/files/python3"), p.notFound("B/x", "D/files/python3")},
+			"missing x 1 (0 looks) by python3 at 2\nundeclared D/elsewhere/x 1 by python3\n",
+		},
 		{"an empty path is no file's", []watch.Call{p.notFound("", "D/files/python3")}, ""},
 		{"what could not be executed is neither", []watch.Call{
 			{Execute: true, Path: "/etc/passwd", Target: watch.Target{File: "/etc/passwd", Outcome: watch.NotExecutable}},
