@@ -1,15 +1,20 @@
 // Package audit makes a report of what a run really executed.
 //
 //	c := audit.NewCollector(manifest)
-//	status, hello, err := watch.Run(…, watch.Watcher{c.Interesting, c.See})
-//	report := c.Report(run, status)
+//	status, hello, err := watch.Run(…, watch.Watcher{c.Interesting, c.Known, c.See})
+//	report := c.Report(run, status, took)
+//	report.Suggest(ctx, manifest, audit.Debian{})
+//	err = report.Write(state)
 //
 // [watch.Run] tells of each call to execute a file, wherever in the tree of
 // processes, and of each look for a command that the toolset's bin directory
 // does not have: a shell that looks and finds none executes nothing. The
 // [Report] sorts that by the declaration: what of it was used, what was looked
 // for and is not in it, what was executed from outside, and what of it nobody
-// used. [Merge] does so for many runs.
+// used. [Merge] does so for many runs. How what is missing would get into
+// the toolset is its [Mend], from a database of [Packages] or a guess.
+//
+// What is seen, and what is not, is in docs/audit.md.
 package audit
 
 import (

@@ -41,16 +41,20 @@ func auditCommand(p Process, shared *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "audit [flags] SCRIPT [ARG...]",
 		Short: "Run SCRIPT, and say what it really executes",
-		Long: `audit runs SCRIPT as cc-ci-run alone does, and stays as its parent. The kernel
-shows it each call to execute a file, of the whole tree of processes, and each
-look for a command that the toolset does not have. After the run it reports, on
-stderr, what of the toolset was used, what was looked for and is missing, what
-was executed from outside the toolset, and what was declared for nothing. The
-report is kept beside the run record; "cc-ci-run audit report" sums many up.
+		Long: `audit runs SCRIPT in the declared environment, as cc-ci-run SCRIPT does, and
+afterwards reports on stderr what it and all that it started executed:
+
+  used        declared in the toolset, and executed
+  missing     looked for and not there, with the lines to add to toolset.toml
+  undeclared  executed by path, from outside the toolset
+  unused      tools of the toolset none of whose commands was executed
+
+The report is kept beside the run record (with --no-record neither is), and
+"cc-ci-run audit report" sums up many. "cc-ci-run sweep --audit" audits a sweep.
 
 The run is as without: output, exit status, process group, terminal. But SCRIPT
 is a child of cc-ci-run, and no program gains privileges (no_new_privs), unless
-this is root and the toolset lets them.
+this is root and the toolset lets them. Nothing is forbidden: that is --seal.
 
 Exit status: SCRIPT's own, 128+N after signal N; with --strict 125 if SCRIPT
 succeeded but something is missing or undeclared.`,
@@ -75,7 +79,7 @@ succeeded but something is missing or undeclared.`,
 	shared.addTo(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
-	f.BoolVar(&o.looks, "looks", true, "also see looks for a command that never end in a call to execute it, as a shell's")
+	f.BoolVar(&o.looks, "looks", true, "also see who looks for a command and, finding none, does not try to execute it, as shells do; --looks=false is faster")
 	f.StringVar(&o.file, "report", "", "write the report to `file`, as JSON, and none to stderr")
 	f.StringVar(&o.log, "log", "", "write each call to `file` as it is made, a line of JSON each")
 	f.BoolVar(&o.rest, "rest", false, "")
