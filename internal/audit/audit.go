@@ -66,8 +66,8 @@ type Report struct {
 	Missing    []Miss   `json:"missing"`
 	Undeclared []Use    `json:"undeclared"`
 	Unused     []Unused `json:"unused"`
-	// Unreadable is how many calls could not be read: of processes that
-	// changed to a user whom the auditor may not look at.
+	// Unreadable is how many calls could not be read: of processes of
+	// another user, or others that the auditor may not look at.
 	Unreadable int `json:"unreadable"`
 }
 

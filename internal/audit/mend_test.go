@@ -149,6 +149,18 @@ var hostile = []string{
 	"gitea", `quo"te`, `back\slash`, "new\nline", "\r", "tab\t", "\x00", "bell\a\v", "\x1b[31mred", "\x7f", "not UTF-8 \xff\xfe", "\u0085\u009b", "\u202eleft", "\u2028", "\U000e0001", "ü😀", `'''`, `"""`, "# [[tool]]", "",
 }
 
+// So can every character of the first planes' beginnings.
+func TestEveryCharacterIsPasted(t *testing.T) {
+	var all strings.Builder
+	for r := rune(0); r < 0x3000; r++ {
+		all.WriteRune(r)
+	}
+	for r := rune(0x1f000); r < 0x1f100; r++ {
+		all.WriteRune(r)
+	}
+	pasted(t, "git-lfs", all.String(), "git", "")
+}
+
 // pasted parses what a report of one missing command would have pasted.
 func pasted(t *testing.T, command, recipe, program, guess string) {
 	t.Helper()

@@ -222,7 +222,7 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 		return err
 	}
 	if t.Unreadable > 0 {
-		fmt.Fprintf(w, "%d calls could not be read: of processes of a user whom cc-ci-run may not look at\n", t.Unreadable)
+		fmt.Fprintf(w, "calls that could not be read, of processes that cc-ci-run may not look at: %d\n", t.Unreadable)
 	}
 	if len(mends) > 0 {
 		fmt.Fprintf(w, "\nto add to toolset.toml:\n\n%s", strings.Join(mends, "\n"))
