@@ -438,6 +438,26 @@ func TestAuditControlC(t *testing.T) {
 	_ = c.Wait()
 }
 
+// What a process of the run sends to its group comes once, too.
+func TestAuditGroupSignal(t *testing.T) {
+	status, output, _ := audited(t, `
+import os, signal, subprocess, time
+n = 0
+def count(*_):
+    global n
+    n += 1
+signal.signal(signal.SIGUSR1, count)
+for i in range(20):
+    os.kill(0, signal.SIGUSR1)
+    subprocess.run(["sh", "-c", "trap '' USR1; kill -USR1 0; sleep 0.1"])
+time.sleep(0.1)
+print("counted", n)
+`, []string{"--report", os.DevNull})
+	if status != 0 || !strings.Contains(output, "counted 40\n") {
+		t.Errorf("exit status %d, 40 signals: %s", status, output)
+	}
+}
+
 // Ctrl-Z stops the job, for the shell that waits for it; fg goes on with it.
 func TestAuditJobControl(t *testing.T) {
 	c := onTerminal(t, "exec", "--pty", "--no-record", "bash", "--norc", "-i")

@@ -49,7 +49,8 @@ func Recipe(program string, args []string) string {
 	if len(args) > 2 && args[0] == "--recipes" {
 		args = args[2:]
 	}
-	if len(args) > 0 && args[0] != "" && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
+	const longest = 255 // a folder's name (NAME_MAX)
+	if len(args) > 0 && args[0] != "" && len(args[0]) <= longest && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
 		return args[0]
 	}
 	return filepath.Base(program)

@@ -85,7 +85,7 @@ succeeded but something is missing or undeclared.`,
 	f.BoolVar(&o.rest, "rest", false, "")
 	_ = f.MarkHidden("rest")
 	out.addTo(cmd)
-	cmd.AddCommand(auditReportCommand(p))
+	cmd.AddCommand(auditReportCommand(p, shared))
 	return cmd
 }
 
@@ -101,6 +101,13 @@ func (p Process) audit(ctx context.Context, shared launch.Options, o auditOption
 	}
 	argv := append([]string{p.Args[0], "--audited=" + strconv.FormatBool(o.looks)}, shared.Flags()...)
 	argv = append(append(argv, "--"), args...)
+	var report *os.File // what can not be written is said before the run
+	if o.file != "" {
+		if report, err = os.Create(o.file); err != nil {
+			return err
+		}
+		defer report.Close()
+	}
 	collector := audit.NewCollector(m)
 	see := collector.See
 	if o.log != "" {
@@ -127,18 +134,18 @@ func (p Process) audit(ctx context.Context, shared launch.Options, o auditOption
 	if err := json.Unmarshal(hello, &g); err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	report := collector.Report(g.Run, status, time.Since(begin))
-	report.Suggest(ctx, m, audit.Debian{})
+	r := collector.Report(g.Run, status, time.Since(begin))
+	r.Suggest(ctx, m, audit.Debian{})
 	if g.State != "" {
-		if err := report.Write(g.State); err != nil {
+		if err := r.Write(g.State); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
 		}
 	}
-	if err := p.showReport(m, report, o, out); err != nil {
-		return err
+	if err := p.showReport(m, r, report, out); err != nil { // the script's status counts
+		exec.Tell(p.Stderr, "cc-ci-run: the audit's report: "+err.Error()+"\n")
 	}
-	if o.strict && status == 0 && report.Faults() > 0 {
-		return faults(len(report.Missing), len(report.Undeclared))
+	if o.strict && status == 0 && r.Faults() > 0 {
+		return faults(len(r.Missing), len(r.Undeclared))
 	}
 	if status != 0 {
 		return exec.Status{Code: status}
@@ -164,22 +171,24 @@ func (p Process) audited(looks bool, r *launch.Record, state string) error {
 	return err
 }
 
-// showReport shows the report of one run, on stderr: stdout is the script's.
-func (p Process) showReport(m *env.Manifest, r *audit.Report, o auditOptions, out output) error {
-	if o.file != "" || out == "json" {
+// showReport writes the report of one run to a file, or shows it on stderr:
+// stdout is the script's.
+func (p Process) showReport(m *env.Manifest, r *audit.Report, file *os.File, out output) error {
+	if file != nil || out == "json" {
 		data, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
 			return err
 		}
 		data = append(data, '\n')
-		if o.file != "" {
-			return os.WriteFile(o.file, data, 0o644)
+		if file != nil {
+			_, err = file.Write(data)
+			return err
 		}
 		exec.Tell(p.Stderr, string(data))
 		return nil
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "cc-ci-run: audit of %s: %d used, %d missing, %d undeclared, %d tools unused\n", r.Run.Recipe, len(r.Used), len(r.Missing), len(r.Undeclared), len(r.Unused))
+	fmt.Fprintf(&text, "cc-ci-run: audit of %s: %d used, %d missing, %d undeclared, %d tools unused\n", visible(r.Run.Recipe), len(r.Used), len(r.Missing), len(r.Undeclared), len(r.Unused))
 	err := p.auditTable(&text, audit.Merge(m, []*audit.Report{r}), false)
 	exec.Tell(p.Stderr, text.String())
 	return err
@@ -215,11 +224,18 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 	for _, u := range t.Undeclared {
 		add("undeclared", u.Name, "", u.Times, u.By, u.First, u.Where)
 	}
-	for _, u := range t.Unused {
-		rows = append(rows, []string{"unused", u.Tool, "", "0", "", u.Why})
-	}
 	if err := p.table(w, head, rows); err != nil {
 		return err
+	}
+	if len(t.Unused) > 0 {
+		rows = nil
+		for _, u := range t.Unused {
+			rows = append(rows, []string{u.Tool, u.Why})
+		}
+		fmt.Fprintln(w)
+		if err := p.table(w, "UNUSED|WHY IT IS DECLARED", rows); err != nil {
+			return err
+		}
 	}
 	if t.Unreadable > 0 {
 		fmt.Fprintf(w, "calls that could not be read, of processes that cc-ci-run may not look at: %d\n", t.Unreadable)
@@ -230,9 +246,9 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 	return nil
 }
 
-func auditReportCommand(p Process) *cobra.Command {
+func auditReportCommand(p Process, shared *options) *cobra.Command {
 	var out output
-	var state, recipe string
+	var recipe string
 	var last int
 	var strict bool
 	cmd := &cobra.Command{
@@ -245,11 +261,23 @@ toolset none of the runs used.`,
   cc-ci-run audit report --recipe gitea --last 10 --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			var before []string
+			for _, name := range []string{"strict", "output", "report", "log", "looks", "pty", "no-record", "seal"} {
+				if cmd.Parent().Flags().Changed(name) {
+					before = append(before, "--"+name)
+				}
+			}
+			if len(before) > 0 {
+				return fmt.Errorf("%s before \"report\": that is of the audit of a SCRIPT; flags of report stand behind it", strings.Join(before, ", "))
+			}
+			if last < 0 {
+				return fmt.Errorf("--last %d: not a number of runs", last)
+			}
 			m, err := env.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
-			dir := launch.Options{State: state}.StateDir(p.Environ, m.State)
+			dir := p.state(*shared, m)
 			reports, skipped, err := audit.Newest(dir, recipe, last)
 			if err != nil {
 				return err
@@ -258,7 +286,11 @@ toolset none of the runs used.`,
 				exec.Tell(p.Stderr, "cc-ci-run: passed over: "+err.Error()+"\n")
 			}
 			if len(reports) == 0 {
-				return fmt.Errorf("no audits in %s: make one by `cc-ci-run audit SCRIPT`", filepath.Join(dir, "audits"))
+				of := ""
+				if recipe != "" {
+					of = " of " + recipe
+				}
+				return fmt.Errorf("no audits%s in %s: make one by `cc-ci-run audit SCRIPT`", of, filepath.Join(dir, "audits"))
 			}
 			total := audit.Merge(m, reports)
 			if out == "json" {
@@ -273,7 +305,7 @@ toolset none of the runs used.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&state, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
+	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
 	f.StringVar(&recipe, "recipe", "", "only runs of this `recipe`")
 	f.IntVar(&last, "last", 0, "only the newest `N` runs (default: all)")
 	f.BoolVar(&strict, "strict", false, "fail if something is missing or undeclared")

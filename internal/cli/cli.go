@@ -190,12 +190,7 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(cells []string, code string) {
 		for i, cell := range cells { // what others wrote does not reach the terminal's controls
-			cells[i] = strings.Map(func(r rune) rune {
-				if unicode.IsControl(r) {
-					return ' '
-				}
-				return r
-			}, cell)
+			cells[i] = visible(cell)
 		}
 		if colour { // the same bytes in each row, so that columns stay in line
 			cells = append([]string{"\x1b[" + code + "m" + cells[0] + "\x1b[0m"}, cells[1:]...)
@@ -207,6 +202,16 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 		line(cells, paint(cells[0]))
 	}
 	return tw.Flush()
+}
+
+// visible makes spaces of control characters.
+func visible(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }
 
 // paint is the colour of a first cell: two digits of an SGR code.

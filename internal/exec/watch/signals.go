@@ -53,35 +53,45 @@ func caught(s unix.Signal) bool {
 }
 
 // catchSignals gives a descriptor from which the siginfo of each signal can be
-// read that is caught. Nothing else in this process gets them any more. An
-// ignored SIGHUP stays ignored, as it does for the child.
-func catchSignals() (int, error) {
+// read that is caught, and a function that ends this. Nothing else in this
+// process gets them meanwhile. An ignored SIGHUP stays ignored, as it does for
+// the child.
+func catchSignals() (signals int, end func(), err error) {
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		return -1, err
+		return -1, nil, err
 	}
 	handlerPipe = uintptr(pipe[1])
 	act := sigaction{flags: saSiginfo | saOnStack | saRestart}
 	if act.handler, act.restorer = handlerAddresses(); act.restorer != 0 {
 		act.flags |= saRestorer
 	}
+	var before [lastSignal + 1]sigaction
+	var changed []unix.Signal
 	for s := unix.Signal(1); s <= lastSignal; s++ {
-		if !caught(s) {
+		if !caught(s) || setAction(s, nil, &before[s]) != nil || s == unix.SIGHUP && before[s].handler == sigIgnore {
 			continue
 		}
-		if s == unix.SIGHUP {
-			var old sigaction
-			if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0); e == 0 && old.handler == sigIgnore {
-				continue
-			}
+		if err := setAction(s, &act, nil); err != nil {
+			return -1, nil, fmt.Errorf("signal %d: %w", s, err)
 		}
-		if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&act)), 0, 8, 0, 0); e != 0 {
-			return -1, fmt.Errorf("signal %d: %w", s, e)
-		}
+		changed = append(changed, s)
 	}
 	// The caller may have had some blocked. It is enough that this thread has not.
 	var none unix.Sigset_t
-	return pipe[0], unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+	return pipe[0], func() {
+		for _, s := range changed {
+			_ = setAction(s, &before[s], nil)
+		}
+	}, unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
+}
+
+func setAction(s unix.Signal, to, from *sigaction) error {
+	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(from)), 8, 0, 0)
+	if e != 0 {
+		return e
+	}
+	return nil
 }
 
 // siginfo is what is read of the kernel's siginfo_t, 128 bytes.
@@ -89,7 +99,9 @@ type siginfo struct {
 	signo int32
 	_     int32 // errno
 	code  int32
-	_     [128 - 12]byte
+	_     int32
+	pid   int32 // who sent it, if code says that somebody did
+	_     [128 - 20]byte
 }
 
 // signal handles what has come: it hands signals on, and looks after the
@@ -111,12 +123,21 @@ func (a *watch) signal() (end unix.WaitStatus, ended bool) {
 				return end, true
 			}
 		case s == unix.SIGCONT: // it has done its work on us by now
-		case info.code <= 0:
+		case info.code <= 0 && !a.ours(int(info.pid)):
 			// SI_USER; less are sigqueue, tkill and timers. What the kernel sent
-			// (a terminal's Ctrl-C, its size, its end) the child has got, too.
+			// (a terminal's Ctrl-C, its size, its end) the child has got, too; so
+			// has it what one of its own sent to their group.
 			_ = unix.Kill(a.child, s)
 		}
 	}
+}
+
+// ours says whether a process is the child or descends from it.
+func (a *watch) ours(pid int) bool {
+	for pid > 1 && pid != a.child {
+		_, pid = family(pid)
+	}
+	return pid == a.child
 }
 
 // wait looks whether the child has ended. If it was stopped and there is a

@@ -149,9 +149,11 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 		return exec.StatusFailed, nil, fmt.Errorf("audit: %w", err)
 	}
 	a := &watch{Watcher: w, start: time.Now(), socket: pair[0], listener: -1}
-	if a.signals, err = catchSignals(); err != nil {
+	var endCatching func()
+	if a.signals, endCatching, err = catchSignals(); err != nil {
 		return exec.StatusFailed, nil, fmt.Errorf("audit: %w", err)
 	}
+	defer endCatching()
 	a.child, err = syscall.ForkExec(path, argv, &syscall.ProcAttr{Env: environ, Files: []uintptr{0, 1, 2, uintptr(pair[1])}})
 	unix.Close(pair[1])
 	if err != nil {
