@@ -117,6 +117,7 @@ type Collector struct {
 	files    map[string][]string     // file -> commands that lead to it
 	host     map[string]string       // file -> [host] path that leads to it
 	open     []string                // [seal] execute
+	closure  map[string]bool         // files, under Nix directories
 	targets  map[string]watch.Target // of commands, once they were executed
 	used     map[string]*Use         // by tool and name
 	misses   map[string]*Miss
@@ -131,7 +132,7 @@ type search struct{ by, name string }
 // NewCollector makes a collector for a run in an environment.
 func NewCollector(m *env.Manifest) *Collector {
 	c := &Collector{
-		m: m, bin: m.Bin + "/", declared: map[string]bool{}, files: map[string][]string{}, host: map[string]string{},
+		m: m, bin: m.Bin + "/", closure: map[string]bool{}, declared: map[string]bool{}, files: map[string][]string{}, host: map[string]string{},
 		targets: map[string]watch.Target{}, used: map[string]*Use{}, misses: map[string]*Miss{}, missed: map[search]time.Duration{}, found: map[search]time.Duration{},
 	}
 	for _, name := range m.CommandNames() {
@@ -139,6 +140,9 @@ func NewCollector(m *env.Manifest) *Collector {
 		if file, err := filepath.EvalSymlinks(c.bin + name); err == nil {
 			c.files[file] = append(c.files[file], name)
 		}
+	}
+	for _, path := range m.Closure {
+		c.closure[path] = true
 	}
 	for _, path := range m.Seal.Execute {
 		if dir, err := filepath.EvalSymlinks(path); err == nil {
@@ -250,12 +254,23 @@ func (c *Collector) sort(path, file string) (name, tool string) {
 		return name, c.tool(name)
 	case c.host[file] != "":
 		return c.host[file], HostTool
+	case c.inClosure(file): // also if all of the toolset is below /tmp
+		return file, ClosureTool
 	case slices.ContainsFunc(c.open, func(dir string) bool { return file == dir || strings.HasPrefix(file, dir+"/") }):
 		return file, SealTool
 	case c.m.MayExecute(file):
 		return file, ClosureTool
 	}
 	return file, ""
+}
+
+func (c *Collector) inClosure(file string) bool {
+	for ; file != "/" && file != "."; file = filepath.Dir(file) {
+		if c.closure[file] {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *Collector) tool(command string) string {
