@@ -21,7 +21,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness e2e check lint fuzz lock vendor-hash prove two-paths host bench clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove two-paths host bench clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> go test -race ./...'
-	@go test -race -count=1 -skip '^TestKilled$$' ./...
+	@go test -race -count=1 -skip '^(TestKilled|TestAuditStress)$$' ./...
 	@echo '==> sweeps, killed at many moments'
 	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
@@ -75,6 +75,20 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 	@echo '==> again, sealed'
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
+audit: compiler build ## What gitea's tests execute against a real Gitea: writes docs/audit-gitea.toml
+	@e2e/build-gitea
+	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit --write
+
+audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is found by the audit; strace sees no more than it
+	@scripts/apt-install jq strace
+	@e2e/build-gitea
+	@echo '==> e2e/audit'
+	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit
+	@echo '==> e2e/audit-old'
+	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit-old
+	@echo '==> 10,000 processes, also seen by strace'
+	@go test -count=1 -v -run '^TestAuditStress$$' ./e2e
+
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
@@ -95,7 +109,7 @@ host: compiler build ## cc-ci-run host against a real systemd, healthy and with 
 	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
 	  e2e/host "$$units"
 
-e2e: witness prove two-paths host ## The long proofs
+e2e: witness audited prove two-paths host ## The long proofs
 
 bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg
 	@scripts/apt-install strace jq git
