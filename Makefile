@@ -111,10 +111,10 @@ host: compiler build ## cc-ci-run host against a real systemd, healthy and with 
 
 e2e: witness audited prove two-paths host ## The long proofs
 
-bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg
+bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
 	@scripts/apt-install strace jq git
 	@e2e/bench/prepare
-	@python3 e2e/bench/bench.py $(B)/bench $(B)/bench.json docs/bench.svg
+	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg
 
 check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all

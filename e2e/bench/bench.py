@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures cc-ci-run against what it replaces: `make bench`.
 
-    e2e/bench/bench.py [--rounds N] [--quick] BUILD OUT.json OUT.svg
+    e2e/bench/bench.py [--rounds N] [--quick] [--only SECTION] BUILD OUT.json OUT.svg
 
 BUILD has the programs that `make bench` builds. Everything that is compared runs in turns, round
 by round, so that what else happens on the machine hits all alike; what is told is medians, with
@@ -10,6 +10,7 @@ it ends in.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -321,6 +322,67 @@ def make_many(many, runner, skip, environ):
         (states / f"{name}.json").write_text(state.replace("r00000", name))
 
 
+@contextlib.contextmanager
+def gitea():
+    """The variables that name a real Gitea, which runs meanwhile; none if it was not built."""
+    program = ROOT / "build" / "gitea"
+    if not program.exists():
+        yield {}
+        return
+    tell = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
+    argv = [ROOT / "e2e" / "with-gitea", "--gitea", program, "--", sys.executable, "-c", tell]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        line = process.stdout.readline()
+        if not line:
+            sys.exit("bench: no Gitea could be started: its message is above")
+        yield {k: v for k, v in json.loads(line).items() if k.startswith("GITEA_")}
+        process.stdin.close()  # with-gitea's command ends, so it stops Gitea
+
+
+def start_and_tell(argv, environ):
+    """As start, but if it fails its output is shown: a recipe's tests may have a reason."""
+    with tempfile.TemporaryFile() as output:
+        try:
+            return start(argv, environ, stdout=output.fileno())
+        except SystemExit:
+            output.seek(0)
+            sys.stderr.write(output.read().decode(errors="replace"))
+            raise
+
+
+def auditing(build, less):
+    """Whole runs, in ms: plain, audited, sealed, both, and under strace."""
+    program = str(ROOT / "build" / "cc-ci-run")
+    state = ["--state", str(build / "state")]
+    strace = ["/usr/bin/strace", "-f", "--seccomp-bpf", "-qq", "-e", "trace=execve,execveat", "-o", os.devnull]
+    ways = {
+        "plain": [program, *state],
+        "audited": [program, "audit", *state],
+        "audited --looks=false": [program, "audit", "--looks=false", *state],
+        "sealed": [program, "--seal", *state],
+        "audited and sealed": [program, "audit", "--seal", *state],
+        "strace --seccomp-bpf": [*strace, program, *state],
+    }
+    result = {}
+    with gitea() as instance:
+        environ = {"HOME": os.environ.get("HOME", "/"), "PATH": "/usr/bin:/bin"} | instance
+        runner = ROOT / "runner" / "run_recipe_ci.py"
+        recipe = "the gitea recipe, a real Gitea" if instance else "the gitea recipe, no instance"
+        works = {
+            "200 × git --version": ([build / "spawn.py"], 30),
+            recipe: ([runner, "gitea"], 7),
+            "computing, no spawns": ([build / "compute.py"], 10),
+        }
+        for work, (script, rounds) in works.items():
+            subjects = {name: [*way, *map(str, script)] for name, way in ways.items()}
+            seen = interleaved(subjects, max(3, rounds // less), environ, start_and_tell)
+            walls = {n: {k: v / 1e3 for k, v in values["wall"].items()} for n, values in seen.items()}
+            for entry in walls.values():
+                entry["ratio"] = entry["median"] / walls["plain"]["median"]
+            result[work] = walls
+    return result
+
+
 def table(title, head, rows):
     print(f"\n{title}")
     rows = [head, *rows]
@@ -335,7 +397,7 @@ def spread(q, digits=0):
     return f"{q['median']:.{digits}f} ({q['p10']:.{digits}f}-{q['p90']:.{digits}f})"
 
 
-def show(r):
+def show_startup(r):
     rows = [
         (
             name,
@@ -354,16 +416,25 @@ def show(r):
     rows = [(n, go or "", ours or "") for n, (go, ours) in calls.items()]
     rows.append(("all", *(sum(c[i] for c in calls.values()) for i in (0, 1))))
     table("System calls of one run of cc-ci-run", ("", "Go's runtime", "ours"), rows)
+
+
+def show_first_test(r):
     base = r["first test"]["legacy wrapper, pytest as a process of its own"]["median"]
     table(
         "Time to the first test, ms",
         ("", "ms", "of legacy"),
         [(n, spread(q), f"{q['median'] / base:.2f}") for n, q in r["first test"].items()],
     )
+
+
+def show_spawning(r):
     for language, paths in r["spawning"].items():
         base = paths["15 store directories"]["median"]
         rows = [(n, spread(q), f"{q['median'] / base:.2f}") for n, q in paths.items()]
         table(f"1,000 × git --version from {language}, ms", ("PATH", "ms", "of 15"), rows)
+
+
+def show_terminal(r):
     for kind in ("lines", "blocks"):
         base = r["terminal"][kind]["script -qec"]["median"]
         rows = [(n, spread(q), f"{q['median'] / base:.2f}") for n, q in r["terminal"][kind].items()]
@@ -371,30 +442,59 @@ def show(r):
     rows = [(n, spread(q)) for n, q in r["terminal"]["keystroke"].items()]
     table("One keystroke's echo, µs", ("", "µs"), rows)
     print("  memory:", r["terminal"]["memory of cc-ci-run --pty, KiB"], "KiB")
+
+
+def show_sweep(r):
     table("Sweeps, s", ("", "s"), [(n, spread(q, 2)) for n, q in r["sweep"].items()])
 
 
+def show_audit(r):
+    for work, ways in r["audit and seal"].items():
+        rows = [(n, spread(e), f"{e['ratio']:.2f}") for n, e in ways.items()]
+        table(f"Audit and seal: {work}, ms", ("", "ms", "of plain"), rows)
+
+
+SHOW = {
+    "start-up": show_startup,
+    "first test": show_first_test,
+    "spawning": show_spawning,
+    "terminal": show_terminal,
+    "sweep": show_sweep,
+    "audit and seal": show_audit,
+}
+
+
 def plot(r, file):
-    """The start-up's overheads as bars."""
+    """The start-up's overheads, and the ratios of audit and seal, as bars."""
     shown = [n for n in r["start-up"] if n != "/bin/true" and not n.startswith("empty")]
-    values = [r["start-up"][n]["overhead"] for n in shown]
+    groups = {
+        "Start-up above /bin/true; the legacy bash wrapper is 1": {
+            n: r["start-up"][n]["overhead"] for n in shown
+        }
+    }
+    for work, ways in r["audit and seal"].items():
+        groups[f"Whole run, {work}; plain is 1"] = {n: e["ratio"] for n, e in ways.items() if n != "plain"}
     width, row, left = 720, 26, 230
-    scale = (width - left - 60) / max(*values, 1)
-    height = row * len(shown) + 50
+    height = sum(row * len(bars) + 46 for bars in groups.values()) + 4
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="sans-serif" font-size="13">',
         f'<rect width="{width}" height="{height}" fill="white"/>',
-        '<text x="10" y="20">Start-up above /bin/true; the legacy bash wrapper is 1</text>',
     ]
-    for i, (name, value) in enumerate(zip(shown, values, strict=True)):
-        y = 34 + i * row
-        colour = "#2a7" if name.startswith("cc-ci-run") else "#889"
-        lines += [
-            f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
-            f'<rect x="{left}" y="{y + 3}" width="{value * scale:.1f}" height="{row - 8}" fill="{colour}"/>',
-            f'<text x="{left + value * scale + 6:.1f}" y="{y + 15}">{value:.2f}</text>',
-        ]
-    lines.append(f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="30" y2="{height - 12}" stroke="#c33" stroke-dasharray="4 3"/>')
+    top = 0
+    for title, bars in groups.items():
+        scale = (width - left - 60) / max(*bars.values(), 1)
+        lines.append(f'<text x="10" y="{top + 20}">{title}</text>')
+        for i, (name, value) in enumerate(bars.items()):
+            y = top + 34 + i * row
+            colour = "#2a7" if name.startswith(("cc-ci-run", "audited", "sealed")) else "#889"
+            lines += [
+                f'<text x="{left - 8}" y="{y + 15}" text-anchor="end">{name}</text>',
+                f'<rect x="{left}" y="{y + 3}" width="{value * scale:.1f}" height="{row - 8}" fill="{colour}"/>',
+                f'<text x="{left + value * scale + 6:.1f}" y="{y + 15}">{value:.2f}</text>',
+            ]
+        bottom = top + 34 + len(bars) * row
+        lines.append(f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="{top + 30}" y2="{bottom + 4}" stroke="#c33" stroke-dasharray="4 3"/>')
+        top = bottom + 12
     lines.append("</svg>")
     file.write_text("\n".join(lines) + "\n")
 
@@ -403,6 +503,7 @@ def main():
     parser = argparse.ArgumentParser(description="Measure cc-ci-run against what it replaces.")
     parser.add_argument("--rounds", type=int, default=300)
     parser.add_argument("--quick", action="store_true", help="a tenth of it, to try the bench")
+    parser.add_argument("--only", choices=SHOW, help="one section, in the table and OUT.json; no plot")
     parser.add_argument("build", type=Path)
     parser.add_argument("json", type=Path)
     parser.add_argument("svg", type=Path)
@@ -410,22 +511,27 @@ def main():
     build = o.build.resolve()
     out, svg = o.json.resolve(), o.svg.resolve()
     less = 10 if o.quick else 1
-    say = lambda text: print(f"bench: {text}", file=sys.stderr, flush=True)  # noqa: E731
     r = {"machine": f"{os.cpu_count()} cores, Linux {platform.release().split('-')[0]}, {platform.machine()}"}
-    say("start-up")
-    r["start-up"], r["system calls"] = startup(build, max(10, o.rounds // less))
-    say("time to the first test")
-    r["first test"] = first_test(build, max(3, 30 // less))
-    say("spawning")
-    r["spawning"] = spawning(build, max(1, 5 // less))
-    say("terminal")
-    r["terminal"] = terminal(build, (1 << 30) // less)
-    say("sweep")
-    r["sweep"] = sweeping(build, max(1, 3 // less))
-    show(r)
+    measure = {
+        "start-up": lambda: startup(build, max(10, o.rounds // less)),
+        "first test": lambda: first_test(build, max(3, 30 // less)),
+        "spawning": lambda: spawning(build, max(1, 5 // less)),
+        "terminal": lambda: terminal(build, (1 << 30) // less),
+        "sweep": lambda: sweeping(build, max(1, 3 // less)),
+        "audit and seal": lambda: auditing(build, less),
+    }
+    sections = [o.only] if o.only else list(SHOW)
+    for name in sections:
+        print(f"bench: {name}", file=sys.stderr, flush=True)
+        r[name] = measure[name]()
+        if name == "start-up":
+            r[name], r["system calls"] = r[name]
+    for name in sections:
+        SHOW[name](r)
     print(f"\nMeasured on {r['machine']}: medians (10th-90th percentile), all in turns in one run.")
     out.write_text(json.dumps(r, indent=1) + "\n")
-    plot(r, svg)
+    if not o.only:
+        plot(r, svg)
 
 
 if __name__ == "__main__":
