@@ -26,7 +26,7 @@ type call struct {
 	Path         string
 	File         string
 	Outcome      string
-	Interpreters []string
+	Interpreters []struct{ Path, File string }
 }
 
 // audited runs a script under audit, with flags before it, and gives its exit
@@ -296,6 +296,11 @@ if os.uname().machine == "x86_64":
     status = child(lambda: ctypes.CFUNCTYPE(ctypes.c_int)(base)())
     print("i386", status)
 
+# links to what means another thing for who looks
+os.symlink("/proc/self/exe", "self"); os.symlink("/proc/self/fd/%d" % fd, "by-fd")
+ok("link to /proc/self/exe", child(lambda: os.execv("./self", ["x", "-c", "pass"])), 0)
+ok("link to /proc/self/fd", child(lambda: os.execv("./by-fd", ["x"])), 0)
+
 # another root
 pid = os.fork()
 if pid == 0:
@@ -349,6 +354,7 @@ sys.exit(len(codes))
 		"./dir":             "dir not executable 0\n",
 		"/nonesuch/program": ". not found 0\n",
 		"./one/x":           ". not found 0\n",
+		"./by-fd":           "true executed 0\n",
 		"/bin/link":         "real executed 0\n",
 	} {
 		if os.Getuid() != 0 && path == "/bin/link" {
@@ -455,6 +461,115 @@ print("counted", n)
 `, []string{"--report", os.DevNull})
 	if status != 0 || !strings.Contains(output, "counted 40\n") {
 		t.Errorf("exit status %d, 40 signals: %s", status, output)
+	}
+}
+
+// Any number of signals, of any kind, end neither cc-ci-run nor its waiting.
+func TestAuditManySignals(t *testing.T) {
+	status, output, _ := audited(t, `
+import os, signal, time
+count = [0]
+def caught(*_): count[0] += 1
+auditor = os.getppid()
+for s in range(34, 65): signal.signal(s, caught)
+pid = os.fork()
+if pid == 0:
+    os.setpgid(0, 0)
+    if os.fork(): os._exit(0)
+    time.sleep(0.1) # by now it is nobody's
+    for _ in range(20):
+        for s in range(34, 65): os.kill(auditor, s)
+        time.sleep(0.02)
+    os._exit(0)
+end = time.time() + 10
+while count[0] < 620 and time.time() < end: time.sleep(0.01)
+print("caught", count[0], flush=True)
+for _ in range(2000): os.kill(os.getppid(), 40) # and its own end is not lost among them
+os._exit(3)
+`[1:], nil)
+	if status != 3 || !strings.Contains(output, "caught 620\n") {
+		t.Errorf("exit status %d: %s", status, output)
+	}
+}
+
+// Who reads what the script writes sees its end when the script closes it.
+func TestAuditHoldsNothingOpen(t *testing.T) {
+	cmd := command(t, "audit", "--no-record", script(t, "import os, time\nos.close(0); os.close(1)\ntime.sleep(20)\n"))
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if _, err := io.ReadAll(out); err != nil {
+		t.Fatal(err)
+	}
+	if time.Since(began) > 15*time.Second {
+		t.Error("stdout was held open")
+	}
+	if _, err := in.Write([]byte("x")); err == nil {
+		t.Error("stdin was held open")
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = cmd.Wait()
+	if got := statusOf(cmd.ProcessState); got != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit status %d", got)
+	}
+}
+
+// A file system whose server is of the audited run, and executes something to
+// serve a call to execute, is not waited for.
+func TestAuditFileSystemOfItsOwn(t *testing.T) {
+	if _, err := os.Stat("/dev/fuse"); err != nil || os.Getuid() != 0 {
+		t.Skip("it takes root and /dev/fuse")
+	}
+	status, output, _ := audited(t, `
+import ctypes, os, struct, subprocess, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+m = os.getcwd() + "/mnt"
+os.mkdir(m)
+libc.unshare(0x20000) # CLONE_NEWNS
+libc.mount(b"none", b"/", None, 0x4000 | (1 << 18), None)
+fd = os.open("/dev/fuse", os.O_RDWR)
+if libc.mount(b"f", m.encode(), b"fuse", 0, b"fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other" % fd):
+    print("no mount:", ctypes.get_errno()); sys.exit(77)
+data = b"#!/bin/sh\nexit 5\n"
+def attr(ino):
+    mode = 0o40755 if ino == 1 else 0o100755
+    return struct.pack("<QQQQQQIIIIIIIIII", ino, len(data), 1, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)
+def serve():
+    while True:
+        try: request = os.read(fd, 1 << 20)
+        except OSError: return
+        _, op, unique, node, *_ = struct.unpack("<IIQQIIII", request[:40])
+        body, error = b"", 0
+        if op == 26: body = struct.pack("<IIIIHHIIHHIIII", 7, 31, 65536, 0, 12, 10, 65536, 1, 0, 0, 0, 0, 0, 0) + bytes(16) # INIT
+        elif op == 1: body = struct.pack("<QQQQII", 2, 0, 1, 1, 0, 0) + attr(2) # LOOKUP
+        elif op == 3: body = struct.pack("<QII", 1, 0, 0) + attr(node)          # GETATTR
+        elif op == 14: # OPEN
+            subprocess.run(["true"])
+            body = struct.pack("<QII", 1, 0, 0)
+        elif op == 15: body = data # READ
+        elif op in (2, 42): continue # FORGET
+        elif op not in (25, 18): error = -38 # FLUSH, RELEASE
+        os.write(fd, struct.pack("<IiQ", 16 + len(body), error, unique) + body)
+if os.fork() == 0:
+    serve(); os._exit(0)
+code = subprocess.run([m + "/program"]).returncode
+libc.umount2(m.encode(), 2)
+os._exit(code)
+`, nil)
+	if status == 77 {
+		t.Skip("no FUSE here: ", output)
+	}
+	if status != 5 {
+		t.Errorf("exit status %d: %s", status, output)
 	}
 }
 

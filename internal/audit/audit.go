@@ -43,14 +43,16 @@ type Run struct {
 	Fingerprint string    `json:"fingerprint"`
 }
 
-// Recipe is what a run is of: the runner's first argument (after --recipes DIR,
-// as a sweep calls it), or the script.
+// Recipe is what a run is of: the first argument of run_recipe_ci.py, or of
+// what is called as a sweep calls that (--recipes DIR RECIPE); or the script.
+// Arguments of other scripts are theirs, and may be secret.
 func Recipe(program string, args []string) string {
+	runner := filepath.Base(program) == "run_recipe_ci.py"
 	if len(args) > 2 && args[0] == "--recipes" {
-		args = args[2:]
+		runner, args = true, args[2:]
 	}
 	const longest = 255 // a folder's name (NAME_MAX)
-	if len(args) > 0 && args[0] != "" && len(args[0]) <= longest && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
+	if runner && len(args) > 0 && args[0] != "" && len(args[0]) <= longest && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
 		return args[0]
 	}
 	return filepath.Base(program)
@@ -203,14 +205,12 @@ func (c *Collector) See(call watch.Call) {
 	case call.Outcome == watch.Executed:
 		c.use(call.Path, call.File, by, call.At)
 		for _, interpreter := range call.Interpreters {
-			file, err := filepath.EvalSymlinks(interpreter)
-			if err != nil { // below the process's own directory or root
-				file = interpreter
-			}
-			c.use(interpreter, file, filepath.Base(cmp.Or(call.Path, call.File)), call.At)
+			c.use(interpreter.Path, cmp.Or(interpreter.File, interpreter.Path), filepath.Base(cmp.Or(call.Path, call.File)), call.At)
 		}
+	case call.Outcome == watch.Unknown: // in doubt it was executed
+		c.use(call.Path, call.Path, by, call.At)
 	case call.Outcome == watch.NotFound && len(call.Interpreters) > 0:
-		c.miss(call.Interpreters[len(call.Interpreters)-1], call.Path, call.At, false)
+		c.miss(call.Interpreters[len(call.Interpreters)-1].Path, call.Path, call.At, false)
 	case call.Outcome == watch.NotFound && call.Path != "":
 		c.miss(call.Path, by, call.At, false)
 	}

@@ -98,7 +98,8 @@ func (p place) executed(path, by string, interpreters ...string) watch.Call {
 	c.File, _ = filepath.EvalSymlinks(c.Path)
 	c.Outcome = watch.Executed
 	for _, i := range interpreters {
-		c.Interpreters = append(c.Interpreters, p.path(i))
+		file, _ := filepath.EvalSymlinks(p.path(i))
+		c.Interpreters = append(c.Interpreters, watch.Interpreter{Path: p.path(i), File: file})
 	}
 	return c
 }
@@ -314,7 +315,7 @@ func TestKnown(t *testing.T) {
 	c := NewCollector(p.m)
 	for range 2 {
 		got, ok := c.Known([]byte(p.path("B/jq")))
-		if !ok || got.File != p.path("D/files/jq") || got.Outcome != watch.NotFound || !slices.Equal(got.Interpreters, []string{"/nonesuch"}) {
+		if !ok || got.File != p.path("D/files/jq") || got.Outcome != watch.NotFound || !slices.Equal(got.Interpreters, []watch.Interpreter{{Path: "/nonesuch"}}) {
 			t.Errorf("%+v, %t", got, ok)
 		}
 		if err := os.RemoveAll(p.path("D/files/jq")); err != nil {
@@ -335,6 +336,8 @@ func TestRecipe(t *testing.T) {
 		{"smoke.py", "./smoke.py"},
 		{"smoke.py", "./smoke.py --verbose gitea"},
 		{"smoke.py", "./smoke.py ../data"},
+		{"smoke.py", "./smoke.py token"},
+		{"gitea", "other.py --recipes dir gitea"},
 	} {
 		words := strings.Fields(row.words)
 		if got := Recipe(words[0], words[1:]); got != row.want {

@@ -85,8 +85,10 @@ var places = []string{"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}
 
 // Suggest fills in the mends of what is missing.
 func (r *Report) Suggest(ctx context.Context, m *env.Manifest, packages Packages) {
+	// A test may look for any number of names.
+	const most = 200
 	var files, names []string
-	for _, miss := range r.Missing {
+	for _, miss := range r.Missing[:min(most, len(r.Missing))] {
 		if !miss.isCommand() {
 			files = append(files, miss.Name)
 			continue
@@ -111,7 +113,7 @@ func (r *Report) Suggest(ctx context.Context, m *env.Manifest, packages Packages
 	for i := range r.Missing {
 		miss := &r.Missing[i]
 		miss.Mend = mend(m, owners, known, miss)
-		if miss.isCommand() && miss.Mend.TOML == "" {
+		if i < most && miss.isCommand() && miss.Mend.TOML == "" {
 			miss.Mend.TOML = lines(miss, r.Run.Recipe)
 		}
 	}

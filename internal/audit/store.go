@@ -129,8 +129,8 @@ func (w *Where) add(r Run) {
 	}
 }
 
-// Merge makes one report of many. m is the environment whose tools are looked
-// at for [Total.Unused].
+// Merge makes one report of many, for the environment m: unused are its tools,
+// and what it declares is no longer missing or undeclared.
 func Merge(m *env.Manifest, reports []*Report) *Total {
 	t := &Total{Schema: Schema, Runs: []Count{}, Used: []TotalUse{}, Missing: []TotalMiss{}, Undeclared: []TotalUse{}, Unused: []Unused{}}
 	var all []Use
@@ -146,8 +146,12 @@ func Merge(m *env.Manifest, reports []*Report) *Total {
 		t.Runs[i].Newest = r.Run.ID
 		t.Unreadable += r.Unreadable
 		t.Used = addUses(t.Used, r.Used, r.Run)
-		t.Undeclared = addUses(t.Undeclared, r.Undeclared, r.Run)
+		// What was mended since is not to be mended.
+		t.Undeclared = addUses(t.Undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
 		for _, miss := range r.Missing {
+			if _, declared := m.Command(miss.Name); declared {
+				continue
+			}
 			i := slices.IndexFunc(t.Missing, func(m TotalMiss) bool { return m.Name == miss.Name })
 			if i < 0 {
 				i = len(t.Missing)

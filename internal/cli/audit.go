@@ -89,6 +89,9 @@ succeeded but something is missing or undeclared.`,
 	return cmd
 }
 
+// suggestLimit is how long packages are looked up after a run.
+const suggestLimit = 10 * time.Second
+
 // audit runs a script under the audit of this process.
 func (p Process) audit(ctx context.Context, shared launch.Options, o auditOptions, out output, args []string) error {
 	self, err := os.Executable()
@@ -135,7 +138,9 @@ func (p Process) audit(ctx context.Context, shared launch.Options, o auditOption
 		return fmt.Errorf("audit: %w", err)
 	}
 	r := collector.Report(g.Run, status, time.Since(begin))
-	r.Suggest(ctx, m, audit.Debian{})
+	limited, cancel := context.WithTimeout(ctx, suggestLimit)
+	r.Suggest(limited, m, audit.Debian{})
+	cancel()
 	if g.State != "" {
 		if err := r.Write(g.State); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")

@@ -204,10 +204,11 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 	return tw.Flush()
 }
 
-// visible makes spaces of control characters.
+// visible makes spaces of control characters, and of those that turn the
+// direction of writing.
 func visible(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
+		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
 			return ' '
 		}
 		return r

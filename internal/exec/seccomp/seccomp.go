@@ -92,6 +92,9 @@ func Install(filter []unix.SockFilter, flags uintptr) (int, error) {
 	try := func() (int, error) {
 		fd, _, e := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 		runtime.KeepAlive(filter)
+		if e == 0 && flags&unix.SECCOMP_FILTER_FLAG_TSYNC != 0 && fd != 0 {
+			e = unix.ESRCH // it is the thread that could not take the filter
+		}
 		if e != 0 {
 			return -1, e
 		}

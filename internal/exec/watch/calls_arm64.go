@@ -11,7 +11,7 @@ var execCalls = []seccomp.ABI{
 	{Arch: unix.AUDIT_ARCH_ARM, Calls: []seccomp.Pick{{Nr: 11}, {Nr: 387}}},
 }
 
-// See audit_amd64.go.
+// See calls_amd64.go.
 var lookupCalls = []seccomp.Pick{
 	{Nr: unix.SYS_FSTATAT, When: seccomp.NoBit, Arg: 3, Mask: unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH},
 	{Nr: unix.SYS_STATX, When: seccomp.NoBit, Arg: 2, Mask: unix.AT_SYMLINK_NOFOLLOW | unix.AT_EMPTY_PATH},

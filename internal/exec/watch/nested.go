@@ -17,7 +17,8 @@ import (
 // instead, by a call that this one sees anyway: to execute joinPath with the
 // number of its socket. The outer watcher takes a copy of the socket, answers
 // EISCONN, and from then on tells it of each call of that process and its
-// descendants, before the call goes on.
+// descendants, before the call goes on. A process is a descendant by its
+// parents: one that lost them before its first call is the outer run's alone.
 
 const joinPath = "//cc-ci-run/watch/" // there is no such file
 
@@ -50,7 +51,7 @@ func (a *watch) admit(tid int, path []byte) bool {
 		return false
 	}
 	fd, err := strconv.Atoi(string(number))
-	if err != nil {
+	if err != nil || !a.ourProgram(tid) {
 		return false
 	}
 	root, _ := family(tid)
@@ -67,6 +68,14 @@ func (a *watch) admit(tid int, path []byte) bool {
 	return true
 }
 
+// ourProgram says whether a process is of the program that this one is of:
+// others have nothing to ask, and could hold the run up.
+func (a *watch) ourProgram(tid int) bool {
+	self, err := os.Readlink("/proc/self/exe")
+	its, _ := os.Readlink("/proc/" + strconv.Itoa(tid) + "/exe")
+	return err == nil && self == its
+}
+
 // pass tells the inner runs that a call is of.
 func (a *watch) pass(call Call) {
 	var message []byte
@@ -79,7 +88,7 @@ func (a *watch) pass(call Call) {
 		}
 		// Not for ever: it may have been stopped.
 		fds := []unix.PollFd{{Fd: int32(in.socket), Events: unix.POLLOUT}}
-		_, _ = unix.Poll(fds, 1000)
+		_, _ = unix.Poll(fds, 200)
 		err := unix.Send(in.socket, message, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 		if err != nil {
 			unix.Close(in.socket)

@@ -45,8 +45,8 @@ const (
 // themselves, and those by which the terminal stops who may not use it.
 func caught(s unix.Signal) bool {
 	switch s {
-	case unix.SIGKILL, unix.SIGSTOP, unix.SIGILL, unix.SIGTRAP, unix.SIGABRT, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS, unix.SIGSTKFLT,
-		unix.SIGURG, unix.SIGPROF, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU, 32, 33:
+	case unix.SIGKILL, unix.SIGSTOP, unix.SIGILL, unix.SIGTRAP, unix.SIGBUS, unix.SIGFPE, unix.SIGSEGV, unix.SIGSYS, unix.SIGSTKFLT,
+		unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU, 32, 33:
 		return false
 	}
 	return s <= lastSignal
@@ -62,7 +62,9 @@ func catchSignals() (signals int, end func(), err error) {
 		return -1, nil, err
 	}
 	handlerPipe = uintptr(pipe[1])
-	act := sigaction{flags: saSiginfo | saOnStack | saRestart}
+	_, _ = unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, 1<<20) // of 8,192 signals
+	// All are blocked in the handler: its frames would fill the signal stack.
+	act := sigaction{flags: saSiginfo | saOnStack | saRestart, mask: ^uint64(0)}
 	if act.handler, act.restorer = handlerAddresses(); act.restorer != 0 {
 		act.flags |= saRestorer
 	}
@@ -104,9 +106,8 @@ type siginfo struct {
 	_     [128 - 20]byte
 }
 
-// signal handles what has come: it hands signals on, and looks after the
-// child. ended says that it is no more.
-func (a *watch) signal() (end unix.WaitStatus, ended bool) {
+// handOn hands on the signals that have come.
+func (a *watch) handOn() {
 	var info siginfo
 	buffer := (*[unsafe.Sizeof(info)]byte)(unsafe.Pointer(&info))[:]
 	for {
@@ -115,19 +116,26 @@ func (a *watch) signal() (end unix.WaitStatus, ended bool) {
 			continue
 		}
 		if err != nil || n != len(buffer) {
-			return end, false
+			return
 		}
-		switch s := unix.Signal(info.signo); {
-		case s == unix.SIGCHLD:
-			if end, ended = a.wait(); ended {
-				return end, true
+		switch s := unix.Signal(info.signo); s {
+		case unix.SIGCHLD: // see wait
+		case unix.SIGCONT:
+			if a.stopped { // only we were continued
+				a.stopped = false
+				_ = unix.Kill(a.child, unix.SIGCONT)
 			}
-		case s == unix.SIGCONT: // it has done its work on us by now
-		case info.code <= 0 && !a.ours(int(info.pid)):
-			// SI_USER; less are sigqueue, tkill and timers. What the kernel sent
-			// (a terminal's Ctrl-C, its size, its end) the child has got, too; so
-			// has it what one of its own sent to their group.
-			_ = unix.Kill(a.child, s)
+		case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGHUP, unix.SIGWINCH:
+			// What the kernel sent, as the terminal does, the child has got, too;
+			// so has it what one of its own sent to their group. SI_USER is 0;
+			// less are sigqueue, tkill and timers.
+			if info.code <= 0 && !a.ours(int(info.pid)) {
+				_ = unix.Kill(a.child, s)
+			}
+		default: // an alarm of the caller's, among others
+			if info.code > 0 || !a.ours(int(info.pid)) {
+				_ = unix.Kill(a.child, s)
+			}
 		}
 	}
 }
@@ -144,21 +152,21 @@ func (a *watch) ours(pid int) bool {
 // terminal, then so is this process, for the shell that waits for it.
 func (a *watch) wait() (end unix.WaitStatus, ended bool) {
 	for {
-		pid, err := unix.Wait4(a.child, &end, unix.WNOHANG|unix.WUNTRACED, nil)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil || pid == 0 {
+		pid, err := unix.Wait4(a.child, &end, unix.WNOHANG|unix.WUNTRACED|unix.WCONTINUED, nil)
+		switch {
+		case err == unix.EINTR:
+		case err != nil || pid == 0:
 			return end, false
-		}
-		if !end.Stopped() {
+		case end.Continued():
+			a.stopped = false
+		case !end.Stopped():
 			return end, true
-		}
-		if terminal, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
-			unix.Close(terminal)
-			_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
-			// Whoever continued us has most likely continued our group.
-			_ = unix.Kill(a.child, unix.SIGCONT)
+		default:
+			a.stopped = true
+			if terminal, err := unix.Open("/dev/tty", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+				unix.Close(terminal)
+				_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+			}
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,6 +22,7 @@ const (
 	Executed      Outcome = "executed"
 	NotFound      Outcome = "not found"
 	NotExecutable Outcome = "not executable"
+	Unknown       Outcome = "unknown"    // it could not be looked at in time, or at all
 	NoProgram     Outcome = "no program" // neither a binary nor a script with a `#!` line; a shell then reads it itself
 )
 
@@ -28,9 +30,15 @@ const (
 type Target struct {
 	File    string  `json:"file"` // resolved; "" if it was not found
 	Outcome Outcome `json:"outcome"`
-	// Interpreters are what its `#!` line names, that one's, and so on, as
-	// written. If one is not found, so is the script.
-	Interpreters []string `json:"interpreters,omitempty"`
+	// Interpreters are what its `#!` line names, that one's, and so on. If one
+	// is not found, so is the script.
+	Interpreters []Interpreter `json:"interpreters,omitempty"`
+}
+
+// Interpreter is what a script names.
+type Interpreter struct {
+	Path string `json:"path"` // as written
+	File string `json:"file"` // resolved
 }
 
 // maxInterpreters is how deep the kernel follows `#!` lines (fs/exec.c).
@@ -38,6 +46,23 @@ const maxInterpreters = 5
 
 // TargetOf looks at the file that an absolute path leads this process to.
 func TargetOf(path string) Target { return target(unix.Getpid(), path, "") }
+
+// lookLimit is how long a file is waited for. A file system may be served by a
+// process (FUSE), and that one may wait for this: for a call of its own.
+const lookLimit = time.Second
+
+func targetInTime(tid int, path, dir string) Target {
+	done := make(chan Target, 1)
+	go func() { done <- target(tid, path, dir) }()
+	limit := time.NewTimer(lookLimit)
+	defer limit.Stop()
+	select {
+	case t := <-done:
+		return t
+	case <-limit.C:
+		return Target{Outcome: Unknown}
+	}
+}
 
 // target looks at the file that a path of a process leads to. Paths are
 // followed in that process's root and working directory.
@@ -47,6 +72,8 @@ func target(tid int, path, dir string) Target {
 		file, interpreter, outcome := look(tid, path, dir)
 		if depth == 0 {
 			t.File = file
+		} else {
+			t.Interpreters[depth-1].File = file
 		}
 		if outcome != Executed {
 			t.Outcome = outcome
@@ -59,7 +86,7 @@ func target(tid int, path, dir string) Target {
 			t.Outcome = NotExecutable // ELOOP
 			return t
 		}
-		t.Interpreters = append(t.Interpreters, interpreter)
+		t.Interpreters = append(t.Interpreters, Interpreter{Path: interpreter})
 		path, dir = interpreter, ""
 	}
 }
@@ -71,8 +98,11 @@ func look(tid int, path, dir string) (file, interpreter string, outcome Outcome)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return "", "", NotFound
 	}
-	if err != nil {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENAMETOOLONG) {
 		return "", "", NotExecutable
+	}
+	if err != nil {
+		return "", "", Unknown
 	}
 	defer unix.Close(fd)
 	link := "/proc/self/fd/" + strconv.Itoa(fd)
@@ -120,36 +150,69 @@ func foreign() bool {
 func openIn(tid int, path, dir string) (int, error) {
 	const flags = unix.O_PATH | unix.O_CLOEXEC
 	proc := "/proc/" + strconv.Itoa(tid)
-	// What these mean depends on who asks.
-	for _, self := range []string{"/proc/self/", "/proc/thread-self/"} {
-		if rest, ok := strings.CutPrefix(path, self); ok {
-			path = proc + "/" + rest
-			return unix.Open(path, flags, 0)
-		}
-	}
-	if rest, ok := strings.CutPrefix(path, "/dev/fd/"); ok {
-		return unix.Open(proc+"/fd/"+rest, flags, 0)
-	}
 	if path == "" {
 		if dir == "" {
 			return -1, unix.ENOENT
 		}
 		return unix.Open(dir, flags, 0) // AT_EMPTY_PATH
 	}
+	root, err := unix.Open(proc+"/root", flags|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(root)
 	if !filepath.IsAbs(path) {
 		if dir == "" {
 			dir = proc + "/cwd"
 		}
-		return unix.Open(dir+"/"+path, flags, 0)
+		if path, err = inRoot(proc, dir, path); err != nil {
+			return -1, err
+		}
 	}
-	root, err := os.Readlink(proc + "/root")
-	if err == nil && root != "/" { // chroot: a link below it stays below it
-		at, err := unix.Open(proc+"/root", flags|unix.O_DIRECTORY, 0)
+	const maxLinks = 40 // the kernel's
+	for range maxLinks {
+		// What these mean depends on who asks.
+		for _, self := range []struct{ name, meant string }{{"/proc/self", proc}, {"/proc/thread-self", proc}, {"/dev/fd", proc + "/fd"}} {
+			if rest, ok := strings.CutPrefix(filepath.Clean(path), self.name); ok && (rest == "" || rest[0] == '/') {
+				path = self.meant + rest
+			}
+		}
+		if strings.HasPrefix(path, "/proc/") {
+			return unix.Open(path, flags, 0) // with its links that are none
+		}
+		// An absolute link stays in the process's root and mount namespace.
+		fd, err := unix.Openat2(root, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT})
+		if err != unix.ELOOP && err != unix.EXDEV {
+			return fd, err
+		}
+		// A link to one of those of /proc: follow it by hand.
+		fd, err = unix.Openat2(root, path, &unix.OpenHow{Flags: flags | unix.O_NOFOLLOW, Resolve: unix.RESOLVE_IN_ROOT})
 		if err != nil {
 			return -1, err
 		}
-		defer unix.Close(at)
-		return unix.Openat2(at, path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT})
+		var buffer [unix.PathMax]byte
+		n, err := unix.Readlinkat(fd, "", buffer[:])
+		unix.Close(fd)
+		if err != nil {
+			return -1, unix.ELOOP
+		}
+		to := string(buffer[:n])
+		if !filepath.IsAbs(to) {
+			to = filepath.Dir(path) + "/" + to
+		}
+		path = to
 	}
-	return unix.Open(proc+"/root"+path, flags, 0) // in its mount namespace
+	return -1, unix.ELOOP
+}
+
+// inRoot gives a relative path as an absolute one in the root of a process.
+func inRoot(proc, dir, path string) (string, error) {
+	at, err := os.Readlink(dir)
+	if err != nil {
+		return "", err
+	}
+	if root, err := os.Readlink(proc + "/root"); err == nil && root != "/" {
+		at = strings.TrimPrefix(at, root)
+	}
+	return at + "/" + path, nil
 }

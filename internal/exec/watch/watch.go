@@ -129,6 +129,7 @@ type watch struct {
 	socket   int // until the greeting; after it, if an outer watcher tells of calls
 	listener int // after it
 	signals  int
+	stopped  bool // the child is, by a signal
 	hello    []byte
 	inner    []*inner
 	buffer   [unix.PathMax]byte
@@ -140,7 +141,8 @@ type watch struct {
 // after signal N) and the greeting. The greeting is nil if the program ended
 // before it was under audit. It is called once in a process's life.
 //
-// The process group, session and terminal stay the caller's. What outlives
+// The process group, session and terminal stay the caller's. Of descriptors
+// 0, 1 and 2 this process keeps the last only. What outlives
 // the script runs on, unseen: rest is a program of which descriptor
 // Descriptor is the listener then, see [Rest].
 func Run(path string, argv, environ, rest []string, w Watcher) (status int, hello []byte, err error) {
@@ -160,6 +162,12 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 		s := exec.Failed(path, err)
 		return s.Code, nil, s.Err
 	}
+	// Whoever waits for the end of what the script reads or writes must not wait
+	// for this process.
+	if null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err == nil {
+		_, _ = unix.Dup3(null, 0, 0), unix.Dup3(null, 1, 0)
+		unix.Close(null)
+	}
 	end, err := a.serve()
 	if err != nil {
 		return exec.StatusFailed, a.hello, fmt.Errorf("audit: %w", err)
@@ -175,19 +183,21 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 
 // serve handles what happens until the child has ended.
 func (a *watch) serve() (unix.WaitStatus, error) {
-	fds := make([]unix.PollFd, 3)
+	// SIGCHLD would do, if none were ever lost.
+	child, err := unix.PidfdOpen(a.child, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(child)
+	fds := make([]unix.PollFd, 4)
 	for {
-		for i, fd := range []int{a.listener, a.socket, a.signals} { // -1 is passed over
+		for i, fd := range []int{a.listener, a.socket, a.signals, child} { // -1 is passed over
 			fds[i] = unix.PollFd{Fd: int32(fd), Events: unix.POLLIN}
 		}
-		// Raw: Go's scheduler, told that this thread waits, would give its turn
-		// to another each time, and wake a third to watch them, which is a third
-		// of what a call's way through here costs. No other goroutine is needed
-		// meanwhile.
-		if _, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), 0, 0, 0, 0); e == unix.EINTR {
+		if err := poll(fds); err == unix.EINTR {
 			continue
-		} else if e != 0 {
-			return 0, e
+		} else if err != nil {
+			return 0, err
 		}
 		if fds[1].Revents != 0 {
 			if err := a.hear(); err != nil {
@@ -203,11 +213,31 @@ func (a *watch) serve() (unix.WaitStatus, error) {
 			a.listener = -1
 		}
 		if fds[2].Revents != 0 {
-			if end, ended := a.signal(); ended {
+			a.handOn()
+		}
+		if fds[2].Revents != 0 || fds[3].Revents != 0 {
+			if end, ended := a.wait(); ended {
 				return end, a.hear() // what was told before it ended
 			}
 		}
 	}
+}
+
+// poll waits for one of fds. First for a moment, raw: Go's scheduler, told
+// that this thread waits, would give its turn to another each time, and wake a
+// third to watch them, which is a third of what a call's way through here
+// costs. No other goroutine is needed meanwhile.
+func poll(fds []unix.PollFd) error {
+	moment := unix.Timespec{Nsec: 2e6}
+	n, _, e := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&fds[0])), uintptr(len(fds)), uintptr(unsafe.Pointer(&moment)), 0, 0, 0)
+	if e != 0 {
+		return e
+	}
+	if n > 0 {
+		return nil
+	}
+	_, err := unix.Poll(fds, -1)
+	return err
 }
 
 // hear takes what has come by the socket: first the greeting, with the
@@ -245,7 +275,7 @@ func (a *watch) hear() error {
 		}
 		a.listener = fds[0]
 		// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
-		_, _, _ = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
+		_ = unix.IoctlSetInt(a.listener, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 		unix.Close(a.socket)
 		a.socket = -1
 	}
@@ -276,8 +306,8 @@ func (a *watch) answer() error {
 // receive takes one call and reads what it says. It is not interesting if the
 // process was killed meanwhile: what was read may be another's.
 func (a *watch) receive(n *notification) (call Call, interesting bool, err error) {
-	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(n)))
-	if e == unix.ENOENT || e == unix.EINTR { // killed before we came
+	e := ioctl(a.listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(n))
+	if e == unix.ENOENT { // killed before we came
 		n.id = 0
 		return call, false, nil
 	}
@@ -309,10 +339,10 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 	if execute && readable {
 		known := false
 		if call.Target, known = a.Known(path); !known {
-			call.Target = target(tid, call.Path, dir)
+			call.Target = targetInTime(tid, call.Path, dir)
 		}
 	}
-	_, _, e = unix.RawSyscall(unix.SYS_IOCTL, uintptr(a.listener), unix.SECCOMP_IOCTL_NOTIF_ID_VALID, uintptr(unsafe.Pointer(&n.id)))
+	e = ioctl(a.listener, unix.SECCOMP_IOCTL_NOTIF_ID_VALID, unsafe.Pointer(&n.id))
 	return call, e == 0, nil
 }
 
@@ -322,11 +352,20 @@ func release(listener int, id uint64) error {
 }
 
 func respond(listener int, r response) error {
-	_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&r)))
+	e := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r))
 	if e != 0 && e != unix.ENOENT { // killed meanwhile
 		return e
 	}
 	return nil
+}
+
+func ioctl(fd int, request uintptr, argument unsafe.Pointer) unix.Errno {
+	for {
+		_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(argument))
+		if e != unix.EINTR {
+			return e
+		}
+	}
 }
 
 // errNoPath is for what the kernel takes for no path either.
@@ -383,8 +422,8 @@ func Rest(listener int) error {
 			return nil
 		}
 		var n notification
-		_, _, e := unix.RawSyscall(unix.SYS_IOCTL, uintptr(listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n)))
-		if e == unix.ENOENT || e == unix.EINTR {
+		e := ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n))
+		if e == unix.ENOENT {
 			continue
 		}
 		if e != 0 {
