@@ -38,7 +38,8 @@ func audited(t testing.TB, script string, flags []string, args ...string) (statu
 	file := filepath.Join(dir, "script.py")
 	write(t, file, script, 0o644)
 	argv := slices.Concat([]string{binary(t), "audit", "--log", log, "--state", filepath.Join(dir, "state")}, flags, []string{file}, args)
-	status, output = start{argv: argv, env: []string{"HOME=" + dir}, dir: dir}.run(t)
+	// In a group of its own, to which a script may send signals.
+	status, output = start{argv: argv, env: []string{"HOME=" + dir}, dir: dir, group: true}.run(t)
 	f, err := os.Open(log)
 	if err != nil {
 		t.Fatalf("%v: %s", err, output)

@@ -123,6 +123,7 @@ type start struct {
 	env   []string
 	dir   string
 	files []*os.File
+	group bool // in a process group of its own
 }
 
 // run starts a process, waits for it, and gives its exit status (128+N after
@@ -142,7 +143,7 @@ func (s start) run(t testing.TB) (status int, output string) {
 		defer null.Close()
 		s.files = []*os.File{null, out, out}
 	}
-	p, err := os.StartProcess(s.argv[0], s.argv, &os.ProcAttr{Dir: s.dir, Env: s.env, Files: s.files})
+	p, err := os.StartProcess(s.argv[0], s.argv, &os.ProcAttr{Dir: s.dir, Env: s.env, Files: s.files, Sys: &syscall.SysProcAttr{Setpgid: s.group}})
 	if err != nil {
 		t.Fatalf("%v: %v", s.argv[0], err)
 	}

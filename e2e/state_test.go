@@ -107,14 +107,7 @@ func TestSameEnvironmentFromAnywhere(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if name == "another user" {
-				if os.Getuid() != 0 {
-					t.Skip("becoming another user needs root")
-				}
-				for dir := filepath.Dir(binary(t)); dir != "/"; dir = filepath.Dir(dir) {
-					if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
-						t.Skipf("%s lets no other user in: clone the project elsewhere", dir)
-					}
-				}
+				needOthers(t)
 			}
 			got := probeRun(t, before, s)
 			if got.Environ != plain.Environ {
@@ -127,11 +120,22 @@ func TestSameEnvironmentFromAnywhere(t *testing.T) {
 	}
 }
 
-// What another user may not read is said clearly.
-func TestUnreadable(t *testing.T) {
+// needOthers skips a test that another user cannot take.
+func needOthers(t testing.TB) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("becoming another user needs root")
 	}
+	for dir := filepath.Dir(binary(t)); dir != "/"; dir = filepath.Dir(dir) {
+		if info, err := os.Stat(dir); err != nil || info.Mode()&0o001 == 0 {
+			t.Skipf("%s lets no other user in: clone the project elsewhere", dir)
+		}
+	}
+}
+
+// What another user may not read is said clearly.
+func TestUnreadable(t *testing.T) {
+	needOthers(t)
 	dir := t.TempDir()
 	path := filepath.Join(dir, "secret.py")
 	write(t, path, "print('read')\n", 0o600)
