@@ -435,6 +435,7 @@ func TestAuditControlC(t *testing.T) {
 	}
 	c.press(t, "\x03")
 	await(t, c.r, "counted")
+	time.Sleep(200 * time.Millisecond) // two that wait for cc-ci-run would be one
 	_ = c.Process.Signal(syscall.SIGINT)
 	await(t, c.r, "counted")
 	time.Sleep(200 * time.Millisecond) // for one too many
