@@ -33,10 +33,12 @@
         default = {
           type = "app";
           program = lib.getExe pkgs.cc-ci-run;
+          meta = { inherit (pkgs.cc-ci-run.meta) description; };
         };
         deploy = {
           type = "app";
           program = "${./scripts/deploy}";
+          meta.description = "Build a host, switch to it, and roll back if it does not become healthy";
         };
       });
 
@@ -62,7 +64,13 @@
 
       checks = forAll (pkgs: {
         inherit (pkgs) cc-ci-run;
-        inherit (import ./nix/tests { inherit pkgs; }) proofs;
+        inherit
+          (import ./nix/tests {
+            inherit pkgs;
+            flake = self;
+          })
+          proofs
+          ;
       });
 
       formatter = forAll (pkgs: pkgs.nixfmt-tree);

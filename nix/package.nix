@@ -14,11 +14,13 @@
   pkgs,
   # Names that no package of nixpkgs has, or callPackage would fill them in.
   toolsetFile ? ../toolset.toml,
+  # The declaration's text, for a caller that has no file of it.
+  toolsetText ? builtins.readFile toolsetFile,
   stateDir ? "/var/lib/cc-ci-run",
   alwaysSeal ? false,
 }:
 let
-  toolset = import ./toolset.nix { inherit pkgs toolsetFile stateDir alwaysSeal; };
+  toolset = import ./toolset.nix { inherit pkgs toolsetText stateDir alwaysSeal; };
 
   # What the program is made of. Nothing of nix/, so that a change to a module
   # rebuilds nothing; toolset.toml reaches it through the manifest.
@@ -68,7 +70,7 @@ buildGoModule (finalAttrs: {
   # Those that need no installed environment; the rest need this package.
   checkPhase = ''
     runHook preCheck
-    CC_CI_RUN_TOOLSET=${toolsetFile} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/record
+    CC_CI_RUN_TOOLSET=${pkgs.writeText "toolset.toml" toolsetText} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/record
     runHook postCheck
   '';
   nativeCheckInputs = toolset.packages;

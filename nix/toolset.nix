@@ -16,7 +16,7 @@
 # writeText and closureInfo.
 {
   pkgs,
-  toolsetFile ? ../toolset.toml,
+  toolsetText ? builtins.readFile ../toolset.toml,
   stateDir ? "/var/lib/cc-ci-run",
   # Every run is sealed, also if the toolset does not say so.
   alwaysSeal ? false,
@@ -37,10 +37,11 @@ let
     toJSON
     ;
 
-  toolset = builtins.fromTOML (builtins.readFile toolsetFile);
+  toolset = builtins.fromTOML toolsetText;
   inherit (toolset) environment;
   seal = alwaysSeal || toolset.seal.seal or false;
 
+  available = pkgs // import ./extra.nix { inherit pkgs; };
   # A package by its attribute path; `entry` says who asked for it.
   package =
     entry: path:
@@ -48,7 +49,7 @@ let
       set: name:
       set.${name}
         or (throw "toolset.toml: ${entry}: nix = \"${path}\": nixpkgs has no such attribute")
-    ) pkgs (filter isString (split "\\." path));
+    ) available (filter isString (split "\\." path));
 
   # The output with the commands, as lib.getBin finds it.
   output = p: if p.outputSpecified or false then p else p.bin or p.out or p;

@@ -18,6 +18,19 @@ let
     type = types.str;
     default = "";
   };
+  # What systemd-lib.nix of NixOS writes as VALUE in Environment="NAME=VALUE".
+  variables = mkOption {
+    type = types.attrsOf (
+      types.nullOr (
+        types.oneOf [
+          types.str
+          types.path
+          types.package
+        ]
+      )
+    );
+    default = { };
+  };
   unit = {
     description = text;
     wantedBy = list types.str;
@@ -29,22 +42,20 @@ in
 {
   options = {
     assertions = list types.unspecified;
+    warnings = list types.str;
     environment.systemPackages = list types.package;
     environment.etc = anything;
     users.users = anything;
     users.groups = anything;
     systemd.tmpfiles.rules = list types.str;
-    systemd.globalEnvironment = anything;
+    systemd.globalEnvironment = variables;
     systemd.services = mkOption {
       default = { };
       type = types.attrsOf (
         types.submodule {
           options = unit // {
             path = list types.unspecified;
-            environment = mkOption {
-              type = types.attrsOf (types.nullOr types.str);
-              default = { };
-            };
+            environment = variables;
             serviceConfig = anything;
             enableDefaultPath = mkOption {
               type = types.bool;
@@ -83,10 +94,12 @@ in
     swapDevices = list types.unspecified;
     nixpkgs.hostPlatform = text;
     nixpkgs.config = anything;
+    nixpkgs.overlays = list types.unspecified;
     nix = anything;
     services.openssh = anything;
     virtualisation.docker = anything;
     time.timeZone = text;
     system.stateVersion = text;
+    specialisation = anything;
   };
 }

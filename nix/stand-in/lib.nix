@@ -1,5 +1,5 @@
-# A small `lib`: as much of nixpkgs' as the modules here use, with its meaning,
-# for machines without nixpkgs. Whoever has nixpkgs passes the real one.
+# A small `lib`: as much of nixpkgs' as the modules here use, with its meaning.
+# Where the real one warns, this one throws.
 let
   inherit (builtins)
     all
@@ -63,7 +63,20 @@ let
     in
     map content (filter (v: priority v == best) values);
 
-  mkType = name: check: merge: { inherit name check merge; };
+  # What a type is called as part of another's description: in brackets, unless
+  # it is of a class that reads well there (lib/types.nix of nixpkgs).
+  phrase =
+    classes: t: if elem t.descriptionClass classes then t.description else "(${t.description})";
+  mkType = description: descriptionClass: check: merge: {
+    _type = "option-type";
+    inherit
+      description
+      descriptionClass
+      check
+      merge
+      ;
+    getSubOptions = _: { };
+  };
   # One value, or equal ones.
   one =
     loc: defs:
@@ -79,20 +92,28 @@ let
     if bad == [ ] then
       type.merge loc defs
     else
-      throw "A definition for option `${show loc}' is not of type `${type.name}'";
+      throw "A definition for option `${show loc}' is not of type `${type.description}'";
+
+  isDerivation = v: isAttrs v && v.type or "" == "derivation";
 
   types = rec {
-    bool = mkType "boolean" isBool one;
-    str = mkType "string" isString one;
-    lines = mkType "strings concatenated with \"\\n\"" isString (_: concatStringsSep "\n");
-    path = mkType "absolute path" (
+    bool = mkType "boolean" "noun" isBool one;
+    str = mkType "string" "noun" isString one;
+    lines = mkType "strings concatenated with \"\\n\"" "noun" isString (_: concatStringsSep "\n");
+    path = mkType "absolute path" "noun" (
       p: isPath p || p ? outPath || isString p && substring 0 1 p == "/"
     ) one;
-    package = mkType "package" (p: isAttrs p && p.type or "" == "derivation") (_: head);
-    int = mkType "signed integer" isInt one;
-    ints.positive = mkType "positive integer" (n: isInt n && n > 0) one;
-    ints.unsigned = mkType "unsigned integer" (n: isInt n && n >= 0) one;
-    unspecified = mkType "unspecified value" (_: true) (
+    package = mkType "package" "noun" isDerivation (
+      loc: defs: if all (d: d.outPath == (head defs).outPath) defs then head defs else one loc defs
+    );
+    int = mkType "signed integer" "noun" isInt one;
+    ints.positive = mkType "positive integer, meaning >0" "nonRestrictiveClause" (
+      n: isInt n && n > 0
+    ) one;
+    ints.unsigned = mkType "unsigned integer, meaning >=0" "nonRestrictiveClause" (
+      n: isInt n && n >= 0
+    ) one;
+    unspecified = mkType "unspecified value" "noun" (_: true) (
       loc: defs:
       if length defs == 1 then
         head defs
@@ -103,20 +124,36 @@ let
       else
         one loc defs
     );
-    enum = values: mkType "one of ${toJSON values}" (v: elem v values) one;
+    enum =
+      values:
+      mkType "one of ${concatStringsSep ", " (map toJSON values)}" "conjunction" (v: elem v values) one;
+    oneOf =
+      ts:
+      let
+        of = v: head (filter (t: t.check v) ts);
+      in
+      mkType (concatStringsSep " or " (map (t: t.description) ts)) "conjunction" (
+        v: any (t: t.check v) ts
+      ) (loc: defs: (of (head defs)).merge loc defs);
     nullOr =
       t:
-      mkType "null or ${t.name}" (v: v == null || t.check v) (
+      mkType "null or ${phrase [ "noun" "conjunction" ] t}" "conjunction" (v: v == null || t.check v) (
         loc: defs: if all (d: d == null) defs then null else t.merge loc (filter (d: d != null) defs)
-      );
+      )
+      // {
+        inherit (t) getSubOptions;
+      };
     listOf =
       t:
-      mkType "list of ${t.name}" isList (
+      mkType "list of ${phrase [ "noun" "composite" ] t}" "composite" isList (
         loc: defs: map (v: checked t loc [ v ]) (concatMap (d: concatMap discharge d) defs)
-      );
+      )
+      // {
+        getSubOptions = prefix: t.getSubOptions (prefix ++ [ "*" ]);
+      };
     attrsOf =
       t:
-      mkType "attribute set of ${t.name}" isAttrs (
+      mkType "attribute set of ${phrase [ "noun" "composite" ] t}" "composite" isAttrs (
         loc: defs:
         listToAttrs (
           concatMap (
@@ -135,16 +172,27 @@ let
               ]
           ) (unique (concatMap attrNames defs))
         )
-      );
+      )
+      // {
+        getSubOptions = prefix: t.getSubOptions (prefix ++ [ "<name>" ]);
+      };
     submodule =
       module:
-      mkType "submodule" (v: isAttrs v || isFunction v) (
+      mkType "submodule" "noun" (v: isAttrs v || isFunction v || isPath v) (
         loc: defs:
         (evalModules {
           modules = [ module ] ++ defs;
           prefix = loc;
         }).config
-      );
+      )
+      // {
+        getSubOptions =
+          prefix:
+          (evalModules {
+            modules = [ module ];
+            inherit prefix;
+          }).options;
+      };
   };
 
   evalModules =
@@ -194,7 +242,11 @@ let
           else
             declare a.${name} o
         ) b;
-      options = foldl' declare { } (map (m: m.options) loaded);
+      locate = loc: mapAttrs (
+        name: o:
+        if isOption o then o // { loc = loc ++ [ name ]; } else locate (loc ++ [ name ]) o
+      );
+      options = locate prefix (foldl' declare { } (map (m: m.options) loaded));
 
       eval =
         loc: options: defs:
@@ -203,7 +255,7 @@ let
           unknown = filter (name: !(options ? ${name})) (concatMap attrNames values);
         in
         if unknown != [ ] then
-          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist. (If it is NixOS's, declare it in nix/tests/nixos.nix.)"
+          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist. (If it is NixOS's, declare it in nix/stand-in/nixos.nix.)"
         else
           mapAttrs (
             name: o:
@@ -241,7 +293,32 @@ let
       types
       unique
       ;
-    mkOption = o: o // { _type = "option"; };
+    inherit isDerivation;
+    inherit (builtins) foldl';
+    warn = text: builtins.trace "evaluation warning: ${text}";
+    mkOption =
+      {
+        type ? types.unspecified,
+        ...
+      }@o:
+      let
+        unknown = attrNames (
+          removeAttrs o [
+            "default"
+            "defaultText"
+            "description"
+            "example"
+            "internal"
+            "readOnly"
+            "type"
+            "visible"
+          ]
+        );
+      in
+      if unknown == [ ] then
+        o // { inherit type; _type = "option"; }
+      else
+        throw "mkOption: it takes no ${head unknown}";
     mkEnableOption =
       what:
       lib.mkOption {
@@ -288,10 +365,36 @@ let
       prefix: s:
       if lib.hasPrefix prefix s then substring (stringLength prefix) (-1) s else s;
     hasInfix = infix: s: builtins.replaceStrings [ infix ] [ "" ] s != s;
-    fileContents = file: builtins.replaceStrings [ "\n" ] [ "" ] (builtins.readFile file);
-    getExe = p: "${p}/bin/${p.meta.mainProgram or p.pname}";
+    removeSuffix =
+      suffix: s:
+      let
+        n = stringLength s - stringLength suffix;
+      in
+      if n >= 0 && substring n (-1) s == suffix then substring 0 n s else s;
+    fileContents = file: lib.removeSuffix "\n" (builtins.readFile file);
+    getExe =
+      p:
+      "${lib.getBin p}/bin/${
+        p.meta.mainProgram or (throw "getExe: ${lib.getName p} has no meta.mainProgram")
+      }";
+    getOutput =
+      name: p: if p.outputSpecified or false then p else p.${name} or p.out or p;
+    getBin = lib.getOutput "bin";
+    getDev = lib.getOutput "dev";
     getName = p: p.pname or p.name;
-    getExe' = p: name: "${p}/bin/${name}";
+    fix =
+      f:
+      let
+        x = f x;
+      in
+      x;
+    extends =
+      overlay: f: final:
+      let
+        prev = f final;
+      in
+      prev // overlay final prev;
+    getExe' = p: name: "${lib.getBin p}/bin/${name}";
     genAttrs =
       names: f:
       listToAttrs (
@@ -300,8 +403,82 @@ let
           value = f name;
         }) names
       );
-    licenses.mit.spdxId = "MIT";
-    platforms.linux = [ "x86_64-linux" ];
+    licenses = {
+      mit = {
+        spdxId = "MIT";
+        free = true;
+      };
+      gpl3Plus = {
+        spdxId = "GPL-3.0-or-later";
+        free = true;
+      };
+      unfree.free = false;
+    };
+    platforms.linux = [
+      "x86_64-linux"
+      "aarch64-linux"
+    ];
+    generators.toPretty =
+      {
+        multiline ? true,
+        allowPrettyValues ? false,
+      }:
+      let
+        pretty =
+          indent: v:
+          let
+            within = "\n${indent}  ";
+          in
+          if isString v || isBool v || isInt v || v == null then
+            toJSON v
+          else if v == [ ] then
+            "[ ]"
+          else if isList v then
+            "[${within}${concatStringsSep within (map (pretty (indent + "  ")) v)}\n${indent}]"
+          else if v == { } then
+            "{ }"
+          else
+            "{${within}${
+              concatStringsSep within (
+                map (name: "${key name} = ${pretty (indent + "  ") v.${name}};") (attrNames v)
+              )
+            }\n${indent}}";
+        key = name: if builtins.match "[a-zA-Z_][a-zA-Z0-9_'-]*" name != null then name else toJSON name;
+      in
+      pretty "";
+    # Of each option what a page about it needs.
+    optionAttrSetToDocList =
+      options:
+      concatMap (
+        o:
+        let
+          render =
+            v: if v._type or null != null && v ? text then v else lib.literalExpression (pretty v);
+          pretty = lib.generators.toPretty { allowPrettyValues = true; };
+        in
+        if o._type or "" != "option" then
+          lib.optionAttrSetToDocList o
+        else
+          [
+            (
+              {
+                inherit (o) loc;
+                name = show o.loc;
+                description = o.description or null;
+                declarations = [ ];
+                internal = o.internal or false;
+                visible = o.visible or true;
+                readOnly = o.readOnly or false;
+                type = o.type.description;
+              }
+              // lib.optionalAttrs (o ? example) { example = render o.example; }
+              // lib.optionalAttrs (o ? default || o ? defaultText) {
+                default = render (o.defaultText or o.default);
+              }
+            )
+          ]
+          ++ lib.optionAttrSetToDocList (o.type.getSubOptions o.loc)
+      ) (attrValues options);
   };
 in
 lib

@@ -1,0 +1,442 @@
+# A stand-in for nixpkgs, for machines without it. What is built with it really
+# runs, since its packages are links to this machine's own tools. It differs
+# from nixpkgs in these ways, and is meant to in no other:
+#
+# - Only the names in names.json exist, each with the outputs that it was seen
+#   to have in a real nixpkgs: `make nixos NIXPKGS=DIR` looks.
+# - A package has the commands that toolset.toml expects of it. What Debian has
+#   no package for is a program that says that it is a stand-in.
+# - Packages are built outside of Nix's sandbox, since they lead out of the
+#   store; a Go package is built within, as nixpkgs' would be.
+# - Nothing is compiled but Go, and nothing is fetched but Go modules.
+#
+# scripts/stand-in copies this directory to build/nixpkgs and puts two files
+# beside it: toolset.toml, and machine.json with
+#
+#   go         directory of the Go tree
+#   site       python/KEY of the host backend: Python's installed packages
+#   installed  what site/complete.json says of them
+#   browsers   the host backend's browsers directory
+{
+  system ? builtins.currentSystem,
+  config ? { },
+  overlays ? [ ],
+}:
+let
+  inherit (builtins)
+    attrNames
+    concatMap
+    concatStringsSep
+    elem
+    filter
+    foldl'
+    fromJSON
+    head
+    isString
+    listToAttrs
+    readFile
+    split
+    tail
+    ;
+  lib = import ./lib.nix;
+  names = fromJSON (readFile ./names.json);
+  machine = fromJSON (readFile ./machine.json);
+  declared = builtins.fromTOML (readFile ./toolset.toml);
+
+  # A derivation as mkDerivation returns it: each output has what the whole
+  # has, and a package whose license is not free exists for those who allow it.
+  finish =
+    attrs: drv:
+    let
+      common =
+        attrs
+        // listToAttrs (
+          map (name: {
+            inherit name;
+            value = drv.${name} // common // { outputSpecified = true; };
+          }) (drv.outputs or [ "out" ])
+        )
+        // lib.optionalAttrs (!(attrs.meta.license.free or true || allowed attrs)) {
+          outPath = refused;
+          drvPath = refused;
+        };
+      refused = throw "${attrs.pname} has an unfree license: nixpkgs.config.allowUnfreePredicate";
+    in
+    drv
+    // common
+    // {
+      overrideAttrs = change: finish (attrs // change (attrs // { meta = attrs.meta or { }; })) drv;
+    };
+  allowed = attrs: config.allowUnfree or false || (config.allowUnfreePredicate or (_: false)) attrs;
+
+  # What stdenv's setup.sh sets. Bash would become the last command: if that
+  # closes stderr just before it ends, as coreutils do, Nix 2.8 takes the build
+  # for done and kills it.
+  shell = script: [
+    "-euc"
+    "set -o pipefail; shopt -s inherit_errexit nullglob\n${script}\n:"
+  ];
+  runCommand =
+    name: env: script:
+    finish { pname = name; } (
+      derivation (
+        {
+          inherit name system;
+          builder = "/bin/bash";
+          args = shell script;
+          PATH = "/usr/bin:/bin:${machine.go}/bin";
+          __noChroot = true;
+        }
+        // env
+      )
+    );
+  writeText =
+    name: text:
+    runCommand name {
+      inherit text;
+      passAsFile = [ "text" ];
+    } "cp $textPath $out";
+  # Commands that say what they are.
+  program = name: ''
+    printf '#!/bin/sh\necho "%s: a stand-in: this machine has none" >&2\nexit 127\n' '${name}' > "$commands/bin/${name}"
+    chmod +x "$commands/bin/${name}"
+  '';
+
+  # A package of names.json by its attribute path.
+  package =
+    attr:
+    let
+      fact = names.packages.${attr};
+      pname = fact.pname or attr;
+      tools = filter (t: t.nix == attr) declared.tool;
+      files = foldl' (a: t: a // (t.files or { })) { } tools;
+      bin = lib.optionals (elem "bin" fact.outputs) [ "bin" ] ++ [ "out" ];
+      # The output that is asked for by name has the commands if any has.
+      commands = if fact ? output && elem fact.output fact.outputs then fact.output else head bin;
+      link =
+        c:
+        if lib.all (t: t.debian == "") tools then
+          program c
+        else
+          ''
+            for file in ${files.${c} or "/usr/bin/${c} /usr/sbin/${c}"} none; do
+              [ -x "$file" ] && break
+            done
+            [ "$file" != none ] || { echo "${attr}: this machine has no ${c}" >&2; exit 1; }
+            ln -sf "$file" "$commands/bin/${c}"
+          '';
+      whole =
+        finish
+          {
+            inherit pname;
+            version = "host";
+            meta = {
+              license.free = !(fact.unfree or false);
+            }
+            // lib.optionalAttrs (fact ? mainProgram) { inherit (fact) mainProgram; };
+          }
+          (
+            runCommand pname
+              {
+                inherit (fact) outputs;
+              }
+              ''
+                for output in $outputs; do mkdir -p "''${!output}"; done
+                commands=''$${commands}
+                mkdir -p "$commands/bin"
+                ${
+                  if attr == declared.browsers.nix then
+                    "rmdir $commands/bin $out; cp -r ${machine.browsers} $out"
+                  else if tools != [ ] then
+                    concatStringsSep "\n" (map link (concatMap (t: t.commands) tools))
+                  else
+                    # Variables point into its data, which is this machine's.
+                    ''
+                      ${program (fact.mainProgram or pname)}
+                      mkdir -p $out/lib/locale
+                      touch $out/lib/locale/locale-archive
+                      ln -s /usr/share $out/share
+                    ''
+                }
+              ''
+          );
+    in
+    if fact ? output && elem fact.output fact.outputs then whole.${fact.output} else whole;
+
+  # { glibc.bin = …; git = …; } from "glibc.bin", "git"
+  tree = foldl' (
+    set: attr:
+    let
+      insert =
+        set: parts:
+        set
+        // {
+          ${head parts} =
+            if tail parts == [ ] then
+              package attr // (set.${head parts} or { })
+            else
+              insert (set.${head parts} or { }) (tail parts);
+        };
+    in
+    insert set (filter isString (split "[.]" attr))
+  ) { } (attrNames names.packages);
+
+  python3 = {
+    pname = "python3";
+    inherit (machine.installed) version;
+    pkgs = listToAttrs (
+      map (name: {
+        inherit name;
+        value = {
+          pname = name;
+          inherit
+            (head (filter (p: p.name == name) machine.installed.packages))
+            version
+            ;
+        };
+      }) names.python
+    );
+    # All packages that the host backend installed, whichever are asked for.
+    withPackages =
+      choose:
+      builtins.seq (builtins.deepSeq (choose python3.pkgs) null) (
+        runCommand "python3-env" { } ''
+          mkdir -p $out/bin
+          cp -r ${machine.site}/lib ${machine.site}/pyvenv.cfg $out
+          ln -s $(readlink -f ${machine.site}/bin/python3) $out/bin/python3
+          ln -s python3 $out/bin/python
+          for script in ${concatStringsSep " " declared.python.commands}; do
+            [ -e $out/bin/$script ] || sed "s,${machine.site},$out,g" ${machine.site}/bin/$script > $out/bin/$script
+            chmod +x $out/bin/$script
+          done
+        ''
+      );
+  };
+
+  # nixpkgs fetches; nobody can here, so this is a program of that name.
+  fetchFromGitea =
+    {
+      domain,
+      owner,
+      repo,
+      rev,
+      hash,
+    }:
+    runCommand "source" { } ''
+      mkdir -p $out/cmd/${repo} $out/vendor
+      printf 'module ${domain}/${owner}/${repo}\n\ngo 1.21\n' > $out/go.mod
+      touch $out/vendor/modules.txt
+      cat > $out/cmd/${repo}/main.go <<'EOF'
+      package main
+
+      import "os"
+
+      var Version string
+
+      func main() {
+        os.Stderr.WriteString("${repo} " + Version + ": a stand-in: ${rev} (${hash}) was not fetched\n")
+        os.Exit(127)
+      }
+      EOF
+    '';
+
+  # As nixpkgs' does it: the modules are fetched by a derivation whose output
+  # is fixed by vendorHash, or are in the source; then `go build` runs, and the
+  # checks, in the sandbox: its /bin/sh is a static busybox, and nothing of the
+  # machine is there but a static Bash and Go (scripts/with-stand-in).
+  buildGoModule =
+    function:
+    let
+      attrs = function (attrs // { finalPackage = package; });
+      package = goPackage attrs;
+    in
+    package;
+  goPackage =
+    {
+      pname,
+      version,
+      src,
+      vendorHash,
+      subPackages,
+      env ? { },
+      ldflags ? [ ],
+      checkPhase ? "",
+      nativeCheckInputs ? [ ],
+      postInstall ? "",
+      passthru ? { },
+      meta ? { },
+    }:
+    let
+      goModules =
+        runCommand "${pname}-go-modules"
+          {
+            outputHashMode = "recursive";
+            outputHashAlgo = null;
+            outputHash = vendorHash;
+            impureEnvVars = [
+              "GOPROXY"
+              "GOSUMDB"
+              "SSL_CERT_FILE"
+              "http_proxy"
+              "https_proxy"
+            ];
+          }
+          ''
+            export HOME=$TMPDIR GOPATH=$TMPDIR/go GOFLAGS=-modcacherw
+            cp -r ${src} source && chmod -R u+w source && cd source
+            go mod vendor
+            cp -r vendor $out
+          '';
+      drv = derivation (
+        {
+          name = "${pname}-${version}";
+          inherit system nativeCheckInputs;
+          builder = "/bin/bash-static";
+          args = shell ''
+            runHook() { :; }
+            /bin/busybox mkdir /tmp/bin
+            /bin/busybox --install -s /tmp/bin
+            export PATH=/tmp/bin:${machine.go}/bin
+            export HOME=/homeless-shelter GOCACHE=$TMPDIR/go-cache GOPATH=$TMPDIR/go GOFLAGS='-mod=vendor -trimpath' GOPROXY=off GOSUMDB=off
+            cp -r ${src} source && chmod -R u+w source && cd source
+            ${if vendorHash == null then "" else "rm -rf vendor && cp -r ${goModules} vendor"}
+            mkdir -p $out/bin
+            go build -o $out/bin/ -ldflags '${concatStringsSep " " ldflags} -buildid=' ${
+              concatStringsSep " " (map (p: "./${p}") subPackages)
+            }
+            (
+              PATH=${concatStringsSep ":" (map (p: "${lib.getDev p}/bin") nativeCheckInputs)}:$PATH
+              ${checkPhase}
+            )
+            ${postInstall}
+            ! grep -rqF ${machine.go} $out || { echo "$out refers to Go" >&2; exit 1; }
+          '';
+        }
+        // env
+      );
+    in
+    finish (
+      {
+        inherit
+          pname
+          version
+          meta
+          goModules
+          ;
+        nativeBuildInputs = map lib.getDev nativeCheckInputs;
+      }
+      // passthru
+    ) drv;
+
+  base =
+    pkgs:
+    tree
+    // {
+      inherit
+        buildGoModule
+        config
+        fetchFromGitea
+        lib
+        pkgs
+        python3
+        runCommand
+        system
+        writeText
+        ;
+      stdenv.hostPlatform = { inherit system; };
+      callPackage =
+        f: args:
+        let
+          function = if builtins.isFunction f then f else import f;
+          result = function (builtins.intersectAttrs (builtins.functionArgs function) pkgs // args);
+        in
+        result // { override = more: pkgs.callPackage f (args // more); };
+      extend = overlay: import ./. {
+        inherit system config;
+        overlays = overlays ++ [ overlay ];
+      };
+      closureInfo =
+        { rootPaths }:
+        runCommand "closure-info"
+          {
+            exportReferencesGraph = concatMap (p: [
+              "graph-${baseNameOf (builtins.unsafeDiscardStringContext (toString p))}"
+              p
+            ]) rootPaths;
+          }
+          ''
+            mkdir $out
+            # Of each record of the graph the first line is the path, the second
+            # its deriver, the third the number of lines of references that follow.
+            awk 'skip > 0 { skip--; next }
+                 state == 0 { print; state = 1; next }
+                 state == 1 { state = 2; next }
+                 { skip = $0; state = 0 }' graph-* | sort -u > $out/store-paths
+          '';
+      # The shell is a derivation, and `packages` are among its inputs.
+      mkShellNoCC =
+        {
+          packages ? [ ],
+          inputsFrom ? [ ],
+        }:
+        derivation {
+          name = "nix-shell";
+          inherit system;
+          builder = "/bin/bash";
+          nativeBuildInputs = map lib.getDev (
+            packages ++ concatMap (p: p.nativeBuildInputs or [ ]) inputsFrom
+          );
+        };
+      nixosOptionsDoc =
+        { options }:
+        {
+          optionsNix = listToAttrs (
+            map (o: {
+              inherit (o) name;
+              value = removeAttrs o [
+                "internal"
+                "name"
+                "visible"
+              ];
+            }) (filter (o: o.visible && !o.internal) (lib.optionAttrSetToDocList options))
+          );
+        };
+      # Its machines are evaluated; it boots none.
+      testers.runNixOSTest =
+        {
+          name,
+          nodes,
+          testScript,
+        }:
+        let
+          evaluated = builtins.mapAttrs (
+            _: node:
+            (import ./nixos/lib/eval-config.nix {
+              inherit system;
+              modules = [
+                node
+                { nixpkgs = { inherit overlays; }; }
+              ];
+            }).config
+          ) nodes;
+        in
+        runCommand "vm-test-run-${name}" {
+          toplevels = map (node: node.system.build.toplevel) (lib.attrValues evaluated);
+          script = if builtins.isFunction testScript then testScript { nodes = evaluated; } else testScript;
+        } "echo '${name}: a stand-in: no machine was booted' >&2; exit 1";
+      # nixpkgs has packages of such names, too: an argument of package.nix that
+      # is called like one gets it.
+      file = throw "callPackage took pkgs.file for an argument";
+      path = throw "callPackage took pkgs.path for an argument";
+      state = throw "callPackage took pkgs.state for an argument";
+    };
+in
+if
+  elem system [
+    "x86_64-linux"
+    "aarch64-linux"
+  ]
+then
+  lib.fix (foldl' (f: overlay: lib.extends overlay f) base overlays)
+else
+  throw "the stand-in has no packages for ${system}"
