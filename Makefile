@@ -126,6 +126,9 @@ fuzz: ## Fuzz the readers of toolset and manifest, a minute each
 lock: ## Pin toolset.toml's Python packages again, to their newest versions
 	@scripts/lock $(UV)
 
+options: build ## Write docs/options.md from the NixOS modules
+	@scripts/with-stand-in sh -c 'nix eval --raw --impure --expr "(import ./nix/tests { pkgs = import $$STAND_IN { }; }).optionsPage"' > docs/options.md.new && mv docs/options.md.new docs/options.md
+
 vendor-hash: ## Compute nix/vendor-hash again, after a change of go.mod or of imports
 	@scripts/vendor-hash > nix/vendor-hash.new && mv nix/vendor-hash.new nix/vendor-hash && cat nix/vendor-hash
 

@@ -178,7 +178,7 @@ let
       };
     submodule =
       module:
-      mkType "submodule" "noun" (v: isAttrs v || isFunction v || isPath v) (
+      mkType "submodule" "" (v: isAttrs v || isFunction v || isPath v) (
         loc: defs:
         (evalModules {
           modules = [ module ] ++ defs;
@@ -294,7 +294,12 @@ let
       unique
       ;
     inherit isDerivation;
-    inherit (builtins) foldl';
+    inherit (builtins) filter foldl' listToAttrs mapAttrs;
+    concatMapStrings = f: list: concatStringsSep "" (map f list);
+    optionalString = condition: text: if condition then text else "";
+    nameValuePair = name: value: { inherit name value; };
+    toList = v: if isList v then v else [ v ];
+    last = list: builtins.elemAt list (length list - 1);
     warn = text: builtins.trace "evaluation warning: ${text}";
     mkOption =
       {

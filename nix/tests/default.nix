@@ -46,7 +46,7 @@ let
   added = "hello";
   declared = readFile ../../toolset.toml;
   here = pkgsFor declared;
-  units = import ./units.nix { inherit lib; };
+  units = import ../stand-in/nixos/units.nix { inherit lib; };
 
   hosts = {
     cc-ci = ../hosts/cc-ci/configuration.nix;
@@ -450,7 +450,15 @@ let
         )
       ) shown;
     in
-    unless lacking "  ${toString (length shown)} options, each with a type, a default, an example and a description\n";
+    unless
+      (
+        lacking
+        ++ lib.optionals (!builtins.pathExists ../../docs/options.md || readFile ../../docs/options.md != page) [
+          "options: docs/options.md is not what the modules say: run `make options`"
+        ]
+      )
+      "  ${toString (length shown)} options, each with a type, a default, an example and a description\n  docs/options.md says so\n";
+  page = import ../options.nix { pkgs = here; };
 
   # The flake: each output is what it is called.
   flakeOutputs =
@@ -461,8 +469,7 @@ let
       wrong = lib.filterAttrs (_: good: !good) {
         "packages.default is cc-ci-run" = package.outPath == flake.packages.${system}.cc-ci-run.outPath;
         "apps.default starts it" = (app "default").program == lib.getExe package;
-        "apps.deploy starts scripts/deploy" =
-          readFile (app "deploy").program == readFile ../../scripts/deploy;
+        "apps.deploy starts scripts/deploy" = (app "deploy").program == "${../../scripts/deploy}";
         "each app says what it does" = lib.all (
           name: (app name).meta.description or "" != ""
         ) (builtins.attrNames flake.apps.${system});
@@ -482,7 +489,99 @@ let
       "  not looked at: these proofs were not asked for by the flake\n"
     else
       unless (map (what: "flake: not so: ${what}") (builtins.attrNames wrong))
-        "  ${toString (length (builtins.attrNames flake))} outputs: ${concatStringsSep " " (builtins.attrNames flake)}\n  hosts: ${concatStringsSep " " (builtins.attrNames flake.nixosConfigurations)}\n";
+        "  outputs: ${concatStringsSep " " (builtins.attrNames flake.outputs)}\n  hosts: ${concatStringsSep " " (builtins.attrNames flake.nixosConfigurations)}\n";
+
+  # Rendered units ---------------------------------------------------------
+  rendered = import ./rendered.nix { inherit lib; };
+  # Values that NixOS takes for variables, besides texts.
+  valued = {
+    systemd.globalEnvironment = {
+      A_PACKAGE = here.${added};
+      A_PATH = ../toml.nix;
+      NOTHING = null;
+    };
+    systemd.services.nightly-sweep.environment = {
+      A_PACKAGE_OF_ITS_OWN = here.${added};
+      A_PATH_OF_ITS_OWN = ../toml.nix;
+      NOTHING_OF_ITS_OWN = null;
+      TEXT = "\"quoted\" \\ $x %%";
+    };
+  };
+  alone =
+    module:
+    let
+      config = evaluate here [ module ];
+      global = config.systemd.globalEnvironment;
+    in
+    rendered {
+      meant = config;
+      units = mapAttrs' (name: s: {
+        name = "${name}.service";
+        value.text = units.service (s // { environment = global // s.environment; });
+      }) config.systemd.services // mapAttrs' (name: t: {
+        name = "${name}.timer";
+        value.text = units.timer t;
+      }) config.systemd.timers;
+      toml = config.environment.etc."cc-ci-run/host.toml".text;
+      given = global;
+    };
+  mapAttrs' = f: set: builtins.listToAttrs (lib.mapAttrsToList f set);
+  # The same under NixOS, or what the flake's nixpkgs has for it. A unit is then
+  # what the modules mean, and what NixOS gives to each.
+  under =
+    name: extra:
+    let
+      inherit (flake.nixosConfigurations.${name}.extendModules { modules = extra; }) config;
+    in
+    rendered {
+      meant = evaluate here ([ hosts.${name} ] ++ extra);
+      inherit (config.systemd) units;
+      toml = config.environment.etc."cc-ci-run/host.toml".text;
+      given = config.systemd.globalEnvironment;
+    };
+  # A TOML reader gets back what was written.
+  tomlValues = rec {
+    texts = [
+      ""
+      "\""
+      "\\"
+      "\n\t\r"
+      "ü €"
+      "a=b # c"
+      "]}"
+      (builtins.fromJSON "\"\\u0001\\u001b\\u007f\"")
+    ];
+    "a key" = {
+      inherit texts;
+      "b.c" = [ [ ] { } [ 1 (-2) ] true false 1.5 ];
+    };
+    "\"" = 0;
+  };
+  renderedUnits =
+    let
+      native = (head (lib.attrValues flake.nixosConfigurations)).pkgs.stdenv.hostPlatform.system == pkgs.stdenv.hostPlatform.system;
+      wrong =
+        concatMap (host: map (w: "${host}: ${w}") (alone { imports = [ hosts.${host} ]; } ++ alone { imports = [ hosts.${host} valued ]; })) (
+          builtins.attrNames hosts
+        )
+        ++ lib.optionals (flake != null && native) (
+          concatMap (host: map (w: "${host}: ${w}") (under host [ ] ++ under host [ valued ])) (builtins.attrNames hosts)
+        )
+        ++ lib.optionals (fromTOML (import ../toml.nix tomlValues) != tomlValues) [
+          "toml.nix: ${import ../toml.nix tomlValues} is not what was to be written"
+        ];
+    in
+    unless (map (w: "rendered: ${w}") wrong) (
+      "  units and host.toml of ${concatStringsSep ", " (builtins.attrNames hosts)} are what the modules mean, also with packages and paths as variables\n"
+      + (
+        if flake == null then
+          ""
+        else if native then
+          "  and so are those that the flake's hosts render\n"
+        else
+          "  those of the flake's hosts are looked at on their own architecture\n"
+      )
+    );
 
   # Unit files, for systemd-analyze --------------------------------------
   unitFiles = mapAttrs (
@@ -581,6 +680,7 @@ let
 in
 {
   inherit (here) cc-ci-run;
+  optionsPage = page;
   units = unitFiles;
   # What e2e/two-paths boots: one environment for all three ways to a test,
   # and the old way of doing it, a list for each.
@@ -647,6 +747,8 @@ in
           ${options}
           The flake
           ${flakeOutputs}
+          Rendered units
+          ${renderedUnits}
           Units: what the new tool's environment is, by the paths they lead to
         '';
         passAsFile = [ "text" ];

@@ -37,7 +37,9 @@ let
     // lib.optionalAttrs (p.outputSpecified or false) { inherit output; }
     // lib.optionalAttrs (p.meta ? mainProgram) { inherit (p.meta) mainProgram; }
     // lib.optionalAttrs (p.meta.unfree or false) { unfree = true; };
-  modules = builtins.partition (name: pkgs.python3.pkgs ? ${name}) toolset.python.packages;
+  modules = builtins.partition (
+    name: (find toolset.python.nix).pkgs ? ${name}
+  ) toolset.python.packages;
   lines = lib.concatStringsSep ",\n";
 in
 rec {
@@ -52,5 +54,5 @@ rec {
     "python": ${builtins.toJSON python}
     }
   '';
-  missing = there.wrong ++ map (name: "python3.pkgs.${name}") modules.wrong;
+  missing = there.wrong ++ map (name: "${toolset.python.nix}.pkgs.${name}") modules.wrong;
 }

@@ -1,6 +1,6 @@
 # A configuration of NixOS, as far as the stand-in goes: its options, its
 # warnings and assertions, and a package that needs all that it starts.
-{
+arguments@{
   system ? builtins.currentSystem,
   modules,
   specialArgs ? { },
@@ -22,6 +22,7 @@ let
     inherit (config.nixpkgs) config overlays;
     system = config.nixpkgs.hostPlatform;
   };
+  units = import ../units.nix { inherit lib; };
   failed = builtins.filter (a: !a.assertion) config.assertions;
   toplevel = pkgs.writeText "nixos-system-${config.networking.hostName}" (
     builtins.toJSON {
@@ -41,7 +42,24 @@ in
 evaluated
 // {
   inherit pkgs;
+  extendModules = { modules }: import ./eval-config.nix (
+    arguments // { modules = arguments.modules ++ modules; }
+  );
   config = config // {
+    systemd = config.systemd // {
+      units =
+        lib.listToAttrs (
+          lib.mapAttrsToList (
+            name: s:
+            lib.nameValuePair "${name}.service" {
+              text = units.service (s // { environment = config.systemd.globalEnvironment // s.environment; });
+            }
+          ) config.systemd.services
+          ++ lib.mapAttrsToList (
+            name: t: lib.nameValuePair "${name}.timer" { text = units.timer t; }
+          ) config.systemd.timers
+        );
+    };
     system = config.system // {
       build.toplevel =
         if failed != [ ] then

@@ -33,7 +33,9 @@ in
     head unit
     + "\n[Service]\n"
     + lib.concatStringsSep "" (
-      lib.mapAttrsToList (name: v: "Environment=${builtins.toJSON "${name}=${v}"}\n") unit.environment
+      lib.mapAttrsToList (name: v: "Environment=${builtins.toJSON "${name}=${v}"}\n") (
+        lib.filterAttrs (_: v: v != null) unit.environment
+      )
     )
     + lines unit.serviceConfig
     + install unit;
