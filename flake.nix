@@ -71,6 +71,7 @@
           })
           proofs
           ;
+        vm = import ./nix/tests/vm.nix { inherit pkgs; };
       });
 
       formatter = forAll (pkgs: pkgs.nixfmt-tree);

@@ -343,6 +343,16 @@ let
         system
         writeText
         ;
+      writeTextFile =
+        {
+          name,
+          text,
+          destination,
+        }:
+        runCommand name {
+          inherit text destination;
+          passAsFile = [ "text" ];
+        } "mkdir -p $(dirname $out$destination); cp $textPath $out$destination";
       stdenv.hostPlatform = { inherit system; };
       callPackage =
         f: args:
@@ -416,6 +426,7 @@ let
               modules = [
                 node
                 { nixpkgs = { inherit overlays; }; }
+                ./nixos/vm.nix
               ];
             }).config
           ) nodes;

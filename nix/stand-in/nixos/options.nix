@@ -100,6 +100,10 @@ in
     virtualisation.docker = anything;
     time.timeZone = text;
     system.stateVersion = text;
+    system.switch.enable = mkOption {
+      type = types.bool;
+      default = true;
+    };
     specialisation = anything;
   };
 }
