@@ -21,7 +21,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove two-paths host bench clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,8 +92,14 @@ audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is fo
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
+faults: build ## Faults of the Nix side, put back one at a time: the proofs must fail
+	@scripts/with-stand-in go test -count=1 -v -run '^TestNixFaults$$' ./e2e
+
+nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
+	@scripts/nixos $(if $(NAMES),--write) $(NIXPKGS)
+
 two-paths: compiler build ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
-	@scripts/apt-install systemd-container dbus jq nix-bin
+	@scripts/apt-install systemd-container dbus jq
 	@e2e/build-gitea
 	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
 	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
@@ -103,13 +109,13 @@ two-paths: compiler build ## The witness by a real timer, Drone's steps and by h
 	  done
 
 host: compiler build ## cc-ci-run host against a real systemd, healthy and with each fault (as root)
-	@scripts/apt-install systemd-container dbus jq nix-bin
+	@scripts/apt-install systemd-container dbus jq
 	@CGO_ENABLED=0 go build -o $(B)/endpoints ./e2e/endpoints
 	@printf '#!/bin/sh\nexec /usr/bin/sleep infinity\n' >$(B)/idle-runner; chmod +x $(B)/idle-runner
 	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
 	  e2e/host "$$units"
 
-e2e: witness audited prove two-paths host ## The long proofs
+e2e: witness audited prove faults two-paths host ## The long proofs
 
 bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
 	@scripts/apt-install strace jq git

@@ -10,6 +10,7 @@
 {
   lib,
   buildGoModule,
+  go,
   runCommand,
   pkgs,
   # Names that no package of nixpkgs has, or callPackage would fill them in.
@@ -43,8 +44,14 @@ let
         "toolset.toml"
       ];
   };
+  # As go.mod says it.
+  goNeeded = builtins.head (builtins.match ".*\ngo ([0-9.]+)\n.*" (builtins.readFile ../go.mod));
+  build =
+    lib.throwIf (lib.versionOlder go.version goNeeded)
+      "cc-ci-run needs Go ${goNeeded}, but this nixpkgs has ${go.version}: use nixos-26.05 or newer"
+      buildGoModule;
 in
-buildGoModule (finalAttrs: {
+build (finalAttrs: {
   pname = "cc-ci-run";
   version = "0.1.0";
   inherit src;

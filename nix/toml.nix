@@ -10,20 +10,18 @@ let
     isAttrs
     isFunction
     isList
-    isPath
     map
     replaceStrings
     toJSON
     ;
   # TOML takes JSON's strings but for DEL, which it wants escaped.
   scalar = value: replaceStrings [ (fromJSON ''"\u007f"'') ] [ "\\u007f" ] (toJSON value);
-  isText = value: isPath value || isAttrs value && (value ? outPath || value ? __toString);
+  # toJSON makes a text of these, too.
+  isText = value: value ? outPath || value ? __toString;
   keys = set: filter (name: set.${name} != null) (attrNames set);
   inline =
     at: value:
-    if isText value then
-      scalar "${value}"
-    else if isAttrs value then
+    if isAttrs value && !(isText value) then
       "{ ${
         concatStringsSep ", " (
           map (name: "${scalar name} = ${inline "${at}.${name}" value.${name}}") (keys value)

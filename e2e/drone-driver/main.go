@@ -31,10 +31,16 @@ import (
 )
 
 type pipeline struct {
-	Kind  string `yaml:"kind"`
-	Type  string `yaml:"type"`
-	Name  string `yaml:"name"`
-	Steps []step `yaml:"steps"`
+	Kind    string  `yaml:"kind"`
+	Type    string  `yaml:"type"`
+	Name    string  `yaml:"name"`
+	Trigger trigger `yaml:"trigger,omitempty"`
+	Steps   []step  `yaml:"steps"`
+}
+
+// trigger says which events start a pipeline; without any, each does.
+type trigger struct {
+	Event []string `yaml:"event,omitempty"`
 }
 
 type step struct {
@@ -55,8 +61,8 @@ func main() {
 	}
 }
 
-// run runs each exec pipeline of source's .drone.yml; the first failure is
-// returned. With runner, that program does it.
+// run runs each exec pipeline of source's .drone.yml that a push starts; the
+// first failure is returned. With runner, that program does it.
 func run(source, root, runner string, environ []string, out io.Writer) error {
 	pipelines, err := read(filepath.Join(source, ".drone.yml"))
 	if err != nil {
@@ -118,7 +124,7 @@ func read(file string) ([]pipeline, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		if p.Kind == "pipeline" && p.Type == "exec" {
+		if started := len(p.Trigger.Event) == 0 || slices.Contains(p.Trigger.Event, "push"); p.Kind == "pipeline" && p.Type == "exec" && started {
 			list = append(list, p)
 		}
 	}

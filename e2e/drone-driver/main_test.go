@@ -89,3 +89,20 @@ func TestAgainstRealRunner(t *testing.T) {
 		t.Errorf("the driver:\n%s\nthe real one:\n%s", a, b)
 	}
 }
+
+// A pipeline that pushes do not start is not run.
+func TestTrigger(t *testing.T) {
+	source := pipelineOf(t, "echo started by a push")
+	yml, err := os.OpenFile(filepath.Join(source, ".drone.yml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer yml.Close()
+	if _, err := yml.WriteString("---\nkind: pipeline\ntype: exec\nname: nix\ntrigger:\n  event: [cron, tag]\nsteps:\n- name: fail\n  commands: ['false']\n"); err != nil {
+		t.Fatal(err)
+	}
+	out, err := drive(t, "", source, []string{"PATH=" + os.Getenv("PATH")})
+	if err != nil || !strings.Contains(out, "started by a push") {
+		t.Errorf("%v: %s", err, out)
+	}
+}

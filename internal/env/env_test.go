@@ -223,7 +223,7 @@ func TestManifestOfBackend(t *testing.T) {
 	// come along.
 	for _, name := range commands {
 		real, err := filepath.EvalSymlinks(filepath.Join(m.Bin, name))
-		if m.Backend == BackendNix { // the small pkgs of nix/tests lead out of the store
+		if m.Backend == BackendNix { // the packages of nix/stand-in lead out of the store
 			c, _ := m.Command(name)
 			real, err = c.Path, nil
 		}

@@ -14,10 +14,7 @@ let
   isLength = text: text == null || builtins.match length text != null;
   # What systemd puts into each unit, and what the unit has of its own.
   environmentOf =
-    unit:
-    lib.filterAttrs (_: value: value != null) (
-      config.systemd.globalEnvironment // config.systemd.services.${unit}.environment
-    );
+    unit: config.systemd.globalEnvironment // config.systemd.services.${unit}.environment;
   settings = {
     timeout = cfg.timeout;
     allow_failed = cfg.allowFailed;

@@ -14,6 +14,7 @@
 # beside it: toolset.toml, and machine.json with
 #
 #   go         directory of the Go tree
+#   goVersion  its version
 #   site       python/KEY of the host backend: Python's installed packages
 #   installed  what site/complete.json says of them
 #   browsers   the host backend's browsers directory
@@ -210,6 +211,13 @@ let
             chmod +x $out/bin/$script
           done
         ''
+        // {
+          # nixpkgs wraps Python by this; what is here is not wrapped.
+          postBuild = ''
+            makeWrapper "python3" "$out/bin/$prg" \
+              --set PYTHONNOUSERSITE "true" \
+          '';
+        }
       );
   };
 
@@ -343,6 +351,7 @@ let
         system
         writeText
         ;
+      go.version = machine.goVersion;
       writeTextFile =
         {
           name,

@@ -297,6 +297,8 @@ let
     inherit (builtins) filter foldl' listToAttrs mapAttrs;
     concatMapStrings = f: list: concatStringsSep "" (map f list);
     optionalString = condition: text: if condition then text else "";
+    throwIf = condition: text: if condition then throw text else (x: x);
+    versionOlder = a: b: builtins.compareVersions a b < 0;
     nameValuePair = name: value: { inherit name value; };
     toList = v: if isList v then v else [ v ];
     last = list: builtins.elemAt list (length list - 1);

@@ -414,6 +414,32 @@ let
       concatStringsSep "" (map (name: "  refused: ${name}\n") (builtins.attrNames wrong))
     );
 
+  # Variables. A wrapper of nixpkgs that sets one sets it over what the toolset
+  # declares, and a child would see another value than the record has.
+  wrapped =
+    let
+      set = filter (found: found != null) (
+        map (match "[[:space:]]*--set ([A-Z_]+) \"?([^\" ]*)\"?.*") (
+          filter builtins.isString (
+            builtins.split "\n" (builtins.unsafeDiscardStringContext here.cc-ci-run.toolset.python.postBuild)
+          )
+        )
+      );
+      inherit (here.cc-ci-run.toolset) variables;
+      wrong = concatMap (
+        found:
+        let
+          name = head found;
+          value = lib.last found;
+        in
+        lib.optionals (variables.${name} or value != value) [
+          "variables: toolset.toml declares ${name}=${variables.${name}}, but Python's wrapper sets ${value}"
+        ]
+      ) set;
+    in
+    unless (wrong ++ lib.optionals (set == [ ]) [ "variables: nixpkgs' wrapper of Python sets none: look at how it is made" ])
+      "  Python's wrapper sets ${concatStringsSep " " (lib.unique (map head set))} to what toolset.toml declares\n";
+
   # Options: each says what it takes, what it is, and shows one.
   options =
     let
@@ -743,6 +769,8 @@ in
           ${propagation}
           Assertions: wrong combinations, each refused with its message
           ${assertions}
+          Variables
+          ${wrapped}
           Options
           ${options}
           The flake
@@ -805,5 +833,12 @@ in
             ) (builtins.attrNames hosts)
           )}
         } > $out
-      '';
+      ''
+    // {
+      # For scripts/nixos.
+      report = import ./report.nix {
+        inherit pkgs flake;
+        toolset = now;
+      };
+    };
 }
