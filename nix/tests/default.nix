@@ -703,6 +703,26 @@ let
     pkgsFor (
       import ../toml.nix (now // { tool = filter (t: elem t.nix names) now.tool; })
     );
+  # What needs no program to be run.
+  compared = ''
+    1. Superset: what each old list had, and what provides it now
+    ${superset now}${deletions now}
+    2. Single source: no module and no host names a tool
+    ${singleSource}
+    3. Propagation: a tool added to toolset.toml reaches everybody
+    ${propagation}
+    Assertions: wrong combinations, each refused with its message
+    ${assertions}
+    Variables
+    ${wrapped}
+    Options
+    ${options}
+    The flake
+    ${flakeOutputs}
+    Rendered units
+    ${renderedUnits}
+    Units: what the new tool's environment is, by the paths they lead to
+  '';
 in
 {
   inherit (here) cc-ci-run;
@@ -760,25 +780,7 @@ in
   proofs =
     here.runCommand "cc-ci-run-proofs"
       {
-        text = ''
-          1. Superset: what each old list had, and what provides it now
-          ${superset now}${deletions now}
-          2. Single source: no module and no host names a tool
-          ${singleSource}
-          3. Propagation: a tool added to toolset.toml reaches everybody
-          ${propagation}
-          Assertions: wrong combinations, each refused with its message
-          ${assertions}
-          Variables
-          ${wrapped}
-          Options
-          ${options}
-          The flake
-          ${flakeOutputs}
-          Rendered units
-          ${renderedUnits}
-          Units: what the new tool's environment is, by the paths they lead to
-        '';
+        text = compared;
         passAsFile = [ "text" ];
       }
       ''
@@ -837,7 +839,7 @@ in
     // {
       # For scripts/nixos.
       report = import ./report.nix {
-        inherit pkgs flake;
+        inherit pkgs flake compared;
         toolset = now;
       };
     };

@@ -3,6 +3,8 @@
   pkgs,
   flake,
   toolset,
+  # what the proofs say
+  compared,
 }:
 let
   inherit (pkgs) lib;
@@ -61,6 +63,7 @@ let
 in
 {
   inherit (lib) version;
+  inherit compared;
   names = {
     inherit (names) text;
     missing = lib.filter (name: !(extra ? ${name})) names.missing;
