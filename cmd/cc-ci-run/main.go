@@ -1,9 +1,9 @@
 // Command cc-ci-run runs a recipe's tests in the one declared environment.
 //
-// This is the small program that every run goes through; what is not a plain
-// run, or not a plain success, it hands to cc-ci-run-full, which has all
-// commands and all messages. So a run costs neither's start: see package
-// launch.
+// This is the small program, which starts every child: SCRIPT, exec and shell
+// (package run is how). All other commands, and --help, are cc-ci-run-full's,
+// which this one becomes for them. So a run does not pay for what it does not
+// use; docs/decisions/0001-two-programs.md has the figures.
 package main
 
 import (
@@ -12,7 +12,7 @@ import (
 	"syscall"
 
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/run"
 )
 
 // Set at link time (-ldflags "-X main.plan=…"). The plan decides the
@@ -24,17 +24,11 @@ var (
 
 func main() {
 	environ := os.Environ()
-	err := launch.Try(os.Args[1:], environ, plan, os.Stderr)
-	code := exec.StatusFailed
-	if err == nil {
-		if err = syscall.Exec(full, os.Args, environ); err != nil {
-			err = exec.Wrap(full, errors.New(err.Error()+": it was built beside this program; run `make build`"))
-		}
+	request, ok := run.Parse(os.Args[1:])
+	if !ok {
+		err := syscall.Exec(full, os.Args, environ)
+		os.Exit(run.Explain(exec.Wrap(full, errors.New(err.Error()+": it was built beside this program; run `make build`")), os.Stderr))
 	}
-	var status exec.Status
-	if errors.As(err, &status) {
-		code = status.Code
-	}
-	exec.Tell(os.Stderr, "cc-ci-run: "+err.Error()+"\n")
-	os.Exit(code)
+	err := run.Start(request, run.Process{Environ: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan})
+	os.Exit(run.Explain(err, os.Stderr))
 }

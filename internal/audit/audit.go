@@ -27,8 +27,8 @@ import (
 	"strings"
 	"time"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/watch"
+	"cc-ci-run/internal/toolset"
 )
 
 // Schema is the version of the report's form.
@@ -113,7 +113,7 @@ type Unused struct {
 
 // Collector gathers the calls of one run.
 type Collector struct {
-	m        *env.Manifest
+	m        *toolset.Manifest
 	bin      string                  // with a slash at its end
 	declared map[string]bool         // commands
 	files    map[string][]string     // file -> commands that lead to it
@@ -132,7 +132,7 @@ type Collector struct {
 type search struct{ by, name string }
 
 // NewCollector makes a collector for a run in an environment.
-func NewCollector(m *env.Manifest) *Collector {
+func NewCollector(m *toolset.Manifest) *Collector {
 	c := &Collector{
 		m: m, bin: m.Bin + "/", closure: map[string]bool{}, declared: map[string]bool{}, files: map[string][]string{}, host: map[string]string{},
 		targets: map[string]watch.Target{}, used: map[string]*Use{}, misses: map[string]*Miss{}, missed: map[search]time.Duration{}, found: map[search]time.Duration{},
@@ -177,7 +177,7 @@ func (c *Collector) Interesting(path []byte) bool {
 	if !ok || c.declared[string(name)] {
 		return false
 	}
-	return env.IsCommand(string(name)) && !slices.Contains(besidePython, string(name))
+	return toolset.IsCommand(string(name)) && !slices.Contains(besidePython, string(name))
 }
 
 // Known is [watch.Watcher.Known]: declared commands do not change in a run.
@@ -353,7 +353,7 @@ func (r *Report) tidy() {
 }
 
 // unused lists the tools that none of the uses is of, in the toolset's order.
-func unused(m *env.Manifest, uses []Use) []Unused {
+func unused(m *toolset.Manifest, uses []Use) []Unused {
 	used := map[string]bool{}
 	for _, u := range uses {
 		used[u.Tool] = true

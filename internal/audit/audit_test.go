@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"cc-ci-run/internal/env"
-	ccexec "cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/watch"
+	"cc-ci-run/internal/toolset"
 )
 
 // place is a toolset of four tools in a directory, whose files are there:
@@ -26,7 +26,7 @@ import (
 //	open/                                        [seal] execute
 type place struct {
 	dir string
-	m   *env.Manifest
+	m   *toolset.Manifest
 }
 
 func newPlace(t *testing.T, backend string) place {
@@ -50,28 +50,28 @@ func newPlace(t *testing.T, backend string) place {
 			t.Fatal(err)
 		}
 	}
-	command := func(name, file string) env.Command {
-		return env.Command{Name: name, Path: filepath.Join(dir, "files", file)}
+	command := func(name, file string) toolset.Command {
+		return toolset.Command{Name: name, Path: filepath.Join(dir, "files", file)}
 	}
-	data, err := json.Marshal(env.Manifest{
-		Schema: env.Schema, Backend: backend, State: "/s", Bin: dir + "/bin", Interpreter: dir + "/bin/python3",
-		Browsers: env.ResolvedBrowsers{Path: "/b"},
-		Tools: []env.ResolvedTool{
-			{Name: "git", Why: "tests clone", Commands: []env.Command{command("git", "git"), command("git-shell", "git")}},
-			{Name: "jq", Why: "tests read JSON", Commands: []env.Command{command("jq", "jq")}},
-			{Name: "ripgrep", Why: "tests search", Commands: []env.Command{command("rg", "rg")}},
+	data, err := json.Marshal(toolset.Manifest{
+		Schema: toolset.Schema, Backend: backend, State: "/s", Bin: dir + "/bin", Interpreter: dir + "/bin/python3",
+		Browsers: toolset.ResolvedBrowsers{Path: "/b"},
+		Tools: []toolset.ResolvedTool{
+			{Name: "git", Why: "tests clone", Commands: []toolset.Command{command("git", "git"), command("git-shell", "git")}},
+			{Name: "jq", Why: "tests read JSON", Commands: []toolset.Command{command("jq", "jq")}},
+			{Name: "ripgrep", Why: "tests search", Commands: []toolset.Command{command("rg", "rg")}},
 		},
-		Python:  env.ResolvedPython{Commands: []env.Command{command("python3", "python3")}},
-		Process: ccexec.Process{Umask: "0022"},
-		Host:    env.Host{Paths: []string{dir + "/sh", dir + "/nonesuch"}},
-		Seal:    env.Seal{Execute: []string{dir + "/open"}},
-		Absent:  []env.Absent{{Name: "abra", Commands: []string{"abra"}}},
+		Python:  toolset.ResolvedPython{Commands: []toolset.Command{command("python3", "python3")}},
+		Process: env.Process{Umask: "0022"},
+		Host:    toolset.Host{Paths: []string{dir + "/sh", dir + "/nonesuch"}},
+		Seal:    toolset.Seal{Execute: []string{dir + "/open"}},
+		Absent:  []toolset.Absent{{Name: "abra", Commands: []string{"abra"}}},
 		Closure: []string{dir + "/files/git-core"},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m, err := env.ParseManifest(data)
+	m, err := toolset.ParseManifest(data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func (p place) text(r *Report) string {
 
 // Each call is sorted by the declaration, whatever name the file was given.
 func TestSort(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	for _, row := range []struct {
 		name  string
 		calls []watch.Call
@@ -274,7 +274,7 @@ func TestSort(t *testing.T) {
 
 // A tool is used if any of its commands is; why it was declared is beside it.
 func TestUnused(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	r := p.report(p.executed("B/git-shell", ""), p.executed("D/elsewhere/x", ""), p.notFound("B/jq-not", ""))
 	want := []Unused{{"jq", "tests read JSON"}, {"ripgrep", "tests search"}}
 	if !slices.Equal(r.Unused, want) {
@@ -287,7 +287,7 @@ func TestUnused(t *testing.T) {
 
 // Calls that could not be read are counted, not sorted.
 func TestUnreadable(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	r := p.report(watch.Call{Execute: true, Unreadable: true}, watch.Call{Execute: true, Unreadable: true})
 	if r.Unreadable != 2 || len(r.Used)+len(r.Missing)+len(r.Undeclared) != 0 {
 		t.Errorf("%+v", r)
@@ -296,7 +296,7 @@ func TestUnreadable(t *testing.T) {
 
 // A look is told of only if it is for a command that the toolset lacks.
 func TestInteresting(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	c := NewCollector(p.m)
 	for path, want := range map[string]bool{
 		"B/git-lfs": true, "B/[x": true,
@@ -311,7 +311,7 @@ func TestInteresting(t *testing.T) {
 
 // A declared command is looked at once in a run; no other file is known.
 func TestKnown(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	c := NewCollector(p.m)
 	for range 2 {
 		got, ok := c.Known([]byte(p.path("B/jq")))

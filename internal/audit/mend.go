@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/toolset"
 )
 
 // Mend is how what is missing would get into the toolset.
@@ -84,7 +84,7 @@ func output(ctx context.Context, command string, args ...string) string {
 var places = []string{"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}
 
 // Suggest fills in the mends of what is missing.
-func (r *Report) Suggest(ctx context.Context, m *env.Manifest, packages Packages) {
+func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Packages) {
 	// A test may look for any number of names.
 	const most = 200
 	var files, names []string
@@ -100,7 +100,7 @@ func (r *Report) Suggest(ctx context.Context, m *env.Manifest, packages Packages
 	}
 	var owners map[string]string
 	var known []string
-	if m.Backend == env.BackendHost && len(files) > 0 {
+	if m.Backend == toolset.BackendHost && len(files) > 0 {
 		owners = packages.Owners(ctx, files)
 		// apt takes half a second for its lists; only if dpkg does not know all.
 		names = slices.DeleteFunc(names, func(name string) bool {
@@ -120,16 +120,16 @@ func (r *Report) Suggest(ctx context.Context, m *env.Manifest, packages Packages
 }
 
 // isCommand says that it was looked for in the bin directory.
-func (m *Miss) isCommand() bool { return !strings.Contains(m.Name, "/") && env.IsCommand(m.Name) }
+func (m *Miss) isCommand() bool { return !strings.Contains(m.Name, "/") && toolset.IsCommand(m.Name) }
 
-func mend(m *env.Manifest, owners map[string]string, known []string, miss *Miss) Mend {
+func mend(m *toolset.Manifest, owners map[string]string, known []string, miss *Miss) Mend {
 	name := filepath.Base(miss.Name)
 	for _, a := range m.Absent {
 		if slices.Contains(a.Commands, name) {
 			return Mend{Package: a.Name, From: "declared; built --without " + a.Name, TOML: "# " + name + ": nothing to add; build without --without " + a.Name + "\n"}
 		}
 	}
-	if miss.isCommand() && slices.ContainsFunc(m.Tools, func(t env.ResolvedTool) bool { return t.Name == name }) {
+	if miss.isCommand() && slices.ContainsFunc(m.Tools, func(t toolset.ResolvedTool) bool { return t.Name == name }) {
 		return Mend{Package: name, From: "declared, without this command", TOML: "# " + name + ": add it to the commands of [[tool]] " + name + "\n"}
 	}
 	if !miss.isCommand() {
@@ -154,7 +154,7 @@ func mend(m *env.Manifest, owners map[string]string, known []string, miss *Miss)
 			}
 		}
 	}
-	if m.Backend == env.BackendNix {
+	if m.Backend == toolset.BackendNix {
 		return Mend{Package: name, Guess: true, From: "its name alone"}
 	}
 	return Mend{From: "no package of this name is known"}
@@ -163,7 +163,7 @@ func mend(m *env.Manifest, owners map[string]string, known []string, miss *Miss)
 // lines are a [[tool]] for toolset.toml.
 func lines(miss *Miss, recipe string) string {
 	debian := `""`
-	if env.IsDebian(miss.Mend.Package) {
+	if toolset.IsDebian(miss.Mend.Package) {
 		debian = quote(miss.Mend.Package)
 	}
 	switch {
@@ -200,7 +200,7 @@ func attribute(command string) string {
 		}
 		return r
 	}, command), "-")
-	if !env.IsAttribute(name) {
+	if !toolset.IsAttribute(name) {
 		name = "_" + name
 	}
 	return name

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/toolset"
 )
 
 // packages is a package database: the owners of files, and what could be
@@ -47,19 +47,19 @@ func TestSuggest(t *testing.T) {
 		text                string
 		debian              string // the line for toolset.toml
 	}{
-		{"dpkg knows whose it is", env.BackendHost, "B/hg", Mend{Package: "mercurial", From: "dpkg: it has /usr/bin/hg"}, "mercurial (dpkg: it has /usr/bin/hg)", `debian   = "mercurial"`},
-		{"dpkg knows it by its place of old", env.BackendHost, "B/mkfs.ext4", Mend{Package: "e2fsprogs", From: "dpkg: it has /sbin/mkfs.ext4"}, "e2fsprogs (dpkg: it has /sbin/mkfs.ext4)", `debian   = "e2fsprogs"`},
-		{"apt knows the name", env.BackendHost, "B/socat", Mend{Package: "socat", Guess: true, From: "apt: there is a package of this name"}, "socat? (a guess from apt: there is a package of this name)", `debian   = "socat" # guess: apt: there is a package of this name`},
-		{"DEFECT-3", env.BackendHost, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "apt: there is a package of this name"}, "git-lfs? (a guess from apt: there is a package of this name)", `debian   = "git-lfs" # guess: apt: there is a package of this name`},
-		{"of the family of a tool", env.BackendHost, "B/git-annex", Mend{Package: "git-annex", Guess: true, From: "its name, beside git of the toolset"}, "git-annex? (a guess from its name, beside git of the toolset)", `debian   = "git-annex" # guess: its name, beside git of the toolset`},
-		{"of no tool's family", env.BackendHost, "B/hg-annex", Mend{From: "no package of this name is known"}, "no package of this name is known", `debian   = "" # no package of this name is known`},
-		{"DEFECT-3 under Nix", env.BackendNix, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "its name, beside git of the toolset"}, "git-lfs? (a guess from its name, beside git of the toolset)", `nix      = "git-lfs" # guess: its name`},
-		{"under Nix nothing is known but the name", env.BackendNix, "B/hg", Mend{Package: "hg", Guess: true, From: "its name alone"}, "hg? (a guess from its name alone)", `nix      = "hg" # guess: its name`},
-		{"left out by --without", env.BackendHost, "B/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
-		{"left out, called by a path", env.BackendNix, "/usr/bin/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
-		{"a tool of the toolset without the command of its name", env.BackendHost, "B/ripgrep", Mend{Package: "ripgrep", From: "declared, without this command"}, "ripgrep (declared, without this command)", "# ripgrep: add it to the commands of [[tool]] ripgrep"},
-		{"a path that dpkg knows", env.BackendHost, "/opt/x/tool", Mend{Package: "xtool", From: "dpkg: it has this file"}, "xtool (dpkg: it has this file)", ""},
-		{"a path that nobody knows", env.BackendHost, "/opt/y", Mend{From: "a path outside the toolset"}, "a path outside the toolset", ""},
+		{"dpkg knows whose it is", toolset.BackendHost, "B/hg", Mend{Package: "mercurial", From: "dpkg: it has /usr/bin/hg"}, "mercurial (dpkg: it has /usr/bin/hg)", `debian   = "mercurial"`},
+		{"dpkg knows it by its place of old", toolset.BackendHost, "B/mkfs.ext4", Mend{Package: "e2fsprogs", From: "dpkg: it has /sbin/mkfs.ext4"}, "e2fsprogs (dpkg: it has /sbin/mkfs.ext4)", `debian   = "e2fsprogs"`},
+		{"apt knows the name", toolset.BackendHost, "B/socat", Mend{Package: "socat", Guess: true, From: "apt: there is a package of this name"}, "socat? (a guess from apt: there is a package of this name)", `debian   = "socat" # guess: apt: there is a package of this name`},
+		{"DEFECT-3", toolset.BackendHost, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "apt: there is a package of this name"}, "git-lfs? (a guess from apt: there is a package of this name)", `debian   = "git-lfs" # guess: apt: there is a package of this name`},
+		{"of the family of a tool", toolset.BackendHost, "B/git-annex", Mend{Package: "git-annex", Guess: true, From: "its name, beside git of the toolset"}, "git-annex? (a guess from its name, beside git of the toolset)", `debian   = "git-annex" # guess: its name, beside git of the toolset`},
+		{"of no tool's family", toolset.BackendHost, "B/hg-annex", Mend{From: "no package of this name is known"}, "no package of this name is known", `debian   = "" # no package of this name is known`},
+		{"DEFECT-3 under Nix", toolset.BackendNix, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "its name, beside git of the toolset"}, "git-lfs? (a guess from its name, beside git of the toolset)", `nix      = "git-lfs" # guess: its name`},
+		{"under Nix nothing is known but the name", toolset.BackendNix, "B/hg", Mend{Package: "hg", Guess: true, From: "its name alone"}, "hg? (a guess from its name alone)", `nix      = "hg" # guess: its name`},
+		{"left out by --without", toolset.BackendHost, "B/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
+		{"left out, called by a path", toolset.BackendNix, "/usr/bin/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
+		{"a tool of the toolset without the command of its name", toolset.BackendHost, "B/ripgrep", Mend{Package: "ripgrep", From: "declared, without this command"}, "ripgrep (declared, without this command)", "# ripgrep: add it to the commands of [[tool]] ripgrep"},
+		{"a path that dpkg knows", toolset.BackendHost, "/opt/x/tool", Mend{Package: "xtool", From: "dpkg: it has this file"}, "xtool (dpkg: it has this file)", ""},
+		{"a path that nobody knows", toolset.BackendHost, "/opt/y", Mend{From: "a path outside the toolset"}, "a path outside the toolset", ""},
 	} {
 		p := newPlace(t, row.backend)
 		r := p.report(p.notFound(row.path, "D/files/git"))
@@ -72,7 +72,7 @@ func TestSuggest(t *testing.T) {
 		if (got.TOML != "") != (row.debian != "") || !slices.Contains(strings.Split(got.TOML, "\n"), row.debian) {
 			t.Errorf("%s: lines to paste:\n%swant %s", row.name, got.TOML, row.debian)
 		}
-		if row.backend == env.BackendNix && len(db.files)+len(db.asked) > 0 {
+		if row.backend == toolset.BackendNix && len(db.files)+len(db.asked) > 0 {
 			t.Errorf("%s: asked Debian of %v %v", row.name, db.files, db.asked)
 		}
 	}
@@ -81,7 +81,7 @@ func TestSuggest(t *testing.T) {
 // apt takes long: it is asked only of what dpkg does not know, and nobody is
 // asked if nothing is missing.
 func TestSuggestAsksLittle(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	db := &packages{owners: map[string]string{"/bin/hg": "mercurial"}}
 	p.report(p.executed("B/git", "")).Suggest(t.Context(), p.m, db)
 	if db.files != nil {
@@ -136,7 +136,7 @@ func TestLinesArePasted(t *testing.T) {
 		}
 	}
 	for _, command := range []string{"git-lfs", "g++", "[", "[x", "7z", ".hidden", "_x", "python3.12", "mkfs.ext4", "a@b", "X", "x-", "..."} {
-		if !env.IsCommand(command) {
+		if !toolset.IsCommand(command) {
 			t.Fatalf("%s is no command", command)
 		}
 		for _, from := range []string{"", "its name"} {
@@ -169,7 +169,7 @@ func pasted(t *testing.T, command, recipe, program, guess string) {
 		miss.Mend = Mend{Package: command, Guess: true, From: guess}
 	}
 	text := lines(miss, recipe)
-	toolset, err := env.ParseToolset("toolset.toml", []byte(text+rest))
+	toolset, err := toolset.ParseToolset("toolset.toml", []byte(text+rest))
 	if err != nil {
 		t.Errorf("%q of %q by %q: %v\n%s", command, recipe, program, err, text)
 		return
@@ -208,7 +208,7 @@ func TestDebian(t *testing.T) {
 	}
 	// /bin/sh is diverted on Debian: that is nobody's name.
 	for file, owner := range (Debian{}).Owners(t.Context(), []string{"/bin/sh", "/usr/bin/sh"}) {
-		if !env.IsDebian(owner) {
+		if !toolset.IsDebian(owner) {
 			t.Errorf("%s is of %q", file, owner)
 		}
 	}

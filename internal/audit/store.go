@@ -2,35 +2,26 @@ package audit
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // Write puts the report into the state directory: STATE/audits/ID.json.
-func (r *Report) Write(state string) error {
-	dir := filepath.Join(state, "audits")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
+func (r *Report) Write(dir state.Dir) error {
 	data, err := json.MarshalIndent(r, "", " ")
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, r.Run.ID+".json"), append(data, '\n'), 0o644)
+	return dir.PutSynced(state.Audits, r.Run.ID+".json", append(data, '\n'))
 }
 
 // Read reads one report.
 func Read(path string) (*Report, error) {
-	data, err := os.ReadFile(path)
+	data, err := state.Read(path)
 	if err != nil {
 		return nil, err
 	}
@@ -50,17 +41,13 @@ func Read(path string) (*Report, error) {
 // Newest reads the newest last reports of a state directory, all of them if
 // last is 0; of one recipe if recipe is not "". Oldest first. Files that are
 // no report are passed over and named in skipped.
-func Newest(state, recipe string, last int) (reports []*Report, skipped []error, err error) {
-	dir := filepath.Join(state, "audits")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped []error, err error) {
+	names, err := dir.List(state.Audits, ".json")
+	if err != nil {
 		return nil, nil, err
 	}
-	for _, e := range slices.Backward(entries) { // names sort by time
-		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		r, err := Read(filepath.Join(dir, e.Name()))
+	for _, name := range slices.Backward(names) { // names sort by time
+		r, err := Read(dir.Path(state.Audits, name))
 		if err != nil {
 			skipped = append(skipped, err)
 			continue
@@ -131,7 +118,7 @@ func (w *Where) add(r Run) {
 
 // Merge makes one report of many, for the environment m: unused are its tools,
 // and what it declares is no longer missing or undeclared.
-func Merge(m *env.Manifest, reports []*Report) *Total {
+func Merge(m *toolset.Manifest, reports []*Report) *Total {
 	t := &Total{Schema: Schema, Runs: []Count{}, Used: []TotalUse{}, Missing: []TotalMiss{}, Undeclared: []TotalUse{}, Unused: []Unused{}}
 	var all []Use
 	for _, r := range reports {

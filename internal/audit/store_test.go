@@ -10,13 +10,14 @@ import (
 	"sync"
 	"testing"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // Merged, a report says which recipe and which invoker needs what; a tool is
 // unused if none of the runs used it.
 func TestMerge(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	run := func(id, recipe, invoker string, r *Report) *Report {
 		r.Run = Run{ID: id, Recipe: recipe, Invoker: invoker, Fingerprint: "f"}
 		return r
@@ -66,7 +67,7 @@ func TestMerge(t *testing.T) {
 
 // Of nothing, lists are empty, not null: what reads the JSON need not ask.
 func TestEmptyLists(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	for _, v := range []any{p.report(), Merge(p.m, nil)} {
 		if data, err := json.Marshal(v); err != nil || strings.Contains(string(data), "null") {
 			t.Errorf("%s, %v", data, err)
@@ -77,15 +78,15 @@ func TestEmptyLists(t *testing.T) {
 // What was written is read back, in any recipe's reports, by number, oldest
 // first.
 func TestNewest(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
-	state := t.TempDir()
-	if reports, skipped, err := Newest(state, "", 0); len(reports)+len(skipped) > 0 || err != nil {
+	p := newPlace(t, toolset.BackendHost)
+	where := state.Dir(t.TempDir())
+	if reports, skipped, err := Newest(where, "", 0); len(reports)+len(skipped) > 0 || err != nil {
 		t.Errorf("of nothing: %v, %v, %v", reports, skipped, err)
 	}
 	for i, recipe := range []string{"gitea", "nextcloud", "gitea", "gitea"} {
 		r := p.report(p.executed("B/git", ""), p.notFound("B/hg", "\xff"))
 		r.Run.ID, r.Run.Recipe = strconv.Itoa(i), recipe
-		if err := r.Write(state); err != nil {
+		if err := r.Write(where); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,7 +95,7 @@ func TestNewest(t *testing.T) {
 		last   int
 		want   string
 	}{{"", 0, "0 1 2 3"}, {"", 2, "2 3"}, {"gitea", 0, "0 2 3"}, {"gitea", 2, "2 3"}, {"nextcloud", 9, "1"}, {"none", 0, ""}} {
-		reports, skipped, err := Newest(state, row.recipe, row.last)
+		reports, skipped, err := Newest(where, row.recipe, row.last)
 		var ids []string
 		for _, r := range reports {
 			ids = append(ids, r.Run.ID)
@@ -103,24 +104,24 @@ func TestNewest(t *testing.T) {
 			t.Errorf("%+v: %s, %v, %v", row, got, skipped, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(state, "file"), nil, 0o644); err != nil {
+	if err := os.WriteFile(filepath.Join(string(where), "file"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := Newest(filepath.Join(state, "file"), "", 0); err == nil {
+	if _, _, err := Newest(state.Dir(filepath.Join(string(where), "file")), "", 0); err == nil {
 		t.Error("a state directory that is a file has no reports, and nobody says so")
 	}
 }
 
 // A file that is no report is named, and does not hide the others.
 func TestDamaged(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
-	state := t.TempDir()
+	p := newPlace(t, toolset.BackendHost)
+	where := state.Dir(t.TempDir())
 	r := p.report()
 	r.Run.ID = "5"
-	if err := r.Write(state); err != nil {
+	if err := r.Write(where); err != nil {
 		t.Fatal(err)
 	}
-	dir := filepath.Join(state, "audits")
+	dir := filepath.Join(string(where), "audits")
 	whole, err := os.ReadFile(filepath.Join(dir, "5.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -148,11 +149,11 @@ func TestDamaged(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	reports, skipped, err := Newest(state, "", 1)
+	reports, skipped, err := Newest(where, "", 1)
 	if err != nil || len(reports) != 1 || reports[0].Run.ID != "5" || len(skipped) != 3 { // what is newer than the one
 		t.Errorf("%v, %v, %v", reports, skipped, err)
 	}
-	reports, skipped, err = Newest(state, "", 0)
+	reports, skipped, err = Newest(where, "", 0)
 	if err != nil || len(reports) != 1 || len(skipped) != len(bad) {
 		t.Fatalf("%v, %v, %v", reports, skipped, err)
 	}
@@ -169,15 +170,15 @@ func TestDamaged(t *testing.T) {
 
 // Many write and one reads: whatever has a report's name is whole.
 func TestReportIsAtomic(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
-	state := t.TempDir()
+	p := newPlace(t, toolset.BackendHost)
+	where := state.Dir(t.TempDir())
 	var writers sync.WaitGroup
 	for w := range 8 {
 		writers.Go(func() {
 			for n := range 25 {
 				r := p.report(p.executed("B/git", ""))
 				r.Run.ID = strconv.Itoa(w*100 + n/5) // each is written over some times
-				if err := r.Write(state); err != nil {
+				if err := r.Write(where); err != nil {
 					t.Error(err)
 				}
 			}
@@ -186,7 +187,7 @@ func TestReportIsAtomic(t *testing.T) {
 	done := make(chan struct{})
 	go func() { writers.Wait(); close(done) }()
 	for last := false; ; {
-		reports, skipped, err := Newest(state, "", 0)
+		reports, skipped, err := Newest(where, "", 0)
 		if len(skipped) > 0 || err != nil {
 			t.Errorf("%v, %v", skipped, err)
 		}
@@ -194,7 +195,7 @@ func TestReportIsAtomic(t *testing.T) {
 			if len(reports) != 40 {
 				t.Errorf("%d reports, want 40", len(reports))
 			}
-			if left, _ := filepath.Glob(filepath.Join(state, "audits", ".*")); len(left) > 0 {
+			if left, _ := filepath.Glob(filepath.Join(string(where), "audits", ".*")); len(left) > 0 {
 				t.Errorf("left over: %v", left)
 			}
 			return
@@ -209,12 +210,12 @@ func TestReportIsAtomic(t *testing.T) {
 
 // A directory that can not be written to is an error that names it.
 func TestWriteFails(t *testing.T) {
-	p := newPlace(t, env.BackendHost)
+	p := newPlace(t, toolset.BackendHost)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.report().Write(file); err == nil || !strings.Contains(err.Error(), file) {
+	if err := p.report().Write(state.Dir(file)); err == nil || !strings.Contains(err.Error(), file) {
 		t.Errorf("%v", err)
 	}
 }

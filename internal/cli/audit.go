@@ -1,13 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -18,14 +18,11 @@ import (
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/watch"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
-
-// greeting is what an audited run tells the process that audits it.
-type greeting struct {
-	Run   audit.Run
-	State string // where the report goes, "" for nowhere
-}
 
 type auditOptions struct {
 	strict bool
@@ -35,7 +32,7 @@ type auditOptions struct {
 	rest   bool
 }
 
-func auditCommand(p Process, shared *options) *cobra.Command {
+func auditCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var o auditOptions
 	cmd := &cobra.Command{
@@ -69,14 +66,14 @@ succeeded but something is missing or undeclared.`,
 			if len(args) == 0 {
 				return errors.New("no SCRIPT: see `cc-ci-run audit --help`")
 			}
-			if !launch.IsScript(args[0]) {
+			if !run.IsScript(args[0]) {
 				return fmt.Errorf("%q is no SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))
 			}
-			return p.audit(cmd.Context(), shared.Options, o, out, args)
+			return p.audit(cmd.Context(), *shared, o, out, args)
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	shared.addTo(cmd)
+	addRunFlags(cmd, shared)
 	f := cmd.Flags()
 	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
 	f.BoolVar(&o.looks, "looks", true, "also see who looks for a command and, finding none, does not try to execute it, as shells do; --looks=false is faster")
@@ -93,18 +90,19 @@ succeeded but something is missing or undeclared.`,
 const suggestLimit = 10 * time.Second
 
 // audit runs a script under the audit of this process.
-func (p Process) audit(ctx context.Context, shared launch.Options, o auditOptions, out output, args []string) error {
+func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, out output, args []string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return err
 	}
-	m, err := env.ReadManifest(p.Manifest)
+	m, err := toolset.ReadManifest(p.Manifest)
 	if err != nil {
 		return err
 	}
-	argv := append([]string{p.Args[0], "--audited=" + strconv.FormatBool(o.looks)}, shared.Flags()...)
-	argv = append(append(argv, "--"), args...)
-	var report *os.File // what can not be written is said before the run
+	shared.Audited = strconv.FormatBool(o.looks)
+	request := run.Request{Options: shared, Mode: run.Script, Program: args[0], Args: args[1:]}
+	argv := append([]string{p.Args[0]}, request.Argv()...)
+	var report *os.File // what cannot be written is said before the run
 	if o.file != "" {
 		if report, err = os.Create(o.file); err != nil {
 			return err
@@ -126,23 +124,25 @@ func (p Process) audit(ctx context.Context, shared launch.Options, o auditOption
 		}
 	}
 	begin := time.Now()
-	status, hello, err := watch.Run(self, argv, p.Environ, []string{p.Args[0], "audit", "--rest"}, watch.Watcher{Interesting: collector.Interesting, Known: collector.Known, See: see})
+	status, hello, err := watch.Run(p.Program, argv, p.Environ, []string{self, "audit", "--rest"}, watch.Watcher{Interesting: collector.Interesting, Known: collector.Known, See: see})
 	if err != nil {
 		return exec.Status{Code: status, Err: err}
 	}
 	if hello == nil { // it has said what was wrong
 		return exec.Status{Code: status}
 	}
-	var g greeting
-	if err := json.Unmarshal(hello, &g); err != nil {
+	// What run.Start tells: where the report goes, and the record.
+	dir, entry, _ := bytes.Cut(hello, []byte{0})
+	run, err := record.Parse(entry)
+	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	r := collector.Report(g.Run, status, time.Since(begin))
+	r := collector.Report(audit.Run{ID: run.ID, Time: run.Time, Recipe: audit.Recipe(run.Program, run.Args), Invoker: run.Invoker.Name, Fingerprint: run.Fingerprint}, status, time.Since(begin))
 	limited, cancel := context.WithTimeout(ctx, suggestLimit)
 	r.Suggest(limited, m, audit.Debian{})
 	cancel()
-	if g.State != "" {
-		if err := r.Write(g.State); err != nil {
+	if len(dir) > 0 {
+		if err := r.Write(state.Dir(dir)); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
 		}
 	}
@@ -158,27 +158,9 @@ func (p Process) audit(ctx context.Context, shared launch.Options, o auditOption
 	return nil
 }
 
-// audited puts this process under the audit of its parent, just before it
-// becomes the script.
-func (p Process) audited(looks bool, r *launch.Record, state string) error {
-	hello, err := json.Marshal(greeting{
-		Run:   audit.Run{ID: r.ID, Time: r.Time, Recipe: audit.Recipe(r.Program, r.Args), Invoker: r.Invoker.Name, Fingerprint: r.Fingerprint},
-		State: state,
-	})
-	if err != nil {
-		return err
-	}
-	err = watch.Enter(watch.Descriptor, looks, hello)
-	if errors.Is(err, watch.ErrNested) {
-		exec.Tell(p.Stderr, "cc-ci-run: audit: "+err.Error()+", whose report has all of this one's\n")
-		return nil
-	}
-	return err
-}
-
 // showReport writes the report of one run to a file, or shows it on stderr:
 // stdout is the script's.
-func (p Process) showReport(m *env.Manifest, r *audit.Report, file *os.File, out output) error {
+func (p Process) showReport(m *toolset.Manifest, r *audit.Report, file *os.File, out output) error {
 	if file != nil || out == "json" {
 		data, err := json.MarshalIndent(r, "", "  ")
 		if err != nil {
@@ -251,11 +233,16 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 	return nil
 }
 
-func auditReportCommand(p Process, shared *options) *cobra.Command {
-	var out output
-	var recipe string
-	var last int
-	var strict bool
+// auditReportOptions are the flags of audit report.
+type auditReportOptions struct {
+	out    output
+	recipe string
+	last   int
+	strict bool
+}
+
+func auditReportCommand(p Process, shared *run.Options) *cobra.Command {
+	var o auditReportOptions
 	cmd := &cobra.Command{
 		Use:   "report [flags]",
 		Short: "Sum up the audits of many runs",
@@ -266,59 +253,70 @@ toolset none of the runs used.`,
   cc-ci-run audit report --recipe gitea --last 10 --output json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var before []string
-			for _, name := range []string{"strict", "output", "report", "log", "looks", "pty", "no-record", "seal"} {
-				if cmd.Parent().Flags().Changed(name) {
-					before = append(before, "--"+name)
-				}
-			}
-			if len(before) > 0 {
-				return fmt.Errorf("%s before \"report\": that is of the audit of a SCRIPT; flags of report stand behind it", strings.Join(before, ", "))
-			}
-			if last < 0 {
-				return fmt.Errorf("--last %d: not a number of runs", last)
-			}
-			m, err := env.ReadManifest(p.Manifest)
-			if err != nil {
+			if err := notOfReport(cmd); err != nil {
 				return err
 			}
-			dir := p.state(*shared, m)
-			reports, skipped, err := audit.Newest(dir, recipe, last)
-			if err != nil {
-				return err
+			if o.last < 0 {
+				return fmt.Errorf("--last %d: not a number of runs", o.last)
 			}
-			for _, err := range skipped {
-				exec.Tell(p.Stderr, "cc-ci-run: passed over: "+err.Error()+"\n")
-			}
-			if len(reports) == 0 {
-				of := ""
-				if recipe != "" {
-					of = " of " + recipe
-				}
-				return fmt.Errorf("no audits%s in %s: make one by `cc-ci-run audit SCRIPT`", of, filepath.Join(dir, "audits"))
-			}
-			total := audit.Merge(m, reports)
-			if out == "json" {
-				err = p.show(out, total, "", nil)
-			} else {
-				err = p.auditTable(p.Stdout, total, true)
-			}
-			if err == nil && strict && len(total.Missing)+len(total.Undeclared) > 0 {
-				err = faults(len(total.Missing), len(total.Undeclared))
-			}
-			return err
+			return p.auditReport(*shared, o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
-	f.StringVar(&recipe, "recipe", "", "only runs of this `recipe`")
-	f.IntVar(&last, "last", 0, "only the newest `N` runs (default: all)")
-	f.BoolVar(&strict, "strict", false, "fail if something is missing or undeclared")
-	out.addTo(cmd)
-	_ = cmd.MarkFlagDirname("state")
+	addState(cmd, shared)
+	f.StringVar(&o.recipe, "recipe", "", "only runs of this `recipe`")
+	f.IntVar(&o.last, "last", 0, "only the newest `N` runs (default: all)")
+	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
+	o.out.addTo(cmd)
 	return cmd
 }
 
+// notOfReport refuses flags of the audit of a SCRIPT before "report".
+func notOfReport(cmd *cobra.Command) error {
+	var before []string
+	for _, name := range []string{"strict", "output", "report", "log", "looks", "pty", "no-record", "seal"} {
+		if cmd.Parent().Flags().Changed(name) {
+			before = append(before, "--"+name)
+		}
+	}
+	if len(before) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s before \"report\": that is of the audit of a SCRIPT; flags of report stand behind it", strings.Join(before, ", "))
+}
+
+func (p Process) auditReport(shared run.Options, o auditReportOptions) error {
+	m, err := toolset.ReadManifest(p.Manifest)
+	if err != nil {
+		return err
+	}
+	dir := shared.StateDir(p.Environ, m.State)
+	reports, skipped, err := audit.Newest(dir, o.recipe, o.last)
+	if err != nil {
+		return err
+	}
+	for _, err := range skipped {
+		exec.Tell(p.Stderr, "cc-ci-run: passed over: "+err.Error()+"\n")
+	}
+	if len(reports) == 0 {
+		of := ""
+		if o.recipe != "" {
+			of = " of " + o.recipe
+		}
+		return fmt.Errorf("no audits%s in %s: make one by `cc-ci-run audit SCRIPT`", of, dir.Path(state.Audits, ""))
+	}
+	total := audit.Merge(m, reports)
+	if o.out == "json" {
+		err = p.show(o.out, total, "", nil)
+	} else {
+		err = p.auditTable(p.Stdout, total, true)
+	}
+	if err == nil && o.strict && len(total.Missing)+len(total.Undeclared) > 0 {
+		err = faults(len(total.Missing), len(total.Undeclared))
+	}
+	return err
+}
+
 func faults(missing, undeclared int) error {
-	return fmt.Errorf("audit: %d missing, %d undeclared: declare them in toolset.toml, or mend what executes them", missing, undeclared)
+	return fmt.Errorf("audit: %d missing, %d undeclared: declare them in toolset.toml, or fix what executes them", missing, undeclared)
 }

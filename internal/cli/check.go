@@ -5,8 +5,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/toolset"
 )
 
 func checkCommand(p Process) *cobra.Command {
@@ -22,7 +22,7 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.level == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
@@ -36,10 +36,10 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 			faults := 0
 			var rows [][]string
 			for _, r := range results {
-				if r.Level == env.Fault {
+				if r.Level == toolset.Fault {
 					faults++
 				}
-				if all || r.Level != env.OK {
+				if all || r.Level != toolset.OK {
 					rows = append(rows, []string{string(r.Level), r.What, r.State, r.Mend})
 				}
 			}

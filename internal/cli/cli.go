@@ -16,15 +16,15 @@ import (
 	"text/tabwriter"
 	"unicode"
 
-	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/host"
-	"cc-ci-run/internal/launch"
-	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/parity"
+	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/toolset"
 )
 
 // Process is what main knows of this process; nothing below reads it anew.
@@ -36,23 +36,20 @@ type Process struct {
 
 	Manifest string // path, from link time
 	Plan     string // path of its compiled form, from link time; "" for none
-	Program  string // cc-ci-run's own path, from link time; "" for this program
+	Program  string // path of cc-ci-run, which starts every child, from link time
 	Version  string
 }
 
 // Main runs the command line and gives the exit status.
 func Main(p Process) int {
-	if script, ok := launch.ParseScript(p.Args[1:]); ok {
-		return p.status(p.runScript(script, ""))
-	}
 	root := Root(p)
 	root.SetArgs(p.Args[1:])
-	return p.status(root.Execute())
+	return run.Explain(root.Execute(), p.Stderr)
 }
 
 // Root is the tree of commands, also for man pages and completions.
 func Root(p Process) *cobra.Command {
-	var o options
+	var o run.Options
 	root := &cobra.Command{
 		Use:   "cc-ci-run [flags] SCRIPT [ARG...]",
 		Short: "Run a recipe's tests in the one declared environment",
@@ -65,7 +62,7 @@ SCRIPT is what has a "/" in it or ends in ".py"; flags of cc-ci-run stand
 before it, and everything after it is SCRIPT's.
 
 Exit status: SCRIPT's own; 125 if cc-ci-run itself failed, 126 if SCRIPT or a
-command can not be executed, 127 if it is not there; with --pty 128+N after
+command cannot be executed, 127 if it is not there; with --pty 128+N after
 signal N.`,
 		Example: `  cc-ci-run runner/run_recipe_ci.py gitea
   cc-ci-run --pty ./smoke.py -- --verbose
@@ -86,14 +83,14 @@ signal N.`,
 			}
 			return nil
 		},
-		// What launch.ParseScript did not take for a run: no word, or a flag
-		// that it does not know the spelling of.
+		// What run.Parse did not take for a run: no word, or a flag in a
+		// spelling that it does not know.
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
 			}
-			if launch.IsScript(args[0]) {
-				return p.runScript(launch.Script{Options: o.Options, File: args[0], Args: args[1:]}, o.audited)
+			if run.IsScript(args[0]) {
+				return p.start(run.Request{Options: o, Mode: run.Script, Program: args[0], Args: args[1:]})
 			}
 			var names []string
 			for _, c := range cmd.Commands() {
@@ -108,10 +105,7 @@ signal N.`,
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
-	o.addTo(root)
-	// How `audit` starts the run that it audits.
-	root.Flags().StringVar(&o.audited, "audited", "", "")
-	_ = root.Flags().MarkHidden("audited")
+	addRunFlags(root, &o)
 	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
@@ -126,33 +120,8 @@ signal N.`,
 	return root
 }
 
-// status prints what went wrong, a line each, and gives the exit status.
-func (p Process) status(err error) int {
-	if err == nil {
-		return 0
-	}
-	code := exec.StatusFailed
-	var s exec.Status
-	if errors.As(err, &s) {
-		code, err = s.Code, s.Err
-	}
-	if err != nil {
-		p.complain(err)
-	}
-	return code
-}
-
-// complain writes an error to stderr, each of several on a line of its own.
-func (p Process) complain(err error) {
-	list := []error{err}
-	var several *multierror.Error
-	if errors.As(err, &several) {
-		list = several.Errors
-	}
-	for _, err := range list {
-		exec.Tell(p.Stderr, "cc-ci-run: "+strings.ReplaceAll(err.Error(), "\n", "\n  ")+"\n")
-	}
-}
+// complain writes an error to stderr, a line each where it is of several.
+func (p Process) complain(err error) { run.Explain(err, p.Stderr) }
 
 // output is the flag --output.
 type output string
@@ -186,7 +155,7 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 // table prints rows in columns. The head is bold on a terminal; a first cell
 // that is a level or a verdict is coloured (see paint).
 func (p Process) table(w io.Writer, head string, rows [][]string) error {
-	colour := exec.IsTerminal(int(p.Stdout.Fd())) && launch.Lookup(p.Environ, "NO_COLOR") == "" && launch.Lookup(p.Environ, "TERM") != "dumb"
+	colour := exec.IsTerminal(int(p.Stdout.Fd())) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(cells []string, code string) {
 		for i, cell := range cells { // what others wrote does not reach the terminal's controls
@@ -218,11 +187,11 @@ func visible(text string) string {
 // paint is the colour of a first cell: two digits of an SGR code.
 func paint(cell string) string {
 	switch cell {
-	case string(env.OK), string(launch.Fixed), string(launch.Given), string(record.Identical), string(sweep.Promote):
+	case string(toolset.OK), string(env.Fixed), string(env.Given), string(parity.Identical), string(sweep.Promote):
 		return "32"
-	case string(env.Note), string(launch.Passed), string(launch.Default), string(record.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
+	case string(toolset.Note), string(env.Passed), string(env.Default), string(parity.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
 		return "33"
-	case string(env.Fault), string(launch.Dropped), string(record.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
+	case string(toolset.Fault), string(env.Dropped), string(parity.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
 		return "31"
 	}
 	return "39"

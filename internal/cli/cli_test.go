@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"os"
+	osexec "os/exec"
 	"path/filepath"
 	"syscall"
 	"testing"
@@ -10,18 +11,38 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cc-ci-run/internal/cli"
+	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/seal"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 )
 
-// In scripts, the command cc-ci-run is this test binary, with race detector,
-// and its manifest, a fact of link time in the real one, is $MANIFEST.
+// In scripts, the commands cc-ci-run and cc-ci-run-full are this test binary,
+// with race detector. What is known at link time in the real ones is in
+// variables: MANIFEST, and PLAN, by default beside it. A script that builds an
+// environment of its own sets MANIFEST.
 func TestMain(m *testing.M) {
+	plan := func() string {
+		if plan, ok := os.LookupEnv("PLAN"); ok {
+			return plan
+		}
+		return filepath.Join(filepath.Dir(os.Getenv("MANIFEST")), toolset.PlanName)
+	}
 	testscript.Main(m, map[string]func(){
 		"cc-ci-run": func() {
+			request, ok := run.Parse(os.Args[1:])
+			if !ok {
+				os.Exit(run.Explain(exec.Replace(os.Getenv("FULL"), append([]string{"cc-ci-run-full"}, os.Args[1:]...), os.Environ()), os.Stderr))
+			}
+			err := run.Start(request, run.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan()})
+			os.Exit(run.Explain(err, os.Stderr))
+		},
+		"cc-ci-run-full": func() {
+			// Its name says which of the two it is; the real one is called as cc-ci-run.
 			os.Exit(cli.Main(cli.Process{
-				Args: os.Args, Environ: os.Environ(),
+				Args: append([]string{"cc-ci-run"}, os.Args[1:]...), Environ: os.Environ(),
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-				Manifest: os.Getenv("MANIFEST"), Version: "test",
+				Manifest: os.Getenv("MANIFEST"), Plan: plan(), Program: os.Getenv("PROGRAM"), Version: "test",
 			}))
 		},
 	})
@@ -46,6 +67,13 @@ func TestScripts(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("ROOT", root)
 			e.Setenv("MANIFEST", manifest)
+			for variable, name := range map[string]string{"PROGRAM": "cc-ci-run", "FULL": "cc-ci-run-full"} {
+				path, err := osexec.LookPath(name)
+				if err != nil {
+					return err
+				}
+				e.Setenv(variable, path)
+			}
 			e.Setenv("CC_CI_RUN_STATE", filepath.Join(e.WorkDir, "state"))
 			// What a script mounted there goes with it, also if it fails.
 			e.Defer(func() { _ = syscall.Unmount(filepath.Join(e.WorkDir, "full"), 0) })

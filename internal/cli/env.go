@@ -9,7 +9,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/toolset"
 )
 
 func envCommand(p Process) *cobra.Command {
@@ -28,11 +28,12 @@ may be a log; "cc-ci-run exec env" shows them.`,
   cc-ci-run env --output json | jq -r '.tools[].name'`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
-			e, _, missing := p.environment(m.Compile(p.Manifest))
+			invoker := env.DetectInvoker(p.Environ, exec.IsTerminal(0))
+			e, missing := m.Compile(p.Manifest).Environment(p.Environ, invoker.Name)
 			if explain {
 				err = p.explain(out, e)
 			} else {
@@ -52,22 +53,22 @@ may be a log; "cc-ci-run exec env" shows them.`,
 
 // shownVariable is a variable without the value, if that is the caller's.
 type shownVariable struct {
-	Name    string         `json:"name"`
-	Verdict launch.Verdict `json:"verdict"`
-	Value   *string        `json:"value,omitempty"`
-	Rule    string         `json:"rule"`
+	Name    string      `json:"name"`
+	Verdict env.Verdict `json:"verdict"`
+	Value   *string     `json:"value,omitempty"`
+	Rule    string      `json:"rule"`
 }
 
-func shown(e launch.Environment, dropped bool) []shownVariable {
+func shown(e env.Environment, dropped bool) []shownVariable {
 	list := []shownVariable{}
 	for _, v := range e {
 		s := shownVariable{Name: strings.ToValidUTF8(v.Name, "\uFFFD"), Verdict: v.Verdict, Rule: v.Why()}
 		switch v.Verdict {
-		case launch.Dropped:
+		case env.Dropped:
 			if !dropped {
 				continue
 			}
-		case launch.Passed:
+		case env.Passed:
 		default:
 			s.Value = &v.Value
 		}
@@ -83,19 +84,19 @@ func (s shownVariable) text() string {
 	return *s.Value
 }
 
-func (p Process) explain(out output, e launch.Environment) error {
+func (p Process) explain(out output, e env.Environment) error {
 	list := shown(e, true)
 	rows := make([][]string, len(list))
 	for i, s := range list {
 		rows[i] = []string{string(s.Verdict), fmt.Sprintf("%.60s", strings.Trim(fmt.Sprintf("%+q", s.Name), `"`)), s.Rule, s.text()}
 	}
 	// Fixed first, dropped last; by name within.
-	order := []string{string(launch.Fixed), string(launch.Given), string(launch.Default), string(launch.Passed), string(launch.Dropped)}
+	order := []string{string(env.Fixed), string(env.Given), string(env.Default), string(env.Passed), string(env.Dropped)}
 	slices.SortStableFunc(rows, func(a, b []string) int { return slices.Index(order, a[0]) - slices.Index(order, b[0]) })
 	return p.show(out, list, "VERDICT|VARIABLE|RULE|VALUE", rows)
 }
 
-func (p Process) describe(out output, m *env.Manifest, e launch.Environment) error {
+func (p Process) describe(out output, m *toolset.Manifest, e env.Environment) error {
 	if out == "json" {
 		return p.show(out, map[string]any{
 			"fingerprint": m.Fingerprint(), "manifest": p.Manifest, "backend": m.Backend, "state": m.State,
@@ -139,7 +140,7 @@ func (p Process) describe(out output, m *env.Manifest, e launch.Environment) err
 	return p.table(p.Stdout, "VARIABLE|VALUE", rows)
 }
 
-func versions(packages []env.Package) string {
+func versions(packages []toolset.Package) string {
 	var list []string
 	for _, p := range packages {
 		list = append(list, strings.TrimSpace(p.Name+" "+p.Version))
@@ -147,7 +148,7 @@ func versions(packages []env.Package) string {
 	return strings.Join(list, ", ")
 }
 
-func names(commands []env.Command) []string {
+func names(commands []toolset.Command) []string {
 	var list []string
 	for _, c := range commands {
 		list = append(list, c.Name)

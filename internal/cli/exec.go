@@ -1,18 +1,13 @@
 package cli
 
 import (
-	"fmt"
-	"path/filepath"
-	"slices"
-	"strings"
-
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 )
 
-func execCommand(p Process, o *options) *cobra.Command {
+func execCommand(p Process, o *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] CMD [ARG...]",
 		Short: "Run a command of the toolset in the environment",
@@ -24,36 +19,12 @@ SCRIPT would have. CMD is a name that the toolset declares, not a path.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeCommands(p, false),
 		RunE: func(_ *cobra.Command, args []string) error {
-			name := args[0]
-			return p.launch(*o, "exec", name, args[1:], func(m *env.Manifest) (string, []string, error) {
-				if _, err := find(m, name); err != nil {
-					return "", nil, err
-				}
-				return filepath.Join(m.Bin, name), args, nil
-			})
+			return p.start(run.Request{Options: *o, Mode: run.Exec, Program: args[0], Args: args[1:]})
 		},
 	}
 	cmd.Flags().SetInterspersed(false)
-	o.addTo(cmd)
+	addRunFlags(cmd, o)
 	return cmd
-}
-
-// find looks a command up in the toolset; the error has the nearest name.
-func find(m *env.Manifest, name string) (env.Command, error) {
-	c, ok := m.Command(name)
-	if ok {
-		return c, nil
-	}
-	hint := env.Suggest(name, m.CommandNames())
-	for _, a := range m.Absent {
-		if slices.Contains(a.Commands, name) {
-			hint = "; this environment was built --without " + a.Name
-		}
-	}
-	if strings.Contains(name, "/") {
-		hint = "; a command is named without its path"
-	}
-	return c, exec.Status{Code: exec.StatusNotFound, Err: fmt.Errorf("%s: not a command of the toolset%s", name, hint)}
 }
 
 // completeCommands offers the toolset's commands, for the first argument or
@@ -63,7 +34,7 @@ func completeCommands(p Process, all bool) cobra.CompletionFunc {
 		if len(args) > 0 && !all {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		m, err := env.ReadManifest(p.Manifest)
+		m, err := toolset.ReadManifest(p.Manifest)
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveError
 		}

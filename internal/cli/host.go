@@ -14,10 +14,10 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/host"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 )
 
 // hostOptions are the flags of host.
@@ -30,7 +30,7 @@ type hostOptions struct {
 	metrics string
 }
 
-func hostCommand(p Process, shared *options) *cobra.Command {
+func hostCommand(p Process, shared *run.Options) *cobra.Command {
 	o := hostOptions{}
 	var file string
 	cmd := &cobra.Command{
@@ -58,7 +58,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 			if o.every <= 0 || o.wait < 0 {
 				return errors.New("--every and --wait take a length of time, like 5s")
 			}
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
@@ -66,7 +66,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 			if err != nil {
 				return err
 			}
-			h := host.Host{Config: config, Manifest: m, State: p.state(*shared, m), Environ: p.Environ, ManifestFile: p.Manifest, Plan: p.Plan, Root: os.Geteuid() == 0}
+			h := host.Host{Config: config, Manifest: m, State: shared.StateDir(p.Environ, m.State), Environ: p.Environ, ManifestFile: p.Manifest, Plan: p.Plan, Root: os.Geteuid() == 0}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			if o.watch {
@@ -76,7 +76,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
+	addState(cmd, shared)
 	f.StringVar(&file, "config", host.ConfigFile, "`file` that says what must hold")
 	f.DurationVar(&o.wait, "wait", 0, "look again until the host is healthy, for so long at most")
 	f.BoolVar(&o.watch, "watch", false, "look again and again, until Ctrl-C")

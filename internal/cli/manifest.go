@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 	"fmt"
 	"os"
 	"os/signal"
@@ -9,12 +11,10 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
-
-	"cc-ci-run/internal/env"
 )
 
-func manifestCommand(p Process, shared *options) *cobra.Command {
-	var toolset, out, compile string
+func manifestCommand(p Process, shared *run.Options) *cobra.Command {
+	var file, out, compile string
 	var without []string
 	var packages bool
 	cmd := &cobra.Command{
@@ -32,18 +32,18 @@ the one that this cc-ci-run runs scripts in.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if compile != "" {
-				m, err := env.ReadManifest(compile)
+				m, err := toolset.ReadManifest(compile)
 				if err != nil {
 					return err
 				}
 				_, err = p.Stdout.Write(m.Compile(compile).Encode())
 				return err
 			}
-			data, err := os.ReadFile(toolset)
+			data, err := os.ReadFile(file)
 			if err != nil {
 				return fmt.Errorf("toolset: %w", err)
 			}
-			t, err := env.ParseToolset(toolset, data)
+			t, err := toolset.ParseToolset(file, data)
 			if err != nil {
 				return err
 			}
@@ -61,8 +61,8 @@ the one that this cc-ci-run runs scripts in.`,
 			// An interrupted build ends in order, with what it started.
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
-			m, err := env.HostBuild{
-				Toolset: t, Dir: filepath.Dir(toolset), Out: out, State: state, Without: without,
+			m, err := toolset.HostBuild{
+				Toolset: t, Dir: filepath.Dir(file), Out: out, State: state, Without: without,
 				Environ: p.Environ, Log: prefixed{p.Stderr},
 			}.Run(ctx)
 			if err != nil {
@@ -73,7 +73,7 @@ the one that this cc-ci-run runs scripts in.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&toolset, "toolset", "toolset.toml", "the declaration")
+	f.StringVar(&file, "toolset", "toolset.toml", "the declaration")
 	f.StringVar(&out, "out", "", "the `directory` to make")
 	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
 	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")

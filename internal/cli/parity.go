@@ -12,11 +12,12 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
-	"cc-ci-run/internal/live"
+	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // parityOptions are the flags of parity.
@@ -25,7 +26,7 @@ type parityOptions struct {
 	all    bool
 	live   bool
 	recipe string
-	state  string
+	state  state.Dir
 }
 
 // comparison is of two invokers, as --output json has it.
@@ -33,10 +34,10 @@ type comparison struct {
 	A        string           `json:"a"`
 	B        string           `json:"b"`
 	Records  [2]string        `json:"records"` // their IDs
-	Findings []record.Finding `json:"findings"`
+	Findings []parity.Finding `json:"findings"`
 }
 
-func parityCommand(p Process, shared *options) *cobra.Command {
+func parityCommand(p Process, shared *run.Options) *cobra.Command {
 	o := parityOptions{}
 	cmd := &cobra.Command{
 		Use:   "parity [flags] [INVOKER INVOKER...]",
@@ -52,8 +53,8 @@ and of Drone's units, and on a terminal. Starting units needs root.`,
 		Example: `  cc-ci-run parity
   cc-ci-run parity systemd manual --recipe gitea --all
   sudo cc-ci-run parity --live`,
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(len(env.Invokers)), cobra.OnlyValidArgs),
-		ValidArgs: env.Invokers,
+		Args:      cobra.MatchAll(cobra.MaximumNArgs(len(toolset.Invokers)), cobra.OnlyValidArgs),
+		ValidArgs: toolset.Invokers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return errors.New("parity compares two invokers; name none or both")
@@ -66,28 +67,27 @@ and of Drone's units, and on a terminal. Starting units needs root.`,
 			if o.live && o.recipe != "" {
 				return errors.New("--live runs a probe, not a recipe: leave out --recipe")
 			}
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
-			o.state = p.state(*shared, m)
+			o.state = shared.StateDir(p.Environ, m.State)
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop() // a probe is cleared away
 			return p.parity(ctx, o, args)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
+	addState(cmd, shared)
 	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
 	f.BoolVar(&o.all, "all", false, "also show what is identical")
 	f.BoolVar(&o.live, "live", false, "run a probe through each invoker at hand, instead of reading records")
 	o.out.addTo(cmd)
-	_ = cmd.MarkFlagDirname("state")
 	return cmd
 }
 
 func (p Process) parity(ctx context.Context, o parityOptions, names []string) error {
-	runs := map[string]record.Run{}
+	runs := map[string]parity.Run{}
 	var err error
 	if o.live {
 		names, err = p.probe(ctx, names, runs)
@@ -107,15 +107,15 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 	a := runs[first]
 	for _, name := range names[1:] {
 		b := runs[name]
-		findings := record.Compare(a, b)
+		findings := parity.Compare(a, b)
 		list = append(list, comparison{first, name, [2]string{a.ID, b.ID}, findings})
 		drifts := 0
 		var rows [][]string
 		for _, f := range findings {
-			if f.Verdict == record.Drift {
+			if f.Verdict == parity.Drift {
 				drifts++
 			}
-			if o.all || f.Verdict != record.Identical {
+			if o.all || f.Verdict != parity.Identical {
 				rows = append(rows, []string{string(f.Verdict), f.What, f.A, f.B, f.Why})
 			}
 		}
@@ -142,43 +142,39 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 }
 
 // newest reads each invoker's newest record.
-func newest(o parityOptions, names []string, runs map[string]record.Run) error {
+func newest(o parityOptions, names []string, runs map[string]parity.Run) error {
 	var errs *multierror.Error
 	for _, name := range names {
 		r, err := record.Newest(o.state, name, o.recipe)
-		var m *env.Manifest
+		var m *toolset.Manifest
 		if err == nil {
-			m, err = record.Kept(o.state, r.Fingerprint)
+			m, err = parity.Kept(o.state, r.Fingerprint)
 		}
 		if err != nil {
 			errs = multierror.Append(errs, err)
 		}
-		runs[name] = record.Run{Record: r, Environment: m}
+		runs[name] = parity.Run{Record: r, Environment: m}
 	}
 	return errs.ErrorOrNil()
 }
 
 // probe runs a probe through each invoker; if none are named, through those
 // that are at hand, whose names it gives.
-func (p Process) probe(ctx context.Context, names []string, runs map[string]record.Run) ([]string, error) {
-	program, err := p.program()
-	if err != nil {
-		return nil, err
-	}
-	prober := live.Prober{Program: program, Environ: p.Environ}
+func (p Process) probe(ctx context.Context, names []string, runs map[string]parity.Run) ([]string, error) {
+	prober := parity.Prober{Program: p.Program, Environ: p.Environ}
 	any := len(names) == 0
 	if any {
-		names = env.Invokers
+		names = toolset.Invokers
 	}
 	var have []string
 	var errs *multierror.Error
 	for _, name := range names {
-		run, err := prober.Probe(ctx, name)
+		probed, err := prober.Probe(ctx, name)
 		switch {
 		case err == nil:
-			runs[name] = run
+			runs[name] = probed
 			have = append(have, name)
-		case any && errors.Is(err, live.ErrNotHere):
+		case any && errors.Is(err, parity.ErrNotHere):
 			fmt.Fprintf(p.Stderr, "cc-ci-run: %v\n", err)
 		default:
 			errs = multierror.Append(errs, err)

@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"path/filepath"
-
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/run"
 )
 
-func shellCommand(p Process, o *options) *cobra.Command {
+func shellCommand(p Process, o *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shell [flags]",
 		Short: "A shell in the environment, to look around",
@@ -16,13 +14,8 @@ func shellCommand(p Process, o *options) *cobra.Command {
 would have. No start-up file of bash is read; its history is the person's.`,
 		Example: "  cc-ci-run shell\n  echo 'command -v git' | cc-ci-run shell",
 		Args:    cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
-			return p.launch(*o, "shell", "bash", nil, func(m *env.Manifest) (string, []string, error) {
-				_, err := find(m, "bash")
-				return filepath.Join(m.Bin, "bash"), []string{"bash", "--noprofile", "--norc"}, err
-			})
-		},
+		RunE:    func(*cobra.Command, []string) error { return p.start(run.Request{Options: *o, Mode: run.Shell}) },
 	}
-	o.addTo(cmd)
+	addRunFlags(cmd, o)
 	return cmd
 }

@@ -18,11 +18,12 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/toolset"
 )
 
-func sweepCommand(p Process, shared *options) *cobra.Command {
+func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var junit, file string
 	var audited bool
@@ -41,24 +42,19 @@ error, 125 if the sweep could not do its work.`,
   cc-ci-run sweep --recipes recipes --dry-run
   cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
 			if err := checkReport(junit); err != nil {
 				return err
 			}
-			if o.Program, err = p.program(); err != nil {
-				return err
-			}
 			if audited {
 				o.How = append(o.How, "audit")
 			}
-			if shared.Seal != "" {
-				o.How = append(o.How, shared.Seal.Flag())
-			}
-			o.Only, o.Environ, o.Manifest, o.State = args, p.Environ, p.Manifest, p.state(*shared, m)
-			for _, path := range []*string{&o.Recipes, &o.Runner, &o.State, &o.Manifest} {
+			o.How = append(o.How, (&run.Options{Seal: shared.Seal}).Flags()...)
+			o.Only, o.Environ, o.Program, o.Manifest, o.State = args, p.Environ, p.Program, p.Manifest, shared.StateDir(p.Environ, m.State)
+			for _, path := range []*string{&o.Recipes, &o.Runner, (*string)(&o.State), &o.Manifest} {
 				if *path, err = filepath.Abs(*path); err != nil {
 					return err
 				}
@@ -72,7 +68,7 @@ error, 125 if the sweep could not do its work.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&shared.State, "state", "", "state `directory` (default: $"+launch.StateVariable+", else the manifest's)")
+	addState(cmd, shared)
 	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
 	f.StringVar(&file, "config", "", "`file` that says which recipes, in which order, and how; flags win (default: "+sweep.ConfigName+" in --recipes, if it is there)")
 	f.StringVar(&o.Runner, "runner", "runner/run_recipe_ci.py", "the `script` that runs one recipe's tests")
@@ -84,11 +80,10 @@ error, 125 if the sweep could not do its work.`,
 	f.IntVar(&o.KeepLogs, "keep-logs", 10, "logs kept of each recipe")
 	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
 	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
-	addSeal(cmd, &shared.Seal)
+	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums them up")
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
-	_ = cmd.MarkFlagDirname("state")
 	return cmd
 }
 
@@ -157,7 +152,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 // (sd-daemon(3)). Skips are told by the summary.
 func (p Process) progress(alone bool) func(sweep.Event) {
 	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
-	journal := launch.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name == "systemd"
+	journal := env.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name == "systemd"
 	return func(e sweep.Event) {
 		priority, text := "", ""
 		switch {

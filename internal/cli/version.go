@@ -5,7 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/toolset"
 )
 
 func versionCommand(p Process) *cobra.Command {
@@ -23,7 +23,7 @@ func versionCommand(p Process) *cobra.Command {
 				Fingerprint string `json:"fingerprint"`
 				Backend     string `json:"backend"`
 			}{p.Version, runtime.Version(), p.Manifest, "", ""}
-			m, missing := env.ReadManifest(p.Manifest)
+			m, missing := toolset.ReadManifest(p.Manifest)
 			if missing == nil {
 				v.Fingerprint, v.Backend = m.Fingerprint(), m.Backend
 			}

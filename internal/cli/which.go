@@ -5,8 +5,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 )
 
 func whichCommand(p Process) *cobra.Command {
@@ -21,7 +22,7 @@ status 127 if one is not in the toolset.`,
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeCommands(p, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			m, err := env.ReadManifest(p.Manifest)
+			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
@@ -29,9 +30,10 @@ status 127 if one is not in the toolset.`,
 			list := []located{}
 			var rows [][]string
 			for _, name := range args {
-				c, err := find(m, name)
-				if err != nil {
-					p.complain(err)
+				c, ok := m.Command(name)
+				if !ok {
+					plan := m.Compile("")
+					p.complain(run.Undeclared(plan, plan.Lists.Commands, name))
 					status = exec.Status{Code: exec.StatusNotFound}
 					continue
 				}
@@ -66,7 +68,7 @@ type located struct {
 }
 
 // locate says which tool a command is of. The first that offers it has it.
-func locate(m *env.Manifest, c env.Command) located {
+func locate(m *toolset.Manifest, c toolset.Command) located {
 	for _, t := range m.Tools {
 		for _, d := range t.Commands {
 			if d.Name == c.Name {

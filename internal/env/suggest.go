@@ -1,7 +1,7 @@
 package env
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/agnivade/levenshtein"
 )
@@ -18,5 +18,5 @@ func Suggest(word string, known []string) string {
 	if best == "" {
 		return ""
 	}
-	return fmt.Sprintf("; did you mean %q?", best)
+	return "; did you mean " + strconv.Quote(best) + "?"
 }

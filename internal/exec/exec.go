@@ -27,6 +27,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/env"
 )
 
 // Exit statuses of cc-ci-run itself, those of env(1), timeout(1) and
@@ -59,28 +61,6 @@ type wrapped struct {
 func (w wrapped) Error() string { return w.what + ": " + w.err.Error() }
 func (w wrapped) Unwrap() error { return w.err }
 
-// Process is the process state that the child starts with. What is not
-// declared here is not changed; a run record says what it was.
-type Process struct {
-	Umask string `toml:"umask" json:"umask"` // octal, as umask(1) prints it
-	// NoFile is RLIMIT_NOFILE, soft and hard, in descriptors.
-	NoFile uint64 `toml:"nofile" json:"nofile"`
-	// Core is RLIMIT_CORE, soft and hard, in bytes.
-	Core uint64 `toml:"core" json:"core"`
-	// NoNewPrivs forbids programs to gain privileges, as sudo does (prctl(2),
-	// PR_SET_NO_NEW_PRIVS).
-	NoNewPrivs bool `toml:"no_new_privs" json:"no_new_privs"`
-}
-
-// UmaskBits is Umask as a number.
-func (p Process) UmaskBits() (int, error) {
-	n, err := strconv.ParseUint(p.Umask, 8, 16)
-	if err != nil || n > 0o777 {
-		return 0, errors.New("process: umask = " + strconv.Quote(p.Umask) + " is not an octal mode (like \"0022\")")
-	}
-	return int(n), nil
-}
-
 // Prepare gives this process the state that the child starts with: the
 // declared umask and limits, no new privileges if so declared, every signal
 // unblocked and at its default, and no descriptor above 2 that survives
@@ -93,7 +73,7 @@ func (p Process) UmaskBits() (int, error) {
 // Of each declared limit both the soft and the hard one are set, so that they
 // are the same from anywhere. A process that may not raise its hard limit
 // keeps that, and gets the soft limit as high as it goes.
-func Prepare(p Process) error {
+func Prepare(p env.Process) error {
 	umask, err := p.UmaskBits()
 	if err != nil {
 		return err
@@ -208,7 +188,7 @@ func Failed(path string, err error) Status {
 	return Status{code, Wrap(path, err)}
 }
 
-// Readable says whether this process may read a file, as its effective user.
-func Readable(path string) bool {
-	return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS) == nil
+// Readable says why this process may not read a file, as its effective user.
+func Readable(path string) error {
+	return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK, unix.AT_EACCESS)
 }

@@ -16,6 +16,12 @@ import (
 // ReadRegular reads a regular file, up to limit bytes. It does not wait for a
 // writer: the file may be anybody's, and must not be able to hold a run up.
 func ReadRegular(path string, limit int) ([]byte, error) {
+	return ReadPart(path, limit, 0, nil)
+}
+
+// ReadPart is ReadRegular for a file whose beginning says how much of it is
+// wanted: size is asked with the first head bytes.
+func ReadPart(path string, limit, head int, size func(head []byte) int) ([]byte, error) {
 	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -28,7 +34,15 @@ func ReadRegular(path string, limit int) ([]byte, error) {
 	if s.Mode&unix.S_IFMT != unix.S_IFREG {
 		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
 	}
-	data, err := read(fd, make([]byte, 0, min(int(s.Size)+1, limit)), limit)
+	var data []byte
+	if size != nil {
+		if data, err = read(fd, make([]byte, 0, head), head); err == nil {
+			limit = min(limit, max(size(data), len(data)))
+		}
+	}
+	if err == nil {
+		data, err = read(fd, append(make([]byte, 0, min(int(s.Size)+1, limit)), data...), limit)
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
@@ -85,6 +99,12 @@ func Rename(from, to string) error {
 		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
 	}
 	return nil
+}
+
+// Exists says whether there is anything at path, a dangling link included.
+func Exists(path string) bool {
+	var s unix.Stat_t
+	return unix.Lstat(path, &s) == nil
 }
 
 func open(path string, flags int, mode uint32) (int, error) {

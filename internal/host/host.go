@@ -26,9 +26,11 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/toolset"
 )
 
 // Verdict is a [Result]'s.
@@ -60,9 +62,9 @@ type Result struct {
 // Host is what there is to look at.
 type Host struct {
 	Config   *Config
-	Manifest *env.Manifest
-	State    string   // the state directory
-	Environ  []string // of the caller
+	Manifest *toolset.Manifest
+	State    state.Dir // the state directory
+	Environ  []string  // of the caller
 	// ManifestFile and Plan are the files of Manifest and its compiled form.
 	ManifestFile, Plan string
 	Root               bool // whether this process is root
@@ -209,7 +211,7 @@ func (h Host) environment(ctx context.Context) []Result {
 	}
 	var faults []string
 	for _, r := range results {
-		if r.Level == env.Fault {
+		if r.Level == toolset.Fault {
 			faults = append(faults, r.What+": "+r.State)
 		}
 	}
@@ -222,12 +224,12 @@ func (h Host) environment(ctx context.Context) []Result {
 // parity is `cc-ci-run parity`, in one line.
 func (h Host) parity(context.Context) []Result {
 	name := "parity of " + strings.Join(h.Config.Parity[:], " and ")
-	var runs [2]record.Run
+	var runs [2]parity.Run
 	for i, invoker := range h.Config.Parity {
 		r, err := record.Newest(h.State, invoker, "")
 		if err == nil {
 			runs[i].Record = r
-			runs[i].Environment, err = record.Kept(h.State, r.Fingerprint)
+			runs[i].Environment, err = parity.Kept(h.State, r.Fingerprint)
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):
@@ -241,9 +243,9 @@ func (h Host) parity(context.Context) []Result {
 		older = runs[1].Time
 	}
 	var drifts []string
-	findings := record.Compare(runs[0], runs[1])
+	findings := parity.Compare(runs[0], runs[1])
 	for _, f := range findings {
-		if f.Verdict == record.Drift {
+		if f.Verdict == parity.Drift {
 			drifts = append(drifts, f.What)
 		}
 	}
@@ -253,7 +255,7 @@ func (h Host) parity(context.Context) []Result {
 		result.Verdict, result.Mend = Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
 		result.State = fmt.Sprintf("%d drifts (%s); %s", len(drifts), strings.Join(drifts, ", "), ages)
 		// What ran before this environment was deployed says nothing of it.
-		if slices.ContainsFunc(runs[:], func(r record.Run) bool { return r.Fingerprint != h.Manifest.Fingerprint() }) {
+		if slices.ContainsFunc(runs[:], func(r parity.Run) bool { return r.Fingerprint != h.Manifest.Fingerprint() }) {
 			result.Verdict = Note
 			result.State = "not both have run in this environment yet; " + ages
 		}
@@ -301,7 +303,7 @@ func (h Host) sweep(unit func() properties) []Result {
 		result.Verdict, result.State = Note, "no recipe was swept yet"
 	case len(held) > 0:
 		if result.Verdict == OK {
-			result.Verdict, result.Mend = Note, "their tests, not the host: the logs are in "+h.State+"/sweep/logs"
+			result.Verdict, result.Mend = Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
 		}
 		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held), len(states), strings.Join(held, ", "))
 	default:
@@ -318,8 +320,8 @@ func (h Host) sweep(unit func() properties) []Result {
 func (h Host) disk(unit func() properties) []Result {
 	const name = "state directory"
 	var fsys unix.Statfs_t
-	if err := unix.Statfs(h.State, &fsys); errors.Is(err, fs.ErrNotExist) {
-		return one(Fault, name, h.State+" is not there", "systemd-tmpfiles --create, or make it for the tests' user")
+	if err := unix.Statfs(string(h.State), &fsys); errors.Is(err, fs.ErrNotExist) {
+		return one(Fault, name, string(h.State)+" is not there", "systemd-tmpfiles --create, or make it for the tests' user")
 	} else if err != nil {
 		return one(Unknown, name, fmt.Sprintf("%s: %v", h.State, err), "")
 	}
@@ -331,7 +333,7 @@ func (h Host) disk(unit func() properties) []Result {
 	const mend = "make room: docker system prune, old logs in sweep/logs, old records in runs"
 	switch {
 	case fsys.Flags&unix.ST_RDONLY != 0:
-		return one(Fault, name, h.State+" is read-only", "look at the disk (dmesg), then mount it again")
+		return one(Fault, name, string(h.State)+" is read-only", "look at the disk (dmesg), then mount it again")
 	case free < h.Config.MinFree:
 		return one(Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), mend)
 	case fsys.Files > 0 && inodes < h.Config.MinInodes:
@@ -339,8 +341,8 @@ func (h Host) disk(unit func() properties) []Result {
 	}
 	// Who runs tests must be able to write there.
 	if user := unit().text("User"); user != "" {
-		if why := writableFor(h.State, user); why != "" {
-			return one(Fault, name, h.State+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
+		if why := writableFor(string(h.State), user); why != "" {
+			return one(Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
 		}
 	}
 	return one(OK, name, state, "")

@@ -1,6 +1,7 @@
 package host
 
 import (
+	"cc-ci-run/internal/env"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,6 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
-
-	"cc-ci-run/internal/launch"
 )
 
 // systemd is asked over D-Bus.
@@ -292,7 +291,7 @@ func process(check string, p properties, want Unit) []Result {
 		if errors.Is(err, fs.ErrPermission) {
 			return one(LeftOut, check+", of its process", "only root may look", "again as root")
 		}
-		have = launch.Lookup(strings.Split(string(data), "\x00"), "PATH")
+		have = env.Lookup(strings.Split(string(data), "\x00"), "PATH")
 		if err != nil || have == path {
 			return nil // or it has ended
 		}

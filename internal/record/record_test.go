@@ -1,6 +1,9 @@
 package record
 
 import (
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 	"errors"
 	"os"
 	"os/exec"
@@ -9,34 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-
-	"cc-ci-run/internal/env"
-	ccexec "cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
 )
-
-func TestDetectInvoker(t *testing.T) {
-	unit := []string{"INVOCATION_ID=i"}
-	for _, row := range []struct {
-		name     string
-		caller   []string
-		terminal bool
-		want     launch.Invoker
-	}{
-		{"a shell", []string{"TERM=xterm"}, true, launch.Invoker{Name: "manual"}},
-		{"nothing at all", nil, false, launch.Invoker{Name: "manual"}},
-		{"a unit, logging to the journal", append(unit, "JOURNAL_STREAM=8:1"), false, launch.Invoker{Name: "systemd", ID: "i"}},
-		{"a unit, logging to a file", append(unit, "SYSTEMD_EXEC_PID=7"), false, launch.Invoker{Name: "systemd", ID: "i"}},
-		{"a terminal of a desktop session", append(unit, "JOURNAL_STREAM=8:1", "SYSTEMD_EXEC_PID=7"), true, launch.Invoker{Name: "manual"}},
-		{"an old systemd's INVOCATION_ID alone", unit, false, launch.Invoker{Name: "manual"}},
-		{"Drone, whose runner is a unit", append(unit, "JOURNAL_STREAM=8:1", "DRONE=true", "DRONE_REPO=o/r", "DRONE_BUILD_NUMBER=7", "DRONE_STAGE_NAME=ci", "DRONE_STEP_NAME=gitea"), false, launch.Invoker{Name: "drone", ID: "o/r/7/ci/gitea"}},
-		{"DRONE that is not true", []string{"DRONE=false"}, false, launch.Invoker{Name: "manual"}},
-	} {
-		if got := launch.DetectInvoker(row.caller, row.terminal); got != row.want {
-			t.Errorf("%s: %+v, want %+v", row.name, got, row.want)
-		}
-	}
-}
 
 // Revision agrees with git, in every kind of repository that it may meet.
 func TestRevision(t *testing.T) {
@@ -60,7 +36,7 @@ func TestRevision(t *testing.T) {
 	}
 	repo := filepath.Join(dir, "repo")
 	git(dir, "init", "-q", "-b", "main", repo)
-	if got := launch.Revision(repo); got != "" {
+	if got := Revision(repo); got != "" {
 		t.Errorf("before the first commit: %q", got)
 	}
 	git(repo, "commit", "-q", "--allow-empty", "-m", "one")
@@ -77,7 +53,7 @@ func TestRevision(t *testing.T) {
 	check := func(how string) {
 		t.Helper()
 		for _, d := range []string{repo, below, tree, filepath.Join(super, "sub")} {
-			if got := launch.Revision(d); got != want {
+			if got := Revision(d); got != want {
 				t.Errorf("%s, %s: %q, want %q", how, d, got, want)
 			}
 		}
@@ -87,7 +63,7 @@ func TestRevision(t *testing.T) {
 	check("packed ref")
 	git(repo, "checkout", "-q", "--detach")
 	check("detached")
-	if got := launch.Revision(dir); got != "" {
+	if got := Revision(dir); got != "" {
 		t.Errorf("outside: %q", got)
 	}
 	// A file that never ends, or never begins, is no repository's.
@@ -104,7 +80,7 @@ func TestRevision(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := launch.Revision(odd); got != "" {
+		if got := Revision(odd); got != "" {
 			t.Errorf("HEAD is a %s: %q", how, got)
 		}
 	}
@@ -112,14 +88,14 @@ func TestRevision(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(repo, ".git", "HEAD"), []byte("ref: ../../../../../../etc/passwd\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if got := launch.Revision(repo); got != "" {
+	if got := Revision(repo); got != "" {
 		t.Errorf("a HEAD that points outside: %q", got)
 	}
 }
 
-func testRecord(t *testing.T) (*launch.Record, *env.Manifest) {
+func testRecord(t *testing.T) (*Record, *toolset.Manifest) {
 	t.Helper()
-	m, err := env.ParseManifest([]byte(`{
+	m, err := toolset.ParseManifest([]byte(`{
 		"schema": 1, "backend": "nix", "state": "/s", "bin": "/t/bin", "interpreter": "/t/bin/python3", "tools": [],
 		"python": {"version": "3", "why": "", "packages": [], "commands": []}, "browsers": {"path": "/t/browsers", "packages": []},
 		"environment": {"pass": ["HOME", "GITEA_*"], "require": ["HOME"], "only": {}, "default": {}, "set": {}},
@@ -129,21 +105,25 @@ func testRecord(t *testing.T) (*launch.Record, *env.Manifest) {
 		t.Fatal(err)
 	}
 	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
-	e, err := m.Environment(caller, "manual")
+	e, err := m.Compile("").Environment(caller, "manual")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return launch.NewRecord(m.Compile("m.json"), e, caller, launch.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
+	manifest := filepath.Join(t.TempDir(), "m.json")
+	if err := os.WriteFile(manifest, m.Bytes(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return New(m.Compile(manifest), e, caller, env.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
 }
 
 // A record has names of variables and never a value that was passed.
 func TestRecordHasNoValues(t *testing.T) {
 	r, m := testRecord(t)
-	state := t.TempDir()
-	if err := errors.Join(r.Write(state), r.Keep(state, m.Bytes())); err != nil {
+	dir := state.Dir(t.TempDir())
+	if err := errors.Join(r.Write(dir), r.Keep(dir)); err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(state, "runs", r.ID+".json")
+	path := dir.Path(state.Runs, r.ID+".json")
 	data, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +140,7 @@ func TestRecordHasNoValues(t *testing.T) {
 	if err != nil || again.ID != r.ID || again.Process.Umask != r.Process.Umask {
 		t.Errorf("read back: %+v, %v", again, err)
 	}
-	kept, err := os.ReadFile(filepath.Join(state, "manifests", m.Fingerprint()+".json"))
+	kept, err := os.ReadFile(dir.Path(state.Manifests, m.Fingerprint()+".json"))
 	if err != nil || string(kept) != string(m.Bytes()) {
 		t.Errorf("the manifest is not kept: %v", err)
 	}
@@ -170,14 +150,14 @@ func TestRecordHasNoValues(t *testing.T) {
 // name is whole.
 func TestRecordIsAtomic(t *testing.T) {
 	r, _ := testRecord(t)
-	state := t.TempDir()
+	dir := state.Dir(t.TempDir())
 	var writers sync.WaitGroup
 	for w := range 8 {
 		writers.Go(func() {
 			for n := range 50 {
 				mine := *r
 				mine.ID = strings.Join([]string{r.ID, string(rune('a' + w)), string(rune('A' + n))}, "-")
-				if err := mine.Write(state); err != nil {
+				if err := mine.Write(dir); err != nil {
 					t.Error(err)
 				}
 			}
@@ -186,7 +166,7 @@ func TestRecordIsAtomic(t *testing.T) {
 	done := make(chan struct{})
 	go func() { writers.Wait(); close(done) }()
 	for last := false; ; {
-		files, _ := filepath.Glob(filepath.Join(state, "runs", "*.json"))
+		files, _ := filepath.Glob(dir.Path(state.Runs, "*.json"))
 		for _, f := range files {
 			if _, err := Read(f); err != nil {
 				t.Error(err)
@@ -215,59 +195,5 @@ func TestReadMistakes(t *testing.T) {
 		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %s", content, err, want)
 		}
-	}
-}
-
-// Compare tells what may differ from what must not.
-func TestCompare(t *testing.T) {
-	a, m := testRecord(t)
-	b := *a
-	a.Invoker, b.Invoker = launch.Invoker{Name: "drone"}, launch.Invoker{Name: "systemd"}
-	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"
-	b.Process.Umask = "0077"
-	b.Process.Limits = ccexec.Pairs{{Name: "Max open files", Value: "1 1 files"}}
-	b.HostPaths = ccexec.Pairs{{Name: "/bin/sh", Value: "/evil"}}
-	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
-	b.CallerPath = "/opt"
-	b.Sealed = "full"
-	b.Audited = true
-	got := map[string]Finding{}
-	for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
-		got[f.What] = f
-	}
-	for what, want := range map[string]Parity{
-		"fingerprint": Identical, "commands": Identical, "process uid": Identical,
-		"process cgroup": Declared, "the caller's PATH": Declared, "audited": Declared,
-		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "sealed": Drift, "variable GITEA_URL": Drift,
-	} {
-		if got[what].Verdict != want {
-			t.Errorf("%s: %+v, want %s", what, got[what], want)
-		}
-	}
-	// The interpreter is the environment's; records of other builds may lack
-	// what this one writes.
-	other := *m
-	other.Interpreter = "/elsewhere/python3"
-	c := *a
-	c.HostPaths, c.Process.Limits = nil, nil
-	for _, f := range Compare(Run{Record: &c, Environment: m}, Run{Record: &b, Environment: &other}) {
-		if f.What == "interpreter" && f.Verdict != Drift {
-			t.Errorf("%+v", f)
-		}
-	}
-	// A bounding set has no effect on who has nothing and can gain nothing.
-	a.Process.Capabilities = ccexec.Capabilities{Inheritable: "00", Permitted: "00", Effective: "00", Bounding: "ff", Ambient: "00"}
-	b.Process.Capabilities = a.Process.Capabilities
-	b.Process.Capabilities.Bounding = "00"
-	for _, noNewPrivs := range []bool{false, true} {
-		a.Process.NoNewPrivs, b.Process.NoNewPrivs = noNewPrivs, noNewPrivs
-		for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
-			if f.What == "process capabilities" && (f.Verdict == Declared) != noNewPrivs {
-				t.Errorf("no_new_privs %t: %+v", noNewPrivs, f)
-			}
-		}
-	}
-	if got["process cgroup"].A != "0::/a" {
-		t.Errorf("cgroup: %+v", got["process cgroup"])
 	}
 }

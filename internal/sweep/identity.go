@@ -7,8 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/toolset"
 )
 
 // Identity says which recipe it is that would run.
@@ -28,7 +28,7 @@ func identify(dir string) (Identity, error) {
 	}
 	id := Identity{"tree-" + tree[:12], tree}
 	if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
-		if commit := launch.Revision(dir); commit != "" {
+		if commit := record.Revision(dir); commit != "" {
 			id.Revision = commit
 		}
 	}
@@ -42,7 +42,7 @@ const maxTree = 256 << 20
 // treeHash is that of a folder but for git's own and what Python leaves
 // behind, with what its links lead to: a shared conftest.py is part of a test.
 func treeHash(root string) (string, error) {
-	tree, err := env.HashTreeFollowing(root, maxTree, ".git", "__pycache__", ".pytest_cache")
+	tree, err := toolset.HashTreeFollowing(root, maxTree, ".git", "__pycache__", ".pytest_cache")
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("it vanished: %w", err)
 	}

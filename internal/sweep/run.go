@@ -2,6 +2,8 @@ package sweep
 
 import (
 	"bytes"
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -15,8 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"cc-ci-run/internal/launch"
 )
 
 // run runs one recipe's tests through cc-ci-run, in a process group of their
@@ -24,7 +24,7 @@ import (
 // signal N), or an error if they could not be run, took too long
 // (context.DeadlineExceeded) or the sweep ends.
 func (s *sweep) run(ctx context.Context, name string, started time.Time) (log string, status int, err error) {
-	dir := filepath.Join(s.store.dir, "logs", url.PathEscape(name))
+	dir := s.store.Path(state.Logs, url.PathEscape(name))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", 0, err
 	}
@@ -36,7 +36,7 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (log st
 	defer out.Close()
 	defer expire(dir, s.KeepLogs, s.KeepFor)
 
-	cmd := exec.Command(s.Program, slices.Concat(s.How, []string{"--state", s.State, s.Runner, "--recipes", s.Recipes, name})...)
+	cmd := exec.Command(s.Program, slices.Concat(s.How, []string{"--state", string(s.State), s.Runner, "--recipes", s.Recipes, name})...)
 	cmd.Env = s.Environ
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -113,7 +113,7 @@ func endGroup(group int) {
 			continue
 		}
 		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+launch.InvokerVariable+"=")) {
+		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+env.InvokerVariable+"=")) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}

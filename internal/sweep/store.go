@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cc-ci-run/internal/state"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -36,23 +36,23 @@ type Inputs struct {
 
 // store is the sweep's part of the state directory, locked.
 type store struct {
-	dir  string
+	state.Dir
 	lock *os.File
 }
 
 // openStore locks the directory for this sweep. A dry run writes nothing, so
 // it needs no lock and makes no directory.
-func openStore(dir string, dry bool) (*store, error) {
-	s := &store{dir: dir}
+func openStore(dir state.Dir, dry bool) (*store, error) {
+	s := &store{Dir: dir}
 	if dry {
 		return s, nil
 	}
-	for _, sub := range []string{"recipes", "logs", "running"} {
-		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+	for _, place := range []state.Place{state.Recipes, state.Logs, state.Running} {
+		if err := dir.Make(place); err != nil {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 	}
-	path := filepath.Join(dir, "lock")
+	path := dir.Path(state.Sweep, "lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
@@ -77,11 +77,11 @@ func openStore(dir string, dry bool) (*store, error) {
 // tidy removes what a sweep that was killed left of a state file under way,
 // and ends what it left running. With the lock, both are nobody's.
 func (s *store) tidy() {
-	left, _ := filepath.Glob(filepath.Join(s.dir, "recipes", ".*"))
+	left, _ := filepath.Glob(s.Path(state.Recipes, ".*"))
 	for _, path := range left {
 		_ = os.Remove(path)
 	}
-	groups, _ := filepath.Glob(filepath.Join(s.dir, "running", "*"))
+	groups, _ := filepath.Glob(s.Path(state.Running, "*"))
 	for _, path := range groups {
 		if group, err := strconv.Atoi(filepath.Base(path)); err == nil {
 			endGroup(group)
@@ -92,7 +92,7 @@ func (s *store) tidy() {
 
 // started notes a process group until it ended; what is returned forgets it.
 func (s *store) started(group int) (ended func()) {
-	path := filepath.Join(s.dir, "running", strconv.Itoa(group))
+	path := s.Path(state.Running, strconv.Itoa(group))
 	_ = os.WriteFile(path, nil, 0o644) // without it, a killed sweep's run may go on
 	return func() { _ = os.Remove(path) }
 }
@@ -103,21 +103,20 @@ func (s *store) close() {
 	}
 }
 
-// file is a recipe's state file. A name may hold what a file's may.
-func (s *store) file(name string) string {
-	return filepath.Join(s.dir, "recipes", url.PathEscape(name)+".json")
-}
+// file is the name of a recipe's state file. A recipe's name may hold what a
+// file's may.
+func file(name string) string { return url.PathEscape(name) + ".json" }
 
 // read gives a recipe's state, empty if there is none. A damaged file is set
 // aside, and counts as none: what it says of a promotion is not trusted.
 // Without a lock (a dry run) it is left where it is.
-func (s *store) read(name string) (state State, damaged string, err error) {
-	path := s.file(name)
-	state, err = parseState(path)
+func (s *store) read(name string) (known State, damaged string, err error) {
+	path := s.Path(state.Recipes, file(name))
+	known, err = parseState(path)
 	var unusable *damagedError
 	switch {
 	case err == nil:
-		return state, "", nil
+		return known, "", nil
 	case errors.Is(err, fs.ErrNotExist):
 		return State{Schema: Schema}, "", nil
 	case !errors.As(err, &unusable):
@@ -135,32 +134,24 @@ func (s *store) read(name string) (state State, damaged string, err error) {
 
 // write replaces a recipe's state, synced: after a crash it is the earlier
 // one or this one.
-func (s *store) write(name string, state State) error {
-	data, err := json.MarshalIndent(state, "", " ")
+func (s *store) write(name string, known State) error {
+	data, err := json.MarshalIndent(known, "", " ")
 	if err != nil {
 		return err
 	}
-	path := s.file(name)
-	return renameio.WriteFile(path, append(data, '\n'), 0o644, renameio.WithTempDir(filepath.Dir(path)))
+	return s.PutSynced(state.Recipes, file(name), append(data, '\n'))
 }
 
 // States reads what a sweep last wrote of each recipe, sorted by name, and
 // counts the files that can not be read. It is for looking on; a sweep under
 // way does not disturb it.
-func States(state string) (list []State, damaged int, err error) {
-	dir := filepath.Join(state, "sweep", "recipes")
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, 0, nil
-	}
+func States(dir state.Dir) (list []State, damaged int, err error) {
+	names, err := dir.List(state.Recipes, ".json")
 	if err != nil {
 		return nil, 0, err
 	}
-	for _, e := range entries {
-		if filepath.Ext(e.Name()) != ".json" || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		s, err := parseState(filepath.Join(dir, e.Name()))
+	for _, name := range names {
+		s, err := parseState(dir.Path(state.Recipes, name))
 		if err != nil {
 			damaged++
 			continue
@@ -174,21 +165,21 @@ func States(state string) (list []State, damaged int, err error) {
 type damagedError struct{ error }
 
 // parseState reads one state file.
-func parseState(path string) (state State, err error) {
-	data, err := os.ReadFile(path)
+func parseState(path string) (known State, err error) {
+	data, err := state.Read(path)
 	if err != nil {
 		return State{}, err
 	}
-	if err = json.Unmarshal(data, &state); err == nil {
+	if err = json.Unmarshal(data, &known); err == nil {
 		switch {
-		case state.Schema != Schema:
-			err = fmt.Errorf("schema %d, this cc-ci-run knows %d", state.Schema, Schema)
-		case state.Last.Verdict == "":
+		case known.Schema != Schema:
+			err = fmt.Errorf("schema %d, this cc-ci-run knows %d", known.Schema, Schema)
+		case known.Last.Verdict == "":
 			err = errors.New("it says nothing of a run")
 		}
 	}
 	if err != nil {
 		return State{}, &damagedError{err}
 	}
-	return state, nil
+	return known, nil
 }

@@ -21,6 +21,8 @@
 package sweep
 
 import (
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -38,8 +40,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-multierror"
-
-	"cc-ci-run/internal/env"
 )
 
 // Verdict is what became of one recipe.
@@ -68,11 +68,11 @@ type Options struct {
 	Force  bool     // run what would be skipped
 	DryRun bool     // run nothing
 
-	State    string   // the state directory; the sweep's part is sweep/ below it
-	Program  string   // cc-ci-run
-	Manifest string   // the file that is Program's environment
-	Runner   string   // run_recipe_ci.py
-	Environ  []string // for the runs: the caller's
+	State    state.Dir // the state directory; the sweep's part is sweep/ below it
+	Program  string    // cc-ci-run
+	Manifest string    // the file that is Program's environment
+	Runner   string    // run_recipe_ci.py
+	Environ  []string  // for the runs: the caller's
 
 	KeepLogs int           // logs kept of each recipe
 	KeepFor  time.Duration // and for how long
@@ -139,7 +139,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if s.runner, s.fingerprint, err = s.surroundings(); err != nil {
 		return nil, err
 	}
-	store, err := openStore(filepath.Join(o.State, "sweep"), o.DryRun)
+	store, err := openStore(o.State, o.DryRun)
 	if err != nil {
 		return nil, err
 	}
@@ -305,18 +305,18 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 		r.Recipe = strconv.QuoteToASCII(name)
 		return settle(Error, "%v", err)
 	}
-	state, damaged, err := s.store.read(name)
+	known, damaged, err := s.store.read(name)
 	if err != nil {
 		return settle(Error, "its state can not be read: %v", err)
 	}
-	r.Promoted = state.Canonical.Revision
+	r.Promoted = known.Canonical.Revision
 	dir := filepath.Join(s.Recipes, name)
 	identity, err := identify(dir)
 	if err != nil {
 		return settle(Error, "%v", err)
 	}
 	r.Revision = identity.Revision
-	why := state.changed(Inputs{identity, s.fingerprint, s.runner, r.Started})
+	why := known.changed(Inputs{identity, s.fingerprint, s.runner, r.Started})
 	switch {
 	case damaged != "":
 		why = damaged
@@ -324,11 +324,11 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 		why = "forced"
 	}
 	if why == "" {
-		settle(Skip, "unchanged since it was promoted on %s", state.Canonical.Time.Format(time.DateOnly))
+		settle(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
 		// Whoever looks at the state sees that what was held is gone.
-		if last := state.Last.Verdict; (last == Hold || last == Error) && !s.DryRun {
-			state.Last = *r
-			if err := s.store.write(name, state); err != nil {
+		if last := known.Last.Verdict; (last == Hold || last == Error) && !s.DryRun {
+			known.Last = *r
+			if err := s.store.write(name, known); err != nil {
 				return settle(Error, "its state was not written: %v", err)
 			}
 		}
@@ -364,7 +364,7 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 			settle(Error, "the runner or the environment changed while its tests ran, so they say nothing of either")
 		default:
 			settle(Promote, "passed (%s)", why)
-			state.Canonical = now
+			known.Canonical = now
 			r.Promoted = now.Revision
 		}
 	case status >= 125 && status <= 127:
@@ -372,10 +372,10 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 	default:
 		settle(Hold, "failed with exit status %d (%s)", status, why)
 	}
-	state.Last = *r
-	if err := s.store.write(name, state); err != nil {
+	known.Last = *r
+	if err := s.store.write(name, known); err != nil {
 		// Nothing was promoted that is not written down.
-		r.Promoted = state.Canonical.Revision
+		r.Promoted = known.Canonical.Revision
 		return settle(Error, "its state was not written: %v", err)
 	}
 	return r

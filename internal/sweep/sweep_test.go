@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cc-ci-run/internal/state"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -32,7 +33,7 @@ type bench struct {
 func newBench(t testing.TB) *bench {
 	dir := t.TempDir()
 	b := &bench{t, Options{
-		Recipes: filepath.Join(dir, "recipes"), State: filepath.Join(dir, "state"),
+		Recipes: filepath.Join(dir, "recipes"), State: state.Dir(filepath.Join(dir, "state")),
 		Program: filepath.Join(dir, "program"), Runner: filepath.Join(dir, "runner", "run.py"),
 		Manifest: filepath.Join(dir, "manifest.json"), Timeout: 20 * time.Second, Grace: 200 * time.Millisecond,
 		KeepLogs: 3, KeepFor: time.Hour, Environ: os.Environ(), Jobs: 1,
@@ -82,9 +83,9 @@ func (b *bench) want(what string, want ...string) {
 	}
 }
 
-func (b *bench) state(name string) (s State) {
+func (b *bench) known(name string) (s State) {
 	b.t.Helper()
-	data, err := os.ReadFile(filepath.Join(b.State, "sweep", "recipes", name+".json"))
+	data, err := os.ReadFile(filepath.Join(string(b.State), "sweep", "recipes", name+".json"))
 	if err == nil {
 		err = json.Unmarshal(data, &s)
 	}
@@ -100,17 +101,17 @@ func TestVerdicts(t *testing.T) {
 	b.recipe("b b", "exit 1")
 	b.recipe("c", "exit 125")
 	b.want("the first sweep", "a PROMOTE", "b b HOLD", "c ERROR")
-	good := b.state("a").Canonical
+	good := b.known("a").Canonical
 	b.want("nothing changed", "a SKIP", "b b HOLD", "c ERROR")
 
 	b.recipe("a", "exit 1 # broken")
 	b.want("a breaks", "a HOLD", "b b HOLD", "c ERROR")
-	if s := b.state("a"); s.Canonical != good || s.Last.Verdict != Hold || s.Last.Revision == good.Revision {
+	if s := b.known("a"); s.Canonical != good || s.Last.Verdict != Hold || s.Last.Revision == good.Revision {
 		t.Errorf("canonical %+v, last %+v: the good revision must stay", s.Canonical, s.Last)
 	}
 	b.recipe("a", "exit 0")
 	b.want("taken back", "a SKIP", "b b HOLD", "c ERROR")
-	if s := b.state("a"); s.Canonical != good || s.Last.Verdict != Skip {
+	if s := b.known("a"); s.Canonical != good || s.Last.Verdict != Skip {
 		t.Errorf("canonical %+v, last %+v: nothing is held any more", s.Canonical, s.Last)
 	}
 	b.recipe("a", "exit 0 # mended")
@@ -153,7 +154,7 @@ func TestGitWorkTree(t *testing.T) {
 	git("add", ".")
 	git("commit", "-qm", "one")
 	b.want("first", "a PROMOTE")
-	if got, want := b.state("a").Canonical.Revision, git("rev-parse", "HEAD"); got != want {
+	if got, want := b.known("a").Canonical.Revision, git("rev-parse", "HEAD"); got != want {
 		t.Errorf("canonical %s, want %s", got, want)
 	}
 	b.want("again", "a SKIP")
@@ -163,9 +164,9 @@ func TestGitWorkTree(t *testing.T) {
 	b.want("after an edit", "a PROMOTE")
 	b.recipe("a", "exit 1")
 	git("commit", "-qam", "broken")
-	good := b.state("a").Canonical
+	good := b.known("a").Canonical
 	b.want("after a broken commit", "a HOLD")
-	if b.state("a").Canonical != good {
+	if b.known("a").Canonical != good {
 		t.Error("a broken commit became canonical")
 	}
 }
@@ -191,7 +192,7 @@ func TestUnrulyRecipes(t *testing.T) {
 	if _, err := os.Stat(mark); err == nil {
 		t.Error("a daemon was left behind")
 	}
-	if why := b.state("ignores-term").Last.Why; !strings.Contains(why, "took longer than 500ms") {
+	if why := b.known("ignores-term").Last.Why; !strings.Contains(why, "took longer than 500ms") {
 		t.Error(why)
 	}
 }
@@ -201,7 +202,7 @@ func TestMuchOutput(t *testing.T) {
 	b := newBench(t)
 	b.recipe("a", "head -c 1073741824 /dev/zero; echo end >&2")
 	b.want("a gigabyte", "a PROMOTE")
-	info, err := os.Stat(b.state("a").Last.Log)
+	info, err := os.Stat(b.known("a").Last.Log)
 	if err != nil || info.Size() > maxLog+1000 || info.Size() < maxLog {
 		t.Errorf("log: %v, %v", info, err)
 	}
@@ -214,13 +215,13 @@ func TestLogsExpire(t *testing.T) {
 	for range 5 {
 		b.sweep()
 	}
-	logs, _ := filepath.Glob(filepath.Join(b.State, "sweep/logs/a/*.log"))
+	logs, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*.log"))
 	if len(logs) != 3 {
 		t.Errorf("%d logs, want 3", len(logs))
 	}
 	b.KeepFor = 0
 	b.sweep()
-	logs, _ = filepath.Glob(filepath.Join(b.State, "sweep/logs/a/*.log"))
+	logs, _ = filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*.log"))
 	if len(logs) != 1 {
 		t.Errorf("%d logs, want the newest", len(logs))
 	}
@@ -231,7 +232,7 @@ func TestDamagedState(t *testing.T) {
 	b := newBench(t)
 	b.recipe("a", "exit 0")
 	b.sweep()
-	path := filepath.Join(b.State, "sweep/recipes/a.json")
+	path := filepath.Join(string(b.State), "sweep/recipes/a.json")
 	whole, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +277,7 @@ func TestMistakes(t *testing.T) {
 		}
 	}
 	b.Only = nil
-	b.State = filepath.Join(b.Recipes, "file") // no directory can be made there
+	b.State = state.Dir(filepath.Join(b.Recipes, "file")) // no directory can be made there
 	if err := run(); err == nil || !strings.Contains(err.Error(), "state directory") {
 		t.Errorf("state: %v", err)
 	}
@@ -285,7 +286,7 @@ func TestMistakes(t *testing.T) {
 // Nothing counts as promoted that could not be written down.
 func TestStateCanNotBeWritten(t *testing.T) {
 	b := newBench(t)
-	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+filepath.Join(b.State, "sweep/recipes")+"; exit 0")
+	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+filepath.Join(string(b.State), "sweep/recipes")+"; : > "+filepath.Join(string(b.State), "sweep/recipes")+"; exit 0")
 	b.want("no place for the state", "a ERROR")
 }
 
@@ -374,7 +375,7 @@ func TestKilledSweepsRuns(t *testing.T) {
 	if there("alive") {
 		t.Error("a run of the killed sweep goes on")
 	}
-	if left, _ := filepath.Glob(filepath.Join(b.State, "sweep/running/*")); len(left) != 0 {
+	if left, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/running/*")); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}
 }
@@ -447,10 +448,10 @@ func TestInterrupted(t *testing.T) {
 	if err == nil || len(results) != 0 || time.Since(begin) > 5*time.Second {
 		t.Errorf("%+v, %v after %s", results, err, time.Since(begin))
 	}
-	if files, _ := filepath.Glob(filepath.Join(b.State, "sweep/recipes/*.json")); len(files) != 0 {
+	if files, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/recipes/*.json")); len(files) != 0 {
 		t.Errorf("state was written: %q", files)
 	}
-	if logs, _ := filepath.Glob(filepath.Join(b.State, "sweep/logs/*/*.log")); len(logs) != 2 {
+	if logs, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/*/*.log")); len(logs) != 2 {
 		t.Errorf("%d runs were started, want 2: none after the interruption", len(logs))
 	}
 }
@@ -503,9 +504,9 @@ func TestKilled(t *testing.T) {
 		}
 
 		passed, _ := os.ReadFile(ledger)
-		files, _ := filepath.Glob(filepath.Join(b.State, "sweep/recipes/*.json"))
+		files, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/recipes/*.json"))
 		for _, file := range files {
-			state := b.state(strings.TrimSuffix(filepath.Base(file), ".json"))
+			state := b.known(strings.TrimSuffix(filepath.Base(file), ".json"))
 			if state.Canonical.Time.IsZero() {
 				continue
 			}
@@ -547,7 +548,7 @@ func BenchmarkSkip(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	store, err := openStore(filepath.Join(bench.State, "sweep"), false)
+	store, err := openStore(bench.State, false)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -558,7 +559,7 @@ func BenchmarkSkip(b *testing.B) {
 			b.Fatal(err)
 		}
 		data, _ := json.Marshal(State{Schema: Schema, Canonical: Inputs{id, fingerprint, runner, time.Now()}, Last: Result{Verdict: Promote}})
-		bench.write(store.file(name), string(data), 0o644)
+		bench.write(store.Path(state.Recipes, file(name)), string(data), 0o644)
 	}
 	store.close()
 	bench.Jobs = 2

@@ -30,6 +30,8 @@ import (
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/env"
 )
 
 // neededABI is Landlock's first version that can allow files to be moved
@@ -56,6 +58,21 @@ func Supported() error {
 		return fmt.Errorf("this kernel has no seccomp filters (%w): it takes CONFIG_SECCOMP_FILTER", err)
 	}
 	return nil
+}
+
+// Faults are what keeps an environment from being sealed: that no closure is
+// known, or that a file or directory is not there, so that it cannot be allowed.
+func Faults(closure, execute []string) []env.Fault {
+	var faults []env.Fault
+	if len(closure) == 0 {
+		faults = append(faults, env.Fault{What: "manifest", State: "has no closure, as an earlier cc-ci-run made it", Fix: "run `make build`"})
+	}
+	for _, p := range execute {
+		if err := unix.Access(p, unix.F_OK); err != nil {
+			faults = append(faults, env.Fault{What: p, State: err.Error(), Fix: "make it, or take it out of [seal] execute in toolset.toml"})
+		}
+	}
+	return faults
 }
 
 // Apply seals this process: all its threads, and what they start. Of the files

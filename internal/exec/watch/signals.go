@@ -2,6 +2,9 @@ package watch
 
 import (
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -169,4 +172,20 @@ func (a *watch) wait() (end unix.WaitStatus, ended bool) {
 			}
 		}
 	}
+}
+
+// family gives a thread's process, and that one's parent; 0 if it is gone.
+func family(tid int) (process, parent int) {
+	status, _ := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		switch name {
+		case "Tgid":
+			process, _ = strconv.Atoi(strings.TrimSpace(value))
+		case "PPid":
+			parent, _ = strconv.Atoi(strings.TrimSpace(value))
+			return process, parent
+		}
+	}
+	return 0, 0
 }

@@ -61,7 +61,7 @@ const Descriptor = 3
 
 // ErrNested says that somebody else listens to this process's calls already.
 // The kernel allows one listener for a process.
-var ErrNested = errors.New("another program listens to the calls of this process already (seccomp)")
+var ErrNested = errors.New("audit: this run is part of an audited one already, whose report has all that it executes: leave out audit here")
 
 // Enter puts this thread, which then becomes the script or starts it, under
 // the audit of the process at the other end of socket: from here on each
@@ -84,13 +84,7 @@ func Enter(socket int, lookups bool, hello []byte) error {
 	switch err {
 	case nil:
 	case unix.EBUSY:
-		if err := join(socket); err != nil {
-			return err
-		}
-		if err := unix.Send(socket, hello, 0); err != nil {
-			return fmt.Errorf("audit: %w", err)
-		}
-		return nil
+		return ErrNested
 	default:
 		return fmt.Errorf("audit: seccomp: %w: it needs Linux 5.5 with CONFIG_SECCOMP_FILTER", err)
 	}
@@ -126,12 +120,11 @@ type watch struct {
 	Watcher
 	start    time.Time
 	child    int
-	socket   int // until the greeting; after it, if an outer watcher tells of calls
+	socket   int // until the greeting
 	listener int // after it
 	signals  int
 	stopped  bool // the child is, by a signal
 	hello    []byte
-	inner    []*inner
 	buffer   [unix.PathMax]byte
 }
 
@@ -143,8 +136,8 @@ type watch struct {
 //
 // The process group, session and terminal stay the caller's. Of descriptors
 // 0, 1 and 2 this process keeps the last only. What outlives
-// the script runs on, unseen: rest is a program of which descriptor
-// Descriptor is the listener then, see [Rest].
+// the script runs on, unseen: rest is called then, a program with its arguments,
+// whose descriptor Descriptor is the listener, see [Rest].
 func Run(path string, argv, environ, rest []string, w Watcher) (status int, hello []byte, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -173,7 +166,7 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 		return exec.StatusFailed, a.hello, fmt.Errorf("audit: %w", err)
 	}
 	if a.listener >= 0 {
-		a.leave(path, rest)
+		a.leave(rest)
 	}
 	if end.Signaled() {
 		return exec.StatusSignal + int(end.Signal()), a.hello, nil
@@ -240,45 +233,38 @@ func poll(fds []unix.PollFd) error {
 	return err
 }
 
-// hear takes what has come by the socket: first the greeting, with the
-// listener; without one, an outer watcher tells of calls by it.
+// hear takes what has come by the socket: the greeting, with the listener.
 func (a *watch) hear() error {
-	message, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
-	for a.socket >= 0 {
-		n, oob, _, _, err := unix.Recvmsg(a.socket, message, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
-		if err == unix.EINTR {
-			continue
-		}
-		if err == unix.EAGAIN {
-			return nil
-		}
-		if err != nil || n == 0 { // all others have closed it
-			unix.Close(a.socket)
-			a.socket = -1
-			return nil
-		}
-		if a.hello != nil {
-			a.told(message[:n])
-			continue
-		}
-		a.hello = slices.Clone(message[:n])
-		messages, err := unix.ParseSocketControlMessage(rights[:oob])
-		if err != nil {
-			return err
-		}
-		if len(messages) == 0 {
-			continue
-		}
-		fds, err := unix.ParseUnixRights(&messages[0])
-		if err != nil {
-			return err
-		}
-		a.listener = fds[0]
-		// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
-		_ = unix.IoctlSetInt(a.listener, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
-		unix.Close(a.socket)
-		a.socket = -1
+	if a.socket < 0 {
+		return nil
 	}
+	message, rights := make([]byte, 64<<10), make([]byte, unix.CmsgSpace(4))
+	n, oob, err := 0, 0, error(unix.EINTR)
+	for err == unix.EINTR {
+		n, oob, _, _, err = unix.Recvmsg(a.socket, message, rights, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+	}
+	if err == unix.EAGAIN {
+		return nil
+	}
+	unix.Close(a.socket)
+	a.socket = -1
+	if err != nil || n == 0 { // the child ended before it was under audit
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(rights[:oob])
+	if err == nil && len(messages) == 0 {
+		err = errors.New("the greeting came without a listener")
+	}
+	if err != nil {
+		return err
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return err
+	}
+	a.hello, a.listener = slices.Clone(message[:n]), fds[0]
+	// Linux 6.6: wakes us on the caller's processor, as it waits for us anyway.
+	_ = unix.IoctlSetInt(a.listener, unix.SECCOMP_IOCTL_NOTIF_SET_FLAGS, unix.SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)
 	return nil
 }
 
@@ -290,9 +276,6 @@ func (a *watch) answer() error {
 	call, interesting, err := a.receive(&n)
 	if err != nil || n.id == 0 {
 		return err
-	}
-	if interesting && len(a.inner) > 0 {
-		a.pass(call)
 	}
 	if err := release(a.listener, n.id); err != nil {
 		return err
@@ -329,11 +312,6 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 		return call, false, nil
 	}
 	readable := err == nil
-	if execute && readable && a.admit(tid, path) {
-		id := n.id
-		n.id = 0
-		return call, false, respond(a.listener, response{id: id, err: -int32(unix.EISCONN)})
-	}
 	call.Path, call.Unreadable = string(path), !readable
 	call.Program, _ = os.Readlink("/proc/" + strconv.Itoa(tid) + "/exe")
 	if execute && readable {
@@ -392,7 +370,7 @@ func (a *watch) read(tid int, address uintptr) ([]byte, error) {
 
 // leave hands the listener to a process of its own, if anything that is under
 // the audit is still there: without one, it could execute nothing more.
-func (a *watch) leave(path string, rest []string) {
+func (a *watch) leave(rest []string) {
 	defer unix.Close(a.listener)
 	fds := []unix.PollFd{{Fd: int32(a.listener), Events: unix.POLLIN}}
 	if _, err := unix.Poll(fds, 0); err == nil && fds[0].Revents&unix.POLLHUP != 0 {
@@ -403,7 +381,7 @@ func (a *watch) leave(path string, rest []string) {
 		return
 	}
 	defer unix.Close(null)
-	_, _ = syscall.ForkExec(path, rest, &syscall.ProcAttr{
+	_, _ = syscall.ForkExec(rest[0], rest, &syscall.ProcAttr{
 		Dir: "/", Files: []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(a.listener)}, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 }

@@ -1,9 +1,8 @@
-package env
+package toolset
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"hash"
 	"io"
@@ -15,9 +14,6 @@ import (
 	"syscall"
 
 	"github.com/google/renameio/v2"
-	"github.com/hashicorp/go-multierror"
-
-	"cc-ci-run/internal/launch"
 )
 
 // stat describes the file that path leads to, without reading it.
@@ -160,63 +156,24 @@ func (t *tree) outside(root, link string) error {
 	return nil
 }
 
-// Verify looks whether the files that the manifest names are still those it
-// was made from, by one stat each: size, mtime and inode of what the bin
-// directory really leads to. It is what every run does on the host backend;
-// store paths can not change and cost nothing. All faults are reported.
-func (m *Manifest) Verify() error {
-	if m.Backend != BackendHost {
-		return nil
-	}
-	var errs *multierror.Error
-	for _, f := range m.faults(false) {
-		errs = multierror.Append(errs, fmt.Errorf("%s %s since the environment was built: %s", f.What, f.State, f.Mend))
-	}
-	return errs.ErrorOrNil()
-}
-
-// faults compares each file of the host backend with the manifest; closely
-// also compares contents.
-func (m *Manifest) faults(closely bool) []Result {
-	const mend = "run `make build`"
+// changed compares each file of the host backend with the manifest: what
+// every run looks at, and the content of those that look unchanged.
+func (m *Manifest) changed() []Result {
 	var list []Result
-	look := func(c Command, path string) {
-		if c.File == nil {
-			list = append(list, Result{Level: Fault, What: c.Name, State: "has no file in the manifest, so it may have changed", Mend: mend})
-			return
-		}
-		now, info, err := stat(path)
-		want := *c.File
-		want.SHA256 = ""
-		if want.Inode == 0 { // a script of ours, see HostBuild.fill
-			now.Inode = 0
-		}
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			list = append(list, Result{Level: Fault, What: c.Name, State: "vanished (" + c.Path + ")", Mend: mend})
-			return
-		case err != nil:
-			list = append(list, Result{Level: Fault, What: c.Name, State: "changed (" + err.Error() + ")", Mend: mend})
-			return
-		case now != want:
-			list = append(list, Result{Level: Fault, What: c.Name, State: "changed (" + c.Path + ")", Mend: mend})
-			return
-		case info.Mode()&0o111 == 0:
-			list = append(list, Result{Level: Fault, What: c.Name, State: "lost its execute permission (" + c.Path + ")", Mend: "install its package again"})
-			return
-		}
-		if closely {
-			if sum, err := hashFile(path); err != nil || sum != c.File.SHA256 {
-				list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Mend: mend})
-			}
-		}
+	faults := m.Compile("").Changed()
+	known := map[string]bool{}
+	for _, f := range faults {
+		known[f.What] = true
+		list = append(list, Result{Level: Fault, What: f.What, State: f.State, Mend: f.Fix})
 	}
-	m.files(look)
-	for _, path := range m.dirs() {
-		if info, err := os.Stat(path); err != nil || info.ModTime().Unix() != launch.BuildTime {
-			list = append(list, Result{Level: Fault, What: path, State: "changed", Mend: mend})
+	m.files(func(c Command, path string) {
+		if known[c.Name] || c.File == nil {
+			return
 		}
-	}
+		if sum, err := hashFile(path); err != nil || sum != c.File.SHA256 {
+			list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Mend: "run `make build`"})
+		}
+	})
 	return list
 }
 

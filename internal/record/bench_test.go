@@ -1,10 +1,11 @@
-package launch
+package record
 
 import (
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/state"
 	"os"
 	"testing"
-
-	"cc-ci-run/internal/exec"
 )
 
 // What each part of a run's start costs, once warm.
@@ -12,30 +13,31 @@ func BenchmarkStart(b *testing.B) {
 	p := testPlan()
 	p.HostPaths = []string{"/bin/sh", "/usr/bin/env", "/etc/passwd", "/etc/group", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"}
 	data := string(p.Encode())
+	data = data[:env.PlanSize([]byte(data))]
 	caller := append(os.Environ(), "HOME=/")
 	e, _ := p.Environment(caller, "manual")
-	r := NewRecord(p, e, caller, Invoker{Name: "manual"}, "script", "x.py", nil, false)
-	state := b.TempDir()
-	if err := r.Write(state); err != nil {
+	r := New(p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false)
+	dir := state.Dir(b.TempDir())
+	if err := r.Write(dir); err != nil {
 		b.Fatal(err)
 	}
-	dir, _ := os.Getwd()
+	here, _ := os.Getwd()
 	for _, part := range []struct {
 		name string
 		run  func()
 	}{
-		{"plan", func() { _, _ = DecodePlan(data) }},
+		{"plan", func() { _, _ = env.DecodePlan(data) }},
 		{"environment", func() { p.Environment(caller, "manual") }},
-		{"record", func() { NewRecord(p, e, caller, Invoker{Name: "manual"}, "script", "x.py", nil, false) }},
+		{"record", func() { New(p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false) }},
 		{"record/state", func() { exec.Capture() }},
-		{"record/revision", func() { Revision(dir) }},
+		{"record/revision", func() { Revision(here) }},
 		{"record/paths", func() {
 			for _, path := range p.HostPaths {
 				exec.Resolve(path)
 			}
 		}},
 		{"json", func() { r.AppendJSON(nil) }},
-		{"write", func() { _ = r.Write(state) }},
+		{"write", func() { _ = r.Write(dir) }},
 	} {
 		b.Run(part.name, func(b *testing.B) {
 			b.ReportAllocs()

@@ -1,12 +1,14 @@
-package env
+package exec
 
 import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -44,8 +46,29 @@ func TestInterpreter(t *testing.T) {
 		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if got := interpreter(path); got != want {
+		if got := Interpreter(path); got != want {
 			t.Errorf("%q: %q, want %q", content, got, want)
+		}
+	}
+}
+
+// It agrees with debug/elf on this machine's own programs.
+func TestInterpreterOfPrograms(t *testing.T) {
+	for _, path := range []string{"/proc/self/exe", "/bin/sh", "/usr/bin/env", "/usr/bin/git"} {
+		program, err := elf.Open(path)
+		if err != nil {
+			continue
+		}
+		want := ""
+		for _, p := range program.Progs {
+			if p.Type == elf.PT_INTERP {
+				data, _ := io.ReadAll(p.Open())
+				want = strings.TrimRight(string(data), "\x00")
+			}
+		}
+		program.Close()
+		if got := Interpreter(path); got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
 		}
 	}
 }
@@ -78,27 +101,9 @@ func TestExecutable(t *testing.T) {
 	if err := os.Symlink(tmp, link); err != nil {
 		t.Fatal(err)
 	}
-	m := &Manifest{Closure: []string{store}, Host: Host{Paths: []string{script, data, dir, "/nonexistent"}}, Seal: Seal{Execute: []string{link}}}
-	m.index()
-	list := m.Executable()
+	list := Executable([]string{store}, []string{script, data, dir, "/nonexistent"}, []string{link})
 	want := []string{linker, script, shell, store, tmp}
 	if !slices.Equal(list, want) {
 		t.Errorf("%q, want %q", list, want)
-	}
-	for path, want := range map[string]bool{
-		filepath.Join(store, "bin/x"): true, filepath.Join(tmp, "a"): true, tmp: true, script: true, shell: true, linker: true,
-		data: false, dir: false, filepath.Join(dir, "storey"): false, "/": false, "/nonexistent": false,
-	} {
-		if m.MayExecute(path) != want {
-			t.Errorf("%s: %t, want %t", path, !want, want)
-		}
-	}
-}
-
-// Debian's fields of dependencies.
-func TestPackageNames(t *testing.T) {
-	got := packageNames("libc6 (>= 2.36), perl:any, default-mta | mail-transport-agent, , x")
-	if want := []string{"libc6", "perl", "default-mta", "mail-transport-agent", "x"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
 	}
 }

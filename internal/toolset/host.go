@@ -1,7 +1,8 @@
-package env
+package toolset
 
 import (
 	"bytes"
+	"cc-ci-run/internal/env"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,8 +22,6 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
-
-	"cc-ci-run/internal/launch"
 )
 
 // HostPath is where the host backend looks for commands, in this order. It
@@ -89,7 +88,7 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if err := writeFile(filepath.Join(stage, "manifest.json"), data, 0o644); err != nil {
 		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
-	if err := os.Chtimes(filepath.Join(stage, "manifest.json"), time.Time{}, time.Unix(launch.BuildTime, 0)); err != nil {
+	if err := os.Chtimes(filepath.Join(stage, "manifest.json"), time.Time{}, time.Unix(env.BuildTime, 0)); err != nil {
 		return nil, err
 	}
 	plan := m.Compile(filepath.Join(b.Out, "manifest.json")).Encode()
@@ -148,7 +147,7 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 	}
 	for _, w := range b.Without {
 		if !slices.Contains(names, w) {
-			errs = multierror.Append(errs, fmt.Errorf("--without %s: no such tool in the toolset%s", w, Suggest(w, names)))
+			errs = multierror.Append(errs, fmt.Errorf("--without %s: no such tool in the toolset%s", w, env.Suggest(w, names)))
 		}
 	}
 
@@ -480,8 +479,8 @@ func (b HostBuild) installInto(ctx context.Context, stage, lockfile, python stri
 func installEnvironment(caller []string) []string {
 	environ := slices.DeleteFunc(slices.Clone(caller), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		pip := launch.Match([]string{"PIP_*INDEX*", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_CERT", "PIP_*TIMEOUT", "PIP_RETRIES", "PIP_CONFIG_FILE", "PIP_*CACHE*"}, name) != ""
-		return strings.HasPrefix(name, "PIP_") && !pip || launch.ForbiddenBy(name) != "" && name != "PATH"
+		pip := env.Match([]string{"PIP_*INDEX*", "PIP_FIND_LINKS", "PIP_TRUSTED_HOST", "PIP_PROXY", "PIP_CERT", "PIP_*TIMEOUT", "PIP_RETRIES", "PIP_CONFIG_FILE", "PIP_*CACHE*"}, name) != ""
+		return strings.HasPrefix(name, "PIP_") && !pip || env.ForbiddenBy(name) != "" && name != "PATH"
 	})
 	return append(environ, "PYTHONHASHSEED=0", "PYTHONNOUSERSITE=1")
 }
@@ -585,7 +584,7 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) error {
 		if err != nil {
 			return err
 		}
-		if err := os.Chtimes(dest, time.Time{}, time.Unix(launch.BuildTime, 0)); err != nil {
+		if err := os.Chtimes(dest, time.Time{}, time.Unix(env.BuildTime, 0)); err != nil {
 			return err
 		}
 		f, err := describe(dest)
@@ -627,7 +626,7 @@ func normalise(root string) error {
 		if err != nil {
 			return err
 		}
-		ts := []unix.Timespec{{Sec: launch.BuildTime}, {Sec: launch.BuildTime}}
+		ts := []unix.Timespec{{Sec: env.BuildTime}, {Sec: env.BuildTime}}
 		return unix.UtimesNanoAt(unix.AT_FDCWD, path, ts, unix.AT_SYMLINK_NOFOLLOW)
 	})
 }

@@ -1,4 +1,4 @@
-package env
+package toolset
 
 import (
 	"os"
@@ -170,8 +170,8 @@ func FuzzParseToolset(f *testing.F) {
 	}
 	f.Add([]byte("[[tool]]\nfiles.a.b = 1\n[[tool.x]]\n[tool.files]\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		toolset, err := ParseToolset("t.toml", data)
-		if err == nil && len(toolset.Packages()) == 0 && len(toolset.Tools) == 0 {
+		declared, err := ParseToolset("t.toml", data)
+		if err == nil && len(declared.Packages()) == 0 && len(declared.Tools) == 0 {
 			t.Error("an empty toolset was accepted")
 		}
 		if err != nil && !strings.Contains(err.Error(), "t.toml:") {

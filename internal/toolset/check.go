@@ -1,4 +1,4 @@
-package env
+package toolset
 
 import (
 	"bytes"
@@ -13,8 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/seal"
-	"cc-ci-run/internal/launch"
 )
 
 // Level says how much a [Result] matters.
@@ -71,8 +71,10 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	}
 
 	if m.Seal.Every {
-		faults := m.sealFaults()
-		list = append(list, faults...)
+		faults := seal.Faults(m.Closure, m.Seal.Execute)
+		for _, f := range faults {
+			add(Fault, f.What, f.State, f.Fix)
+		}
 		if err := seal.Supported(); err != nil {
 			add(Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
 		} else if len(faults) == 0 {
@@ -85,7 +87,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	e, err := m.Environment(append([]string{"HOME=" + home}, caller...), "")
+	e, err := m.Compile("").Environment(append([]string{"HOME=" + home}, caller...), "")
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +95,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	list = append(list, m.checkBrowser(ctx, home, e.Environ()))
 
 	for _, v := range e {
-		if v.Verdict == launch.Fixed && filepath.IsAbs(v.Value) {
+		if v.Verdict == env.Fixed && filepath.IsAbs(v.Value) {
 			if _, err := os.Stat(v.Value); err != nil {
 				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Why()+" in toolset.toml")
 			} else {
@@ -114,7 +116,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 func (m *Manifest) checkCommands() []Result {
 	var list []Result
 	if m.Backend == BackendHost {
-		list = m.faults(true)
+		list = m.changed()
 		if tree, err := HashTree(filepath.Join(m.Bin, "../lib"), 0); err != nil || tree != m.Python.Tree {
 			list = append(list, Result{Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"})
 		}

@@ -1,4 +1,4 @@
-package env
+package toolset
 
 import (
 	"bytes"
@@ -17,8 +17,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 
+	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
 )
 
 // Schema is the version of the manifest's form that this program reads. It
@@ -46,7 +46,7 @@ type Manifest struct {
 	Python      ResolvedPython    `json:"python"`
 	Browsers    ResolvedBrowsers  `json:"browsers"`
 	Variables   ManifestVariables `json:"environment"`
-	Process     exec.Process      `json:"process"`
+	Process     env.Process       `json:"process"`
 	Host        Host              `json:"host"`
 	Seal        Seal              `json:"seal"`
 	Absent      []Absent          `json:"absent"`   // left out by --without
@@ -212,7 +212,9 @@ func (m *Manifest) CommandNames() []string {
 }
 
 func (m *Manifest) index() {
-	m.executables = sync.OnceValue(m.listExecutables)
+	m.executables = sync.OnceValue(func() []string {
+		return exec.Executable(m.Closure, m.Host.Paths, m.Seal.Execute)
+	})
 	m.commands = map[string]Command{}
 	add := func(list []Command) {
 		for _, c := range list {
@@ -259,13 +261,13 @@ func (m *Manifest) validate() error {
 	}
 	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
 		for name, value := range set {
-			if !launch.IsVariable(name) || launch.Reserved(name) || strings.ContainsRune(value, 0) {
+			if !env.IsVariable(name) || env.Reserved(name) || strings.ContainsRune(value, 0) {
 				fail("environment: %q can not be set", name)
 			}
 		}
 	}
 	for _, name := range m.Variables.Require {
-		if !launch.IsVariable(name) {
+		if !env.IsVariable(name) {
 			fail("environment: require: %q is not a variable's name", name)
 		}
 	}

@@ -1,18 +1,15 @@
-package record
+package parity
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // Finding is one thing that [Compare] looked at.
@@ -34,44 +31,20 @@ const (
 	Drift     Parity = "drift"    // it differs, and must not
 )
 
-// ErrNone is for an invoker that left no record.
-var ErrNone = errors.New("no record")
-
-// Newest finds the newest record of an invoker in a state directory; of one
-// recipe (an argument of the run) if recipe is not "". Files that are no whole
-// record are passed over.
-func Newest(state, invoker, recipe string) (*launch.Record, error) {
-	dir := filepath.Join(state, "runs")
-	entries, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	for _, e := range slices.Backward(entries) { // names sort by time
-		if !strings.HasSuffix(e.Name(), ".json") {
-			continue
-		}
-		r, err := Read(filepath.Join(dir, e.Name()))
-		if err == nil && r.Invoker.Name == invoker && (recipe == "" || slices.Contains(r.Args, recipe)) {
-			return r, nil
-		}
-	}
-	of := ""
-	if recipe != "" {
-		of = " of " + recipe
-	}
-	return nil, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, dir)
-}
-
 // Kept is the manifest with a fingerprint, from beside the records.
-func Kept(state, fingerprint string) (*env.Manifest, error) {
-	return env.ReadManifest(filepath.Join(state, "manifests", fingerprint+".json"))
+func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
+	m, err := toolset.ReadManifest(dir.Path(state.Manifests, fingerprint+".json"))
+	if err == nil && m.Fingerprint() != fingerprint {
+		err = fmt.Errorf("%s: is another manifest than its name says; remove it: the next run keeps it again", dir.Path(state.Manifests, fingerprint+".json"))
+	}
+	return m, err
 }
 
 // Run is one of the two runs that [Compare] compares.
 type Run struct {
-	*launch.Record
-	Environment *env.Manifest // that it ran with
-	Probe       bool          // it was only a probe, without what the site gives to real runs
+	*record.Record
+	Environment *toolset.Manifest // that it ran with
+	Probe       bool              // it was only a probe, without what the site gives to real runs
 }
 
 // Compare says in what two runs' environments are identical and in what they
@@ -104,9 +77,9 @@ func Compare(a, b Run) []Finding {
 
 // compareCommands names each command whose file differs; if none does, that
 // is one line.
-func compareCommands(a, b *env.Manifest) []Finding {
+func compareCommands(a, b *toolset.Manifest) []Finding {
 	var list []Finding
-	file := func(m *env.Manifest, name string) string {
+	file := func(m *toolset.Manifest, name string) string {
 		c, ok := m.Command(name)
 		if !ok {
 			return "missing"
@@ -178,7 +151,7 @@ func compareVariables(a, b Run) []Finding {
 
 // compareProcess compares the process state field by field, by its names in
 // the record.
-func compareProcess(a, b *launch.Record) []Finding {
+func compareProcess(a, b *record.Record) []Finding {
 	var list []Finding
 	x, y := reflect.ValueOf(a.Process), reflect.ValueOf(b.Process)
 	for i := range x.NumField() {

@@ -1,7 +1,7 @@
 // Package live runs a probe through an invoker now, for parity to compare,
 // instead of waiting for its next run.
 //
-//	r, err := live.Prober{…}.Probe(ctx, "systemd")
+//	r, err := Prober{…}.Probe(ctx, "systemd")
 //
 // The probe is `cc-ci-run exec true` with a state directory of its own: what
 // it leaves is a run record like any other. It goes the way that the invoker's
@@ -22,7 +22,7 @@
 // The unit's user is not trusted, since tests run as that user: what root and
 // systemd write is in a directory of root's, and of the user's own, which has
 // the record, root reads files only, and follows no link.
-package live
+package parity
 
 import (
 	"bytes"
@@ -44,9 +44,9 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	"github.com/creack/pty"
 
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/launch"
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // Units are the invokers' units, as the NixOS modules call them.
@@ -69,17 +69,17 @@ type Prober struct {
 
 // Probe runs the probe through one invoker and gives what it left. The error
 // is ErrNotHere if this machine has no such invoker.
-func (p Prober) Probe(ctx context.Context, invoker string) (record.Run, error) {
+func (p Prober) Probe(ctx context.Context, invoker string) (Run, error) {
 	ctx, cancel := context.WithTimeout(ctx, Limit)
 	defer cancel()
 	r, m, err := p.probe(ctx, invoker)
 	if err != nil {
 		err = fmt.Errorf("probe of %s: %w", invoker, err)
 	}
-	return record.Run{Record: r, Environment: m, Probe: true}, err
+	return Run{Record: r, Environment: m, Probe: true}, err
 }
 
-func (p Prober) probe(ctx context.Context, invoker string) (*launch.Record, *env.Manifest, error) {
+func (p Prober) probe(ctx context.Context, invoker string) (*record.Record, *toolset.Manifest, error) {
 	// Below /run every unit sees it, PrivateTmp or not.
 	parent := "/run"
 	if os.Geteuid() != 0 {
@@ -90,8 +90,8 @@ func (p Prober) probe(ctx context.Context, invoker string) (*launch.Record, *env
 		return nil, nil, err
 	}
 	defer os.RemoveAll(dir)
-	state := filepath.Join(dir, "state")
-	if err := errors.Join(os.Mkdir(state, 0o700), os.Chmod(dir, 0o755)); err != nil {
+	stateDir := filepath.Join(dir, "state")
+	if err := errors.Join(os.Mkdir(stateDir, 0o700), os.Chmod(dir, 0o755)); err != nil {
 		return nil, nil, err
 	}
 
@@ -103,7 +103,7 @@ func (p Prober) probe(ctx context.Context, invoker string) (*launch.Record, *env
 		}
 		if err == nil {
 			defer like.conn.Close()
-			err = like.own(state)
+			err = like.own(stateDir)
 		}
 	} else {
 		err = fmt.Errorf("%w: only root can start a copy of its unit", ErrNotHere)
@@ -113,29 +113,29 @@ func (p Prober) probe(ctx context.Context, invoker string) (*launch.Record, *env
 			err = nil // as whoever we are
 		}
 		if err == nil {
-			err = p.byHand(ctx, like, state)
+			err = p.byHand(ctx, like, stateDir)
 		}
 	} else if err == nil {
-		err = like.start(ctx, invoker, dir, state)
+		err = like.start(ctx, invoker, dir, stateDir)
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	// From here on it is root's, as is what is in it.
-	if err := take(state); err != nil {
+	if err := take(stateDir); err != nil {
 		return nil, nil, err
 	}
-	r, err := record.Newest(state, invoker, "")
+	r, err := record.Newest(state.Dir(stateDir), invoker, "")
 	if err != nil {
 		return nil, nil, fmt.Errorf("it left no record of %s", invoker)
 	}
-	m, err := record.Kept(state, r.Fingerprint)
+	m, err := Kept(state.Dir(stateDir), r.Fingerprint)
 	return r, m, err
 }
 
 // byHand runs the probe on a pseudo-terminal; as the user of a unit, if given.
-func (p Prober) byHand(ctx context.Context, like *unit, state string) error {
-	cmd := exec.CommandContext(ctx, p.Program, "--state", state, "exec", "true")
+func (p Prober) byHand(ctx context.Context, like *unit, stateDir string) error {
+	cmd := exec.CommandContext(ctx, p.Program, "--state", stateDir, "exec", "true")
 	cmd.Env = p.Environ
 	cmd.Dir = "/"
 	if like != nil && like.credential != nil {
@@ -238,13 +238,13 @@ func take(dir string) error {
 
 // start starts a copy of the unit whose command is the probe, and waits for
 // its end.
-func (u *unit) start(ctx context.Context, invoker, dir, state string) (err error) {
+func (u *unit) start(ctx context.Context, invoker, dir, stateDir string) (err error) {
 	script := filepath.Join(dir, "probe")
 	var command string
 	if invoker == "drone" {
-		command = step(state)
+		command = step(stateDir)
 	} else if program := u.program(); filepath.Base(program) == "cc-ci-run" {
-		command = fmt.Sprintf("exec '%s' --state %s exec true\n", program, state)
+		command = fmt.Sprintf("exec '%s' --state %s exec true\n", program, stateDir)
 	} else {
 		return fmt.Errorf("%s starts %q, not cc-ci-run", u.name, program)
 	}
@@ -327,8 +327,8 @@ func (u *unit) program() string {
 // /bin/sh -e, with a fresh HOME, what the runner hands on of its own (PATH,
 // USER, proxies, its file of variables) and a step's variables. Only those
 // that say who the invoker is are here, not all ninety.
-func step(state string) string {
-	home := filepath.Join(state, "home")
+func step(stateDir string) string {
+	home := filepath.Join(stateDir, "home")
 	hand := ""
 	for _, name := range []string{"USER", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "DRONE_RUNNER_ENVFILE"} {
 		hand += fmt.Sprintf(` ${%[1]s:+%[1]s="$%[1]s"}`, name)
@@ -338,7 +338,7 @@ exec /usr/bin/env -i PATH="$PATH"%[3]s HOME=%[1]s HOMEPATH=%[1]s USERPROFILE=%[1
   DRONE_REPO=cc-ci-run/probe DRONE_BUILD_NUMBER=0 DRONE_STAGE_NAME=live DRONE_STEP_NAME=probe CI_BUILD_NUMBER=0 \
   GIT_TERMINAL_PROMPT=0 GIT_AUTHOR_NAME=drone GIT_AUTHOR_EMAIL=noreply@drone GIT_COMMITTER_NAME=drone GIT_COMMITTER_EMAIL=noreply@drone \
   /bin/sh -ec 'set -a; [ -z "$DRONE_RUNNER_ENVFILE" ] || . "$DRONE_RUNNER_ENVFILE"; cc-ci-run --state %[2]s exec true'
-`, home, state, hand)
+`, home, stateDir, hand)
 }
 
 // copyService copies the [Service] sections of a unit file or drop-in. The

@@ -1,6 +1,7 @@
-package launch
+package env
 
 import (
+	"errors"
 	"path"
 	"slices"
 	"strings"
@@ -113,14 +114,15 @@ func (e Environment) Names(verdicts ...Verdict) []string {
 // Environment computes what a child gets from what the caller has. caller is
 // a list of "NAME=VALUE" as os.Environ gives it; of a name that stands twice
 // the first counts, as for getenv(3), and what has no name or no "=" is no
-// variable. invoker is told to each run. missing are the required variables
-// that the caller has not, or empty.
+// variable. invoker is told to each run. The error has a line for each
+// required variable that the caller lacks or has empty; the environment is
+// whole all the same.
 //
 // The rules, first match wins: PATH is the bin directory; what cc-ci-run gives
 // or the toolset fixes is so for everybody; what must never pass is dropped;
 // what the toolset names (default, pass, site, only) passes; the rest is
 // dropped.
-func (p *Plan) Environment(caller []string, invoker string) (e Environment, missing []string) {
+func (p *Plan) Environment(caller []string, invoker string) (e Environment, err error) {
 	e = make(Environment, 0, 3+len(p.Set)+len(caller)+len(p.Default))
 	e = append(
 		e,
@@ -160,15 +162,15 @@ func (p *Plan) Environment(caller []string, invoker string) (e Environment, miss
 	for _, name := range p.Require {
 		i, ok := slices.BinarySearchFunc(e, name, func(v Variable, name string) int { return strings.Compare(v.Name, name) })
 		if !ok || e[i].Verdict != Passed || e[i].Value == "" {
-			missing = append(missing, name)
+			err = errors.Join(err, errors.New(name+" is not set: every run needs it (environment.require); set it in the shell, the unit or the pipeline that starts cc-ci-run"))
 		}
 	}
-	return e, missing
+	return e, err
 }
 
 // passedBy names the rule that lets a variable of the caller pass, or "", and
-// its pattern. It is asked of what [forbidden] leaves. only are the rules of
-// p.Only.
+// its pattern. Call it only for names that are not forbidden. only are the rules
+// of p.Only.
 func (p *Plan) passedBy(name string, only []string) (rule, pattern string) {
 	if !IsVariable(name) {
 		return "", ""

@@ -1,17 +1,15 @@
-package launch
+package record
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
 
+	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/state"
 )
 
 // Schema is the version of the record's form.
@@ -24,7 +22,7 @@ type Record struct {
 	Time   time.Time `json:"time"` // UTC
 	PID    int       `json:"pid"`  // of cc-ci-run and, unless Pty, of the child that replaces it
 
-	Invoker Invoker `json:"invoker"`
+	Invoker env.Invoker `json:"invoker"`
 
 	Mode      string   `json:"mode"` // how cc-ci-run was called: script, exec or shell
 	Program   string   `json:"program"`
@@ -46,34 +44,9 @@ type Record struct {
 	Process     exec.State `json:"process"`
 }
 
-// Invoker is who started a run.
-type Invoker struct {
-	Name string `json:"name"` // drone, systemd or manual
-	// ID is the invoker's own name for this run: REPO/BUILD/STAGE/STEP of
-	// Drone, INVOCATION_ID of systemd, "" of a person.
-	ID string `json:"id,omitempty"`
-}
-
-// DetectInvoker tells the invoker from the variables that the real ones set.
-// Drone sets DRONE=true (and comes first: its runner is itself a systemd
-// unit). A systemd unit has INVOCATION_ID, and JOURNAL_STREAM or
-// SYSTEMD_EXEC_PID (systemd.exec(5)). A desktop session hands those on to its
-// shells, where a person sits: so not with a terminal on stdin.
-func DetectInvoker(caller []string, stdinIsTerminal bool) Invoker {
-	get := func(name string) string { return Lookup(caller, name) }
-	if get("DRONE") == "true" {
-		return Invoker{"drone", strings.Join([]string{get("DRONE_REPO"), get("DRONE_BUILD_NUMBER"), get("DRONE_STAGE_NAME"), get("DRONE_STEP_NAME")}, "/")}
-	}
-	unit := get("JOURNAL_STREAM") != "" || get("SYSTEMD_EXEC_PID") != ""
-	if id := get("INVOCATION_ID"); id != "" && unit && !stdinIsTerminal {
-		return Invoker{"systemd", id}
-	}
-	return Invoker{Name: "manual"}
-}
-
-// NewRecord gathers the record of a run that is about to start. The process
+// New gathers the record of a run that is about to start. The process
 // state is that of the moment, so it is called after [exec.Prepare].
-func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, program string, args []string, pty bool) *Record {
+func New(p *env.Plan, e env.Environment, caller []string, invoker env.Invoker, mode, program string, args []string, pty bool) *Record {
 	now := time.Now().UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
@@ -81,21 +54,24 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 		Schema: Schema,
 		ID:     now.Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(pid),
 		Time:   now, PID: pid,
-		Invoker: Invoker{invoker.Name, printable(invoker.ID)},
+		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
 		Directory: printable(dir), Revision: Revision(dir),
 		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
-		Absent:    append([]string{}, p.Absent...),
-		Passed:    printables(e.Names(Passed)),
-		Dropped:   printables(e.Names(Dropped)),
+		Absent:    make([]string, 0, len(p.Absent)),
+		Passed:    printables(e.Names(env.Passed)),
+		Dropped:   printables(e.Names(env.Dropped)),
 		HostPaths: make(exec.Pairs, 0, len(p.HostPaths)),
 		Process:   exec.Capture(),
 
-		CallerPath: printable(Lookup(caller, "PATH")),
+		CallerPath: printable(env.Lookup(caller, "PATH")),
 	}
 	r.Process.Cgroup = printable(r.Process.Cgroup)
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}
+	}
+	for _, a := range p.Absent {
+		r.Absent = append(r.Absent, a.Name)
 	}
 	for _, path := range p.HostPaths {
 		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
@@ -104,39 +80,24 @@ func NewRecord(p *Plan, e Environment, caller []string, invoker Invoker, mode, p
 	return r
 }
 
-// Write puts the record into the state directory, atomically: a reader sees
-// all of it or none. It is not synced, as that would cost each run a disk's
-// latency: after a power cut the last seconds' records may be missing or
-// empty.
-func (r *Record) Write(state string) error {
-	return r.writeAtomic(filepath.Join(state, "runs"), r.ID+".json", r.AppendJSON(make([]byte, 0, 8<<10)))
+// Write puts the record into the state directory: STATE/runs/ID.json. It is not
+// synced (see state.Dir.Put).
+func (r *Record) Write(dir state.Dir) error {
+	return dir.Put(state.Runs, r.ID+".json", r.AppendJSON(make([]byte, 0, 8<<10)))
 }
 
-// Keep puts the manifest beside the records, once for each fingerprint.
-func (r *Record) Keep(state string, manifest []byte) error {
-	kept := filepath.Join(state, "manifests")
+// Keep copies the manifest of the run's environment beside the records, once
+// for each fingerprint.
+func (r *Record) Keep(dir state.Dir) error {
 	name := r.Fingerprint + ".json"
-	if _, err := os.Lstat(filepath.Join(kept, name)); !errors.Is(err, fs.ErrNotExist) {
+	if dir.Has(state.Manifests, name) {
+		return nil
+	}
+	manifest, err := state.Read(r.Manifest)
+	if err != nil {
 		return err
 	}
-	return r.writeAtomic(kept, name, manifest)
-}
-
-func (r *Record) writeAtomic(dir, name string, data []byte) error {
-	temp := filepath.Join(dir, "."+name+"."+r.ID) // nobody else's
-	err := exec.WriteNew(temp, data)
-	if errors.Is(err, fs.ErrNotExist) { // the first record of all
-		if err = os.MkdirAll(dir, 0o755); err == nil {
-			err = exec.WriteNew(temp, data)
-		}
-	}
-	if err == nil {
-		err = exec.Rename(temp, filepath.Join(dir, name))
-	}
-	if err != nil {
-		_ = os.Remove(temp)
-	}
-	return err
+	return dir.Put(state.Manifests, name, manifest)
 }
 
 // printable keeps JSON from losing bytes: what is not UTF-8 is written as Go

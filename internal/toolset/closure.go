@@ -1,11 +1,7 @@
-package env
+package toolset
 
 import (
-	"bytes"
 	"context"
-	"debug/elf"
-	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -13,23 +9,10 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/go-multierror"
-	"golang.org/x/sys/unix"
-
 	ccexec "cc-ci-run/internal/exec"
 )
 
-// Executable lists the files and directories that a sealed run may execute, or
-// execute what is below, absolute and without links in them, sorted:
-//
-//   - the toolset's closure: what its commands are, and what those start by
-//     paths of their own;
-//   - the executable files of [host] paths, and the interpreters that those
-//     name; not its directories, such as /tmp;
-//   - what [seal] execute names.
-//
-// What the host paths lead to is looked up now, as it is this host's and may
-// have changed since the manifest was made.
+// Executable lists what a sealed run may execute (see exec.Executable).
 func (m *Manifest) Executable() []string { return m.executables() }
 
 // MayExecute says whether a sealed run may execute a file, by its path without
@@ -49,93 +32,15 @@ func (m *Manifest) MayExecute(file string) bool {
 	}
 }
 
-func (m *Manifest) listExecutables() []string {
-	set := map[string]bool{}
-	for _, p := range m.Closure {
-		set[p] = true
-	}
-	for _, p := range m.Host.Paths {
-		if real := ccexec.Resolve(p); isExecutable(real) {
-			follow(set, real, func(string) bool { return true })
-		}
-	}
-	for _, p := range m.Seal.Execute {
-		if real := ccexec.Resolve(p); real != "" {
-			set[real] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(set))
-}
-
-// CheckSeal says what keeps runs from being sealed with this manifest.
-func (m *Manifest) CheckSeal() error {
-	var errs *multierror.Error
-	for _, f := range m.sealFaults() {
-		errs = multierror.Append(errs, fmt.Errorf("seal: %s: %s: %s", f.What, f.State, f.Mend))
-	}
-	return errs.ErrorOrNil()
-}
-
-// sealFaults are of the manifest and of what it names; not of the kernel.
-func (m *Manifest) sealFaults() []Result {
-	var list []Result
-	if len(m.Closure) == 0 {
-		list = append(list, Result{Fault, "manifest", "has no closure, as an earlier cc-ci-run made it", "run `make build`"})
-	}
-	for _, p := range m.Seal.Execute {
-		if err := unix.Access(p, unix.F_OK); err != nil { // what is not there can not be allowed
-			list = append(list, Result{Fault, p, err.Error(), "make it, or take it out of [seal] execute in toolset.toml"})
-		}
-	}
-	return list
-}
-
-// isExecutable says whether a path is a regular file that somebody may execute.
-func isExecutable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
-}
-
 // follow adds a file to the set, and those that the kernel executes with it,
-// if wanted: the interpreter that it names, and that one's.
+// as long as they are wanted.
 func follow(set map[string]bool, file string, wanted func(interpreter string) bool) {
-	for file != "" && !set[file] {
-		set[file] = true
-		file = ccexec.Resolve(interpreter(file))
-		if !wanted(file) {
+	for i, file := range ccexec.WithInterpreters(file) {
+		if i > 0 && !wanted(file) {
 			return
 		}
+		set[file] = true
 	}
-}
-
-// interpreter is the absolute path that a file names: of its first line (#!),
-// or of the dynamic linker (PT_INTERP). Another file has none, "".
-func interpreter(file string) string {
-	f, err := os.Open(file)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	head := make([]byte, 256) // as much of a first line as the kernel reads
-	n, _ := io.ReadFull(f, head)
-	if line, ok := bytes.CutPrefix(head[:n], []byte("#!")); ok {
-		line, _, _ = bytes.Cut(line, []byte("\n"))
-		if fields := strings.Fields(string(line)); len(fields) > 0 {
-			return fields[0]
-		}
-		return ""
-	}
-	program, err := elf.NewFile(f)
-	if err != nil {
-		return ""
-	}
-	for _, p := range program.Progs {
-		if p.Type == elf.PT_INTERP {
-			path, _ := io.ReadAll(io.LimitReader(p.Open(), 4096))
-			return strings.TrimRight(string(path), "\x00")
-		}
-	}
-	return ""
 }
 
 // closure lists the files that runs may execute on the host backend:
@@ -180,7 +85,7 @@ func (b HostBuild) closure(ctx context.Context, m *Manifest, stage string, site 
 		return nil, err
 	}
 	err = filepath.WalkDir(filepath.Join(site.Dir, "lib"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Type().IsRegular() && isExecutable(path) {
+		if err == nil && d.Type().IsRegular() && ccexec.IsExecutable(path) {
 			private = append(private, path)
 		}
 		return err

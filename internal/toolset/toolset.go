@@ -1,4 +1,4 @@
-package env
+package toolset
 
 import (
 	"fmt"
@@ -11,20 +11,19 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"cc-ci-run/internal/config"
-	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
+	"cc-ci-run/internal/env"
 )
 
 // Toolset is the declaration: all that a recipe test may rely on. It is
 // the content of toolset.toml, checked.
 type Toolset struct {
-	Tools       []Tool       `toml:"tool"`
-	Python      Python       `toml:"python"`
-	Browsers    Browsers     `toml:"browsers"`
-	Environment Variables    `toml:"environment"`
-	Process     exec.Process `toml:"process"`
-	Host        Host         `toml:"host"`
-	Seal        Seal         `toml:"seal"`
+	Tools       []Tool      `toml:"tool"`
+	Python      Python      `toml:"python"`
+	Browsers    Browsers    `toml:"browsers"`
+	Environment Variables   `toml:"environment"`
+	Process     env.Process `toml:"process"`
+	Host        Host        `toml:"host"`
+	Seal        Seal        `toml:"seal"`
 
 	file *config.File // names the places of mistakes
 }
@@ -330,7 +329,7 @@ func (t *Toolset) checkVariables() (errs []error) {
 			at := fmt.Sprintf("%s[%d]", table, i)
 			if err := checkPattern(p); err != nil {
 				fail(at, "%s: %v", table, err)
-			} else if rule := launch.ForbiddenBy(p); rule != "" {
+			} else if rule := env.ForbiddenBy(p); rule != "" {
 				fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", table, p, rule)
 			} else if slices.Contains(list[:i], p) {
 				fail(at, "%s: %s stands twice", table, p)
@@ -354,11 +353,11 @@ func (t *Toolset) checkVariables() (errs []error) {
 		for name, value := range table.vars {
 			key := "environment." + table.name + "." + name
 			switch {
-			case !launch.IsVariable(name):
+			case !env.IsVariable(name):
 				fail(key, "environment.%s: %q is not a variable's name", table.name, name)
-			case launch.Reserved(name):
+			case env.Reserved(name):
 				fail(key, "environment.%s: %s is set by cc-ci-run itself", table.name, name)
-			case table.name == "default" && launch.ForbiddenBy(name) != "":
+			case table.name == "default" && env.ForbiddenBy(name) != "":
 				fail(key, "environment.default: %s never passes", name)
 			case fixed[name] == "set" || fixed[name] != "" && table.name == "default":
 				fail(key, "environment.%s: %s is fixed by environment.%s already", table.name, name, fixed[name])
@@ -379,9 +378,9 @@ func (t *Toolset) checkVariables() (errs []error) {
 	}
 	for i, name := range v.Require {
 		at := fmt.Sprintf("environment.require[%d]", i)
-		if !launch.IsVariable(name) {
+		if !env.IsVariable(name) {
 			fail(at, "environment.require: %q is not a variable's name", name)
-		} else if launch.Match(v.Pass, name) == "" {
+		} else if env.Match(v.Pass, name) == "" {
 			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
 		} else if slices.Contains(v.Require[:i], name) {
 			fail(at, "environment.require: %s stands twice", name)

@@ -1,7 +1,9 @@
-package env
+package toolset
 
 import (
 	"bytes"
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec/seal"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -9,16 +11,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
-
-	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/launch"
 )
 
 func testManifest() *Manifest {
 	return &Manifest{
 		Schema: Schema, Backend: BackendNix, Bin: "/t/bin", Interpreter: "/t/bin/python3", State: "/s",
 		Browsers: ResolvedBrowsers{Path: "/t/browsers"},
-		Process:  exec.Process{Umask: "0022", NoFile: 1024},
+		Process:  env.Process{Umask: "0022", NoFile: 1024},
 		Variables: ManifestVariables{
 			Pass: []string{"*"}, Require: []string{"HOME", "TEAM"},
 			Only:    map[string][]string{"drone": {"DRONE_*"}},
@@ -38,7 +37,7 @@ func TestForbiddenNeverPass(t *testing.T) {
 	} {
 		caller = append(caller, name+"=hostile")
 	}
-	e, err := testManifest().Environment(caller, "manual")
+	e, err := testManifest().Compile("").Environment(caller, "manual")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,20 +51,20 @@ func TestForbiddenNeverPass(t *testing.T) {
 func TestVerdicts(t *testing.T) {
 	m := testManifest()
 	m.Variables.Pass = []string{"HOME", "TEAM"}
-	e, err := m.Environment([]string{"HOME=/h", "TEAM=t", "HOME=/second", "SECRET=s", "DRONE_X=1", "LANG=x", "TERM=xterm", "nonsense"}, "")
+	e, err := m.Compile("").Environment([]string{"HOME=/h", "TEAM=t", "HOME=/second", "SECRET=s", "DRONE_X=1", "LANG=x", "TERM=xterm", "nonsense"}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := map[string]launch.Variable{}
+	got := map[string]env.Variable{}
 	for _, v := range e {
 		got[v.Name] = v
 	}
-	for _, want := range []launch.Variable{
-		{Name: "HOME", Value: "/h", Verdict: launch.Passed, Rule: "environment.pass", Pattern: "HOME"},
-		{Name: "SECRET", Value: "", Verdict: launch.Dropped, Rule: "not named by the toolset"},
-		{Name: "DRONE_X", Value: "1", Verdict: launch.Passed, Rule: "environment.only.drone", Pattern: "DRONE_*"},
-		{Name: "LANG", Value: "C.UTF-8", Verdict: launch.Fixed, Rule: "environment.set"},
-		{Name: "TERM", Value: "xterm", Verdict: launch.Passed, Rule: "environment.default"},
+	for _, want := range []env.Variable{
+		{Name: "HOME", Value: "/h", Verdict: env.Passed, Rule: "environment.pass", Pattern: "HOME"},
+		{Name: "SECRET", Value: "", Verdict: env.Dropped, Rule: "not named by the toolset"},
+		{Name: "DRONE_X", Value: "1", Verdict: env.Passed, Rule: "environment.only.drone", Pattern: "DRONE_*"},
+		{Name: "LANG", Value: "C.UTF-8", Verdict: env.Fixed, Rule: "environment.set"},
+		{Name: "TERM", Value: "xterm", Verdict: env.Passed, Rule: "environment.default"},
 	} {
 		if got[want.Name] != want {
 			t.Errorf("%+v, want %+v", got[want.Name], want)
@@ -79,7 +78,7 @@ func TestVerdicts(t *testing.T) {
 // All required variables that are missing are reported together; an empty
 // one is as good as none.
 func TestRequired(t *testing.T) {
-	_, err := testManifest().Environment([]string{"HOME="}, "")
+	_, err := testManifest().Compile("").Environment([]string{"HOME="}, "")
 	if err == nil || !strings.Contains(err.Error(), "HOME is not set") || !strings.Contains(err.Error(), "TEAM is not set") {
 		t.Error(err)
 	}
@@ -133,7 +132,7 @@ func FuzzParseManifest(f *testing.F) {
 			return
 		}
 		// What was accepted can be used.
-		e, _ := m.Environment([]string{"HOME=/h"}, "")
+		e, _ := m.Compile("").Environment([]string{"HOME=/h"}, "")
 		if i := slices.Index(e.Environ(), "PATH="+m.Bin); i < 0 {
 			t.Errorf("no PATH in %q", e.Environ())
 		}
@@ -142,9 +141,10 @@ func FuzzParseManifest(f *testing.F) {
 		}
 		// Compiled and read back it is the same.
 		plan := m.Compile("/m.json")
-		again, err := launch.DecodePlan(string(plan.Encode()))
+		whole := plan.Encode()
+		again, err := env.DecodePlan(string(whole[:env.PlanSize(whole)]))
 		if err == nil {
-			var e2 launch.Environment
+			var e2 env.Environment
 			e2, _ = again.Environment([]string{"HOME=/h"}, "")
 			if !slices.Equal(e2.Environ(), e.Environ()) {
 				t.Errorf("compiled: %q, want %q", e2.Environ(), e.Environ())
@@ -158,7 +158,7 @@ func FuzzParseManifest(f *testing.F) {
 func TestSuggest(t *testing.T) {
 	known := []string{"git", "git-lfs", "grep"}
 	for word, want := range map[string]string{"gti": `; did you mean "git"?`, "git-lsf": `; did you mean "git-lfs"?`, "playwright": "", "x": ""} {
-		if got := Suggest(word, known); got != want {
+		if got := env.Suggest(word, known); got != want {
 			t.Errorf("%s: %q, want %q", word, got, want)
 		}
 	}
@@ -187,7 +187,7 @@ func TestManifestOfBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	toolset, err := ParseToolset(declared, data)
+	declaration, err := ParseToolset(declared, data)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +195,8 @@ func TestManifestOfBackend(t *testing.T) {
 	for _, a := range m.Absent {
 		absent[a.Name] = true
 	}
-	commands := slices.Clone(toolset.Python.Commands)
-	for _, tool := range toolset.Tools {
+	commands := slices.Clone(declaration.Python.Commands)
+	for _, tool := range declaration.Tools {
 		if !absent[tool.Name] {
 			commands = append(commands, tool.Commands...)
 		}
@@ -206,7 +206,7 @@ func TestManifestOfBackend(t *testing.T) {
 			t.Errorf("command %s: %+v", name, c)
 		}
 	}
-	if len(m.Python.Packages) != len(toolset.Python.Packages) || !slices.Equal(m.Variables.Pass, toolset.Environment.Pass) || m.Process != toolset.Process {
+	if len(m.Python.Packages) != len(declaration.Python.Packages) || !slices.Equal(m.Variables.Pass, declaration.Environment.Pass) || m.Process != declaration.Process {
 		t.Errorf("Python %+v, pass %q, process %+v", m.Python.Packages, m.Variables.Pass, m.Process)
 	}
 	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
@@ -216,8 +216,8 @@ func TestManifestOfBackend(t *testing.T) {
 			}
 		}
 	}
-	if err := m.CheckSeal(); err != nil || !slices.Equal(m.Seal.Execute, toolset.Seal.Execute) {
-		t.Errorf("seal %+v, %v", m.Seal, err)
+	if faults := seal.Faults(m.Closure, m.Seal.Execute); faults != nil || !slices.Equal(m.Seal.Execute, declaration.Seal.Execute) {
+		t.Errorf("seal %+v, %v", m.Seal, faults)
 	}
 	// What runs start, by name and by the paths of their own; and what must not
 	// come along.

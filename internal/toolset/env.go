@@ -5,10 +5,10 @@
 //	Toolset --HostBuild.Run--> Manifest       the same, resolved on one machine: absolute
 //	                                          paths, versions, fixed variables; JSON, made
 //	                                          at build time (the Nix backend writes the same)
-//	Manifest --Compile--> launch.Plan         what a run needs of it, in a form that needs no
+//	Manifest --Compile--> env.Plan         what a run needs of it, in a form that needs no
 //	                                          parsing
 //
-// [launch.Plan.Environment] is the only place that decides what becomes of a
+// [env.Plan.Environment] is the only place that decides what becomes of a
 // variable; `cc-ci-run env --explain` prints what it decided, so the two can
 // not disagree. Nothing here reads the process's own environment: the
 // caller's variables come in as a list, as os.Environ gives them.
@@ -17,38 +17,36 @@
 // fingerprint, same environment. On the host backend files can change under
 // it, so [Manifest.Verify] looks at each one before a run, and
 // [Manifest.Check] at everything, as closely as it can.
-package env
+package toolset
 
 import (
-	"fmt"
+	"cc-ci-run/internal/env"
 	"maps"
 	"slices"
-
-	"github.com/hashicorp/go-multierror"
-
-	"cc-ci-run/internal/launch"
 )
 
 // Compile gives what a run needs of the manifest. path is the manifest's file.
-func (m *Manifest) Compile(path string) *launch.Plan {
-	p := &launch.Plan{
+func (m *Manifest) Compile(path string) *env.Plan {
+	p := &env.Plan{
 		Fingerprint: m.fingerprint, Manifest: path, Backend: m.Backend, State: m.State, Bin: m.Bin, Interpreter: m.Interpreter,
 		Set: assignments(m.Variables.Set), Default: assignments(m.Variables.Default),
 		Pass: m.Variables.Pass, Site: m.Variables.Site, Require: m.Variables.Require,
-		Process: m.Process, Seal: m.Seal.Every, HostPaths: m.Host.Paths,
+		Process: m.Process, HostPaths: m.Host.Paths,
+		Seal: m.Seal.Every, SealExecute: m.Seal.Execute,
+		Lists: env.Lists{Commands: m.CommandNames(), Closure: m.Closure},
 	}
 	for _, invoker := range Invokers {
 		if patterns := m.Variables.Only[invoker]; len(patterns) > 0 {
-			p.Only = append(p.Only, launch.Only{Invoker: invoker, Patterns: patterns})
+			p.Only = append(p.Only, env.Only{Invoker: invoker, Patterns: patterns})
 		}
 	}
 	for _, a := range m.Absent {
-		p.Absent = append(p.Absent, a.Name)
+		p.Absent = append(p.Absent, env.Absent{Name: a.Name, Commands: a.Commands})
 	}
 	if m.Backend == BackendHost {
 		m.files(func(c Command, path string) {
-			f := launch.File{Path: path}
-			if c.File != nil { // without it, it is never intact
+			f := env.File{Path: path}
+			if c.File != nil { // without it, it has changed
 				f.Size, f.MTime, f.Inode = c.File.Size, c.File.MTime, c.File.Inode
 			}
 			p.Files = append(p.Files, f)
@@ -72,26 +70,10 @@ func assignments(vars map[string]string) []string {
 // PlanName is the compiled manifest's file, beside the manifest.
 const PlanName = "manifest.plan"
 
-// Environment is that of m, compiled.
-func (m *Manifest) Environment(caller []string, invoker string) (launch.Environment, error) {
-	return Environment(m.Compile(""), caller, invoker)
-}
-
-// Environment is [launch.Plan.Environment], with an error for each required
-// variable that the caller lacks.
-func Environment(plan *launch.Plan, caller []string, invoker string) (launch.Environment, error) {
-	e, missing := plan.Environment(caller, invoker)
-	var errs *multierror.Error
-	for _, name := range missing {
-		errs = multierror.Append(errs, fmt.Errorf("%s is not set: every run needs it (environment.require); set it in the shell, the unit or the pipeline that starts cc-ci-run", name))
-	}
-	return e, errs.ErrorOrNil()
-}
-
 // OnlyBy gives the pattern by which only this invoker has the variable, or "".
 func (v ManifestVariables) OnlyBy(invoker, name string) string {
-	return launch.Match(v.Only[invoker], name)
+	return env.Match(v.Only[invoker], name)
 }
 
 // FromSite gives the pattern by which a variable is the site's to give, or "".
-func (v ManifestVariables) FromSite(name string) string { return launch.Match(v.Site, name) }
+func (v ManifestVariables) FromSite(name string) string { return env.Match(v.Site, name) }

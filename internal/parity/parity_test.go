@@ -1,0 +1,82 @@
+package parity
+
+import (
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/toolset"
+	"testing"
+)
+
+func testRecord(t *testing.T) (*record.Record, *toolset.Manifest) {
+	t.Helper()
+	m, err := toolset.ParseManifest([]byte(`{
+		"schema": 1, "backend": "nix", "state": "/s", "bin": "/t/bin", "interpreter": "/t/bin/python3", "tools": [],
+		"python": {"version": "3", "why": "", "packages": [], "commands": []}, "browsers": {"path": "/t/browsers", "packages": []},
+		"environment": {"pass": ["HOME", "GITEA_*"], "require": ["HOME"], "only": {}, "default": {}, "set": {}},
+		"process": {"umask": "0022", "nofile": 1024, "core": 0}, "host": {"paths": ["/bin/sh"]}, "absent": [], "shadowed": []
+	}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
+	e, err := m.Compile("").Environment(caller, "manual")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.New(m.Compile("m.json"), e, caller, env.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
+}
+
+// Compare tells what may differ from what must not.
+func TestCompare(t *testing.T) {
+	a, m := testRecord(t)
+	b := *a
+	a.Invoker, b.Invoker = env.Invoker{Name: "drone"}, env.Invoker{Name: "systemd"}
+	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"
+	b.Process.Umask = "0077"
+	b.Process.Limits = exec.Pairs{{Name: "Max open files", Value: "1 1 files"}}
+	b.HostPaths = exec.Pairs{{Name: "/bin/sh", Value: "/evil"}}
+	b.Passed = append([]string{"GITEA_URL"}, a.Passed...)
+	b.CallerPath = "/opt"
+	b.Sealed = "full"
+	b.Audited = true
+	got := map[string]Finding{}
+	for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
+		got[f.What] = f
+	}
+	for what, want := range map[string]Parity{
+		"fingerprint": Identical, "commands": Identical, "process uid": Identical,
+		"process cgroup": Declared, "the caller's PATH": Declared, "audited": Declared,
+		"process umask": Drift, "limit Max open files": Drift, "/bin/sh": Drift, "sealed": Drift, "variable GITEA_URL": Drift,
+	} {
+		if got[what].Verdict != want {
+			t.Errorf("%s: %+v, want %s", what, got[what], want)
+		}
+	}
+	// The interpreter is the environment's; records of other builds may lack
+	// what this one writes.
+	other := *m
+	other.Interpreter = "/elsewhere/python3"
+	c := *a
+	c.HostPaths, c.Process.Limits = nil, nil
+	for _, f := range Compare(Run{Record: &c, Environment: m}, Run{Record: &b, Environment: &other}) {
+		if f.What == "interpreter" && f.Verdict != Drift {
+			t.Errorf("%+v", f)
+		}
+	}
+	// A bounding set has no effect on who has nothing and can gain nothing.
+	a.Process.Capabilities = exec.Capabilities{Inheritable: "00", Permitted: "00", Effective: "00", Bounding: "ff", Ambient: "00"}
+	b.Process.Capabilities = a.Process.Capabilities
+	b.Process.Capabilities.Bounding = "00"
+	for _, noNewPrivs := range []bool{false, true} {
+		a.Process.NoNewPrivs, b.Process.NoNewPrivs = noNewPrivs, noNewPrivs
+		for _, f := range Compare(Run{Record: a, Environment: m}, Run{Record: &b, Environment: m}) {
+			if f.What == "process capabilities" && (f.Verdict == Declared) != noNewPrivs {
+				t.Errorf("no_new_privs %t: %+v", noNewPrivs, f)
+			}
+		}
+	}
+	if got["process cgroup"].A != "0::/a" {
+		t.Errorf("cgroup: %+v", got["process cgroup"])
+	}
+}

@@ -1,0 +1,308 @@
+// Package run is the road of a run, from cc-ci-run's arguments to execve. There
+// is no other: each child that cc-ci-run starts goes this way.
+//
+//	request, ok := run.Parse(args)         // SCRIPT, exec or shell, and flags
+//	err := run.Start(request, process)     // this process becomes the child
+//
+// [Start] is the road, a step for each line: what to start, whether the
+// environment is still as it was built, the child's variables and process
+// state, the seal, the record, the audit, and the child. A message for each
+// step that can fail is here as well.
+//
+// It happens ten thousand times a night, and takes the place of a bash wrapper
+// of ten lines, so nothing that it links is slow to start: no cobra, no TOML,
+// no regular expressions. `make bench` shows what a start costs.
+package run
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/exec/pty"
+	"cc-ci-run/internal/exec/seal"
+	"cc-ci-run/internal/exec/watch"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+)
+
+// StateVariable names another state directory, as --state does.
+const StateVariable = "CC_CI_RUN_STATE"
+
+// Process is what main knows of this process; nothing below reads it anew.
+type Process struct {
+	Environ               []string // as os.Environ gives it
+	Stdin, Stdout, Stderr *os.File
+	Plan                  string // path of the compiled manifest, from link time
+}
+
+// StateDir is the state directory: --state, else the variable, else the
+// environment's own.
+func (o *Options) StateDir(environ []string, own string) state.Dir {
+	for _, dir := range []string{o.State, env.Lookup(environ, StateVariable)} {
+		if dir != "" {
+			return state.Dir(filepath.Clean(dir))
+		}
+	}
+	return state.Dir(own)
+}
+
+// Start makes this process the child that is asked for. It returns only if
+// that fails, or after --pty, with what to say and the exit status
+// ([exec.Status], else 125); nil is status 0.
+func Start(r Request, p Process) error {
+	plan, err := readPlan(p.Plan)
+	if err != nil {
+		return err
+	}
+	path, argv, err := r.command(plan, p.Plan)
+	if err != nil {
+		return err
+	}
+	if err := joined(plan.Changed()); err != nil {
+		return err
+	}
+	invoker := env.DetectInvoker(p.Environ, exec.IsTerminal(0))
+	given, err := plan.Environment(p.Environ, invoker.Name)
+	if err != nil {
+		return err
+	}
+	tellAbsent(plan, p.Stderr)
+	if err := exec.Prepare(plan.Process); err != nil {
+		return err
+	}
+	sealed, err := applySeal(r.Seal, plan, p)
+	if err != nil {
+		return err
+	}
+	// After the seal, so that the record has the state that the child gets.
+	if err := r.account(plan, given, invoker, sealed, p); err != nil {
+		return err
+	}
+	if !r.Pty {
+		return exec.Replace(path, argv, given.Environ())
+	}
+	status, err := pty.Run(path, argv, given.Environ(), p.Stdin, p.Stdout)
+	if err == nil && status == 0 {
+		return nil
+	}
+	return exec.Status{Code: status, Err: err}
+}
+
+func readPlan(path string) (*env.Plan, error) {
+	const rebuild = "run `make build`"
+	if path == "" {
+		return nil, errors.New("this cc-ci-run has no environment: it was built without one (use `make build` or the Nix package)")
+	}
+	data, err := exec.ReadPart(path, env.MaxPlan, env.HeadSize, env.PlanSize)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errors.New("compiled manifest " + path + ": not found: the environment was never built, or was removed; " + rebuild)
+	case err != nil:
+		return nil, exec.Wrap("compiled manifest", err)
+	}
+	plan, err := env.DecodePlan(string(data))
+	if err != nil {
+		return nil, exec.Wrap(path, err)
+	}
+	return plan, nil
+}
+
+// readLists reads the rest of the plan, for the runs that need it.
+func readLists(path string) (env.Lists, error) {
+	data, err := exec.ReadRegular(path, env.MaxPlan)
+	if err != nil {
+		return env.Lists{}, exec.Wrap("compiled manifest", err)
+	}
+	lists, err := env.DecodeLists(string(data))
+	if err != nil {
+		err = exec.Wrap(path, err)
+	}
+	return lists, err
+}
+
+// command is what to execute, and how it is called.
+func (r *Request) command(plan *env.Plan, planFile string) (path string, argv []string, err error) {
+	switch r.Mode {
+	case Script:
+		if err := readable(r.Program); err != nil {
+			return "", nil, err
+		}
+		return plan.Interpreter, scriptArgv(plan.Interpreter, r.Program, r.Args), nil
+	case Shell:
+		argv = []string{r.Program, "--noprofile", "--norc"} // no start-up file of bash
+	default:
+		argv = append(append(make([]string, 0, 1+len(r.Args)), r.Program), r.Args...)
+	}
+	// The bin directory may have more: what else the declared packages bring.
+	lists, err := readLists(planFile)
+	if err != nil {
+		return "", nil, err
+	}
+	if _, ok := slices.BinarySearch(lists.Commands, r.Program); !ok {
+		return "", nil, Undeclared(plan, lists.Commands, r.Program)
+	}
+	return filepath.Join(plan.Bin, r.Program), argv, nil
+}
+
+// scriptArgv is how the interpreter is called for a script.
+func scriptArgv(interpreter, file string, args []string) []string {
+	if strings.HasPrefix(file, "-") {
+		file = "./" + file // or Python would take it for an option
+	}
+	return append(append(make([]string, 0, 2+len(args)), interpreter, file), args...)
+}
+
+// Undeclared says that a command is none of the environment's commands, and why or
+// which is near.
+func Undeclared(plan *env.Plan, commands []string, name string) error {
+	hint := env.Suggest(name, commands)
+	for _, a := range plan.Absent {
+		if slices.Contains(a.Commands, name) {
+			hint = "; this environment was built --without " + a.Name
+		}
+	}
+	if strings.Contains(name, "/") {
+		hint = "; a command is named without its path"
+	}
+	return exec.Status{Code: exec.StatusNotFound, Err: errors.New(name + ": not a command of the toolset" + hint)}
+}
+
+// readable says why Python could not read a script. What is not a regular file
+// (a FIFO) is left alone, as looking would already take from it.
+func readable(file string) error {
+	info, err := os.Stat(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		return exec.Status{Code: exec.StatusNotFound, Err: errors.New(file + ": no such script")}
+	case err != nil:
+		return unreadable(file, errors.Unwrap(err))
+	case info.IsDir():
+		return exec.Status{Code: exec.StatusNotExecutable, Err: errors.New(file + ": is a directory, not a script")}
+	case info.Mode().IsRegular():
+		if err := exec.Readable(file); err != nil {
+			return unreadable(file, err)
+		}
+	}
+	return nil
+}
+
+func unreadable(file string, err error) error {
+	return exec.Status{Code: exec.StatusNotExecutable, Err: errors.New(file + ": cannot be read: " + err.Error())}
+}
+
+// tellAbsent names the tools that this environment was built without.
+func tellAbsent(plan *env.Plan, stderr *os.File) {
+	if len(plan.Absent) == 0 {
+		return
+	}
+	names := make([]string, len(plan.Absent))
+	for i, a := range plan.Absent {
+		names[i] = a.Name
+	}
+	exec.Tell(stderr, "cc-ci-run: absent from this environment: "+strings.Join(names, ", ")+"\n")
+}
+
+// applySeal seals this process, if that is asked for by flag or toolset, and
+// says what came of it, for the record. Of flag and toolset the stricter
+// counts: a toolset's seal holds for every invoker.
+func applySeal(flag Seal, plan *env.Plan, p Process) (sealed string, err error) {
+	asked := "--seal"
+	if plan.Seal {
+		flag, asked = SealRequired, "seal = true of the toolset"
+	}
+	if flag == "" {
+		return "", nil
+	}
+	lists, err := readLists(p.Plan)
+	if err != nil {
+		return "", err
+	}
+	for _, f := range seal.Faults(lists.Closure, plan.SealExecute) {
+		err = errors.Join(err, errors.New("seal: "+f.What+": "+f.State+": "+f.Fix))
+	}
+	if err != nil {
+		return "", err
+	}
+	if err := seal.Supported(); err != nil {
+		if flag == SealRequired {
+			return "", exec.Wrap(asked, errors.New(err.Error()+" (--seal=best-effort runs without, if the toolset does not ask for the seal)"))
+		}
+		exec.Tell(p.Stderr, "cc-ci-run: not sealed: "+err.Error()+"\n")
+		return "none: " + err.Error(), nil
+	}
+	return "full", seal.Apply(exec.Executable(lists.Closure, plan.HostPaths, plan.SealExecute))
+}
+
+// account writes the record, and puts the process under the audit of its
+// parent. A record that cannot be written never stops a run.
+func (r *Request) account(plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, p Process) error {
+	if r.NoRecord && r.Audited == "" {
+		return nil
+	}
+	entry := record.New(plan, given, p.Environ, invoker, string(r.Mode), r.Program, r.Args, r.Pty)
+	entry.Sealed, entry.Audited = sealed, r.Audited != ""
+	var dir state.Dir
+	if !r.NoRecord {
+		dir = r.StateDir(p.Environ, plan.State)
+		if err := errors.Join(entry.Write(dir), entry.Keep(dir)); err != nil {
+			exec.Tell(p.Stderr, "cc-ci-run: no run record: "+strings.ReplaceAll(err.Error(), "\n", "; ")+"\n")
+		}
+	}
+	if r.Audited == "" {
+		return nil
+	}
+	// The parent learns which run this is, and where its report goes.
+	hello := entry.AppendJSON(append([]byte(dir), 0))
+	return watch.Enter(watch.Descriptor, r.Audited == "true", hello)
+}
+
+// joined makes one error of all faults, a line each.
+func joined(faults []env.Fault) error {
+	var err error
+	for _, f := range faults {
+		err = errors.Join(err, f)
+	}
+	return err
+}
+
+// Explain writes an error to stderr, a line each where it is of several, and
+// gives the exit status.
+func Explain(err error, stderr *os.File) int {
+	if err == nil {
+		return 0
+	}
+	code := exec.StatusFailed
+	var s exec.Status
+	if errors.As(err, &s) {
+		code, err = s.Code, s.Err
+	}
+	for _, err := range several(err) {
+		exec.Tell(stderr, "cc-ci-run: "+strings.ReplaceAll(err.Error(), "\n", "\n  ")+"\n")
+	}
+	return code
+}
+
+// several takes apart what errors.Join and go-multierror put together.
+func several(err error) []error {
+	var list []error
+	var multi interface{ WrappedErrors() []error } // go-multierror
+	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
+		list = joined.Unwrap()
+	} else if errors.As(err, &multi) {
+		list = multi.WrappedErrors()
+	} else if err != nil {
+		return []error{err}
+	}
+	var all []error
+	for _, err := range list {
+		all = append(all, several(err)...)
+	}
+	return all
+}
