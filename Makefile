@@ -126,8 +126,8 @@ check: build ## Verify the environment, all of it
 	@$(CC_CI_RUN) check --all
 
 fuzz: ## Fuzz the readers of toolset and manifest, a minute each
-	@go test ./internal/env -run '^$$' -fuzz FuzzParseToolset -fuzztime 1m
-	@go test ./internal/env -run '^$$' -fuzz FuzzParseManifest -fuzztime 1m
+	@go test ./internal/toolset -run '^$$' -fuzz FuzzParseToolset -fuzztime 1m
+	@go test ./internal/toolset -run '^$$' -fuzz FuzzParseManifest -fuzztime 1m
 
 lock: ## Pin toolset.toml's Python packages again, to their newest versions
 	@scripts/lock $(UV)

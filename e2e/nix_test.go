@@ -39,11 +39,11 @@ func TestNixFaults(t *testing.T) {
 	}{
 		{"abra is not brought along", "nix/extra.nix", `abra = ./abra.nix;`, "", "flake", `abra: nix = "abra": nixpkgs has no such attribute`},
 		{
-			"a test wants the host's shell", "internal/env/closure_test.go", "",
-			"\nfunc TestHost(t *testing.T) {\n\tif got := interpreter(\"/bin/sh\"); got == \"\" {\n\t\tt.Error(\"no dynamic linker\")\n\t}\n}\n",
+			"a test wants the host's shell", "internal/exec/executable_test.go", "",
+			"\nfunc TestHost(t *testing.T) {\n\tif got := Interpreter(\"/bin/sh\"); got == \"\" {\n\t\tt.Error(\"no dynamic linker\")\n\t}\n}\n",
 			"proofs", "no dynamic linker",
 		},
-		{"a test wants a program of the host", "internal/env/closure_test.go", "", "\nfunc TestHost(t *testing.T) {\n\tif _, err := os.Stat(\"/usr/bin/env\"); err != nil {\n\t\tt.Error(err)\n\t}\n}\n", "proofs", "/usr/bin/env: no such file"},
+		{"a test wants a program of the host", "internal/exec/executable_test.go", "", "\nfunc TestHost(t *testing.T) {\n\tif _, err := os.Stat(\"/usr/bin/env\"); err != nil {\n\t\tt.Error(err)\n\t}\n}\n", "proofs", "/usr/bin/env: no such file"},
 		{"the proofs are impure", "nix/tests/default.nix", `inherit \(pkgs.stdenv.hostPlatform\) system;`, "system = builtins.currentSystem;", "flake", "currentSystem"},
 		{"the proofs look for nixpkgs by themselves", "nix/tests/default.nix", `inherit \(pkgs\) lib;`, "inherit (import <nixpkgs> { }) lib;", "flake", "nixpkgs"},
 		{"the proofs read a file that is only evaluated", "nix/tests/default.nix", `declared = readFile ([^;]*);`, `declared = readFile (builtins.toFile "x" (readFile $1));`, "flake", "is not valid"},

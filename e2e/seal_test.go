@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/seal"
 )
 
@@ -29,7 +30,7 @@ func needSeal(t *testing.T) {
 	}
 }
 
-// programWith builds a cc-ci-run (the full one) with the environment of `make
+// programWith builds a cc-ci-run with the environment of `make
 // build`, but for what change does to its manifest.
 func programWith(t *testing.T, change func(manifest map[string]any)) string {
 	t.Helper()
@@ -50,7 +51,16 @@ func programWith(t *testing.T, change func(manifest map[string]any)) string {
 	dir := t.TempDir()
 	path, program := filepath.Join(dir, "manifest.json"), filepath.Join(dir, "cc-ci-run")
 	write(t, path, string(data), 0o644)
-	build := exec.Command("go", "build", "-ldflags", "-X main.manifest="+path, "-o", program, "../cmd/cc-ci-run-full")
+	// A run looks whether the manifest is as the build made it.
+	if err := os.Chtimes(path, time.Unix(env.BuildTime, 0), time.Unix(env.BuildTime, 0)); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := exec.Command(binary(t), "manifest", "--compile", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, path+".plan", string(plan), 0o644)
+	build := exec.Command("go", "build", "-ldflags", "-X main.plan="+path+".plan", "-o", program, "../cmd/cc-ci-run")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -77,7 +77,7 @@ build (finalAttrs: {
   # Those that need no installed environment; the rest need this package.
   checkPhase = ''
     runHook preCheck
-    CC_CI_RUN_TOOLSET=${pkgs.writeText "toolset.toml" toolsetText} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/record
+    CC_CI_RUN_TOOLSET=${pkgs.writeText "toolset.toml" toolsetText} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/exec ./internal/record ./internal/state ./internal/toolset
     runHook postCheck
   '';
   nativeCheckInputs = toolset.packages;

@@ -3,7 +3,7 @@
 #
 #   bin        the one directory of PATH: declared commands first, then all
 #              else that the packages bring, the earlier package first
-#   manifest   manifest.json, of the form that internal/env reads
+#   manifest   manifest.json, of the form that internal/toolset reads
 #   packages   every package of the toolset, Python's environment among them
 #   python     that environment
 #   browsers   what playwright launches

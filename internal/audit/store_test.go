@@ -143,7 +143,7 @@ func TestDamaged(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "8.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bad["8.json"] = [2]string{"", "is a directory"}
+	bad["8.json"] = [2]string{"", "is no regular file"}
 	for _, name := range []string{".9.json123", "notes", ".9.json"} { // none of ours, or not yet whole
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
 			t.Fatal(err)

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,7 +17,6 @@ import (
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/watch"
-	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
@@ -131,18 +129,16 @@ func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, 
 	if hello == nil { // it has said what was wrong
 		return exec.Status{Code: status}
 	}
-	// What run.Start tells: where the report goes, and the record.
-	dir, entry, _ := bytes.Cut(hello, []byte{0})
-	run, err := record.Parse(entry)
+	who, err := run.ParseAudited(hello)
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	r := collector.Report(audit.Run{ID: run.ID, Time: run.Time, Recipe: audit.Recipe(run.Program, run.Args), Invoker: run.Invoker.Name, Fingerprint: run.Fingerprint}, status, time.Since(begin))
+	r := collector.Report(audit.Run{ID: who.ID, Time: who.Time, Recipe: who.Recipe, Invoker: who.Invoker, Fingerprint: who.Fingerprint}, status, time.Since(begin))
 	limited, cancel := context.WithTimeout(ctx, suggestLimit)
 	r.Suggest(limited, m, audit.Debian{})
 	cancel()
-	if len(dir) > 0 {
-		if err := r.Write(state.Dir(dir)); err != nil {
+	if who.State != "" {
+		if err := r.Write(who.State); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
 		}
 	}

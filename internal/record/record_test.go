@@ -197,3 +197,23 @@ func TestReadMistakes(t *testing.T) {
 		}
 	}
 }
+
+func TestRecipe(t *testing.T) {
+	for _, row := range []struct{ want, words string }{
+		{"gitea", "runner/run_recipe_ci.py gitea"},
+		{"gitea", "runner/run_recipe_ci.py gitea --verbose"},
+		{"smoke.py", "./smoke.py"},
+		{"smoke.py", "./smoke.py --verbose gitea"},
+		{"smoke.py", "./smoke.py ../data"},
+		{"smoke.py", "./smoke.py token"},
+		{"gitea", "other.py --recipes dir gitea"},
+	} {
+		words := strings.Fields(row.words)
+		if got := Recipe(words[0], words[1:]); got != row.want {
+			t.Errorf("%s: %s, want %s", row.words, got, row.want)
+		}
+	}
+	if got := Recipe("a/b.py", []string{""}); got != "b.py" {
+		t.Errorf("an empty argument: %s", got)
+	}
+}

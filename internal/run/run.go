@@ -22,6 +22,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
@@ -258,9 +259,30 @@ func (r *Request) account(plan *env.Plan, given env.Environment, invoker env.Inv
 	if r.Audited == "" {
 		return nil
 	}
-	// The parent learns which run this is, and where its report goes.
-	hello := entry.AppendJSON(append([]byte(dir), 0))
-	return watch.Enter(watch.Descriptor, r.Audited == "true", hello)
+	// The parent learns where its report goes, and which run this is.
+	hello := strings.Join([]string{string(dir), entry.ID, entry.Time.Format(time.RFC3339Nano), record.Recipe(r.Program, r.Args), invoker.Name, plan.Fingerprint}, "\x00")
+	return watch.Enter(watch.Descriptor, r.Audited == "true", []byte(hello))
+}
+
+// Audited is what a run tells the process that audits it.
+type Audited struct {
+	State       state.Dir // where the report goes, "" for nowhere
+	ID          string    // of the record
+	Time        time.Time
+	Recipe      string
+	Invoker     string
+	Fingerprint string
+}
+
+// ParseAudited reads what a run told.
+func ParseAudited(hello []byte) (a Audited, err error) {
+	f := strings.Split(string(hello), "\x00")
+	if len(f) != 6 {
+		return a, errors.New("the audited run did not say which it is")
+	}
+	a = Audited{State: state.Dir(f[0]), ID: f[1], Recipe: f[3], Invoker: f[4], Fingerprint: f[5]}
+	a.Time, err = time.Parse(time.RFC3339Nano, f[2])
+	return a, err
 }
 
 // joined makes one error of all faults, a line each.

@@ -143,13 +143,17 @@ in
     };
     users.groups.${cfg.group} = { };
 
-    # Set-group-ID: whoever of the group writes a record, the group can read
-    # and expire it.
+    # The places of internal/state, whose test looks at this list. Set-group-ID:
+    # whoever of the group writes a file, the group can read and expire it.
     systemd.tmpfiles.rules = [
       "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/audits 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/sweep 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/sweep/recipes 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/sweep/logs 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/sweep/running 2775 ${cfg.user} ${cfg.group} -"
     ];
   };
 }
