@@ -2,6 +2,8 @@ package state
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,7 +21,10 @@ func TestMake(t *testing.T) {
 			if err := os.Mkdir(string(dir), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(string(dir), mode); err != nil {
+			if err := os.Chmod(string(dir), mode); errors.Is(err, fs.ErrPermission) {
+				t.Logf("mode %v is not allowed here, as in Nix's sandbox", mode)
+				continue
+			} else if err != nil {
 				t.Fatal(err)
 			}
 			if err := dir.Put(place, "x", []byte("x")); err != nil {
