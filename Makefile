@@ -96,7 +96,7 @@ faults: build ## Faults of the Nix side, put back one at a time: the proofs must
 	@scripts/with-stand-in go test -count=1 -v -run '^TestNixFaults$$' ./e2e
 
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
-	@scripts/nixos $(if $(NAMES),--write) $(NIXPKGS)
+	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
 two-paths: compiler build ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
 	@scripts/apt-install systemd-container dbus jq

@@ -1,7 +1,7 @@
 # For those without flakes:
 #
 #   nix-build -A cc-ci-run
-#   imports = [ (import /path/to/this).nixosModules.default ];
+#   imports = [ (import /path/to/this { }).nixosModules.default ];
 {
   pkgs ? import <nixpkgs> { },
 }:

@@ -35,6 +35,7 @@ let
     head
     isString
     listToAttrs
+    placeholder
     readFile
     split
     tail
@@ -57,11 +58,19 @@ let
             value = drv.${name} // common // { outputSpecified = true; };
           }) (drv.outputs or [ "out" ])
         )
-        // lib.optionalAttrs (!(attrs.meta.license.free or true || allowed attrs)) {
-          outPath = refused;
-          drvPath = refused;
+        // lib.optionalAttrs (refusal != null) {
+          outPath = throw refusal;
+          drvPath = throw refusal;
         };
-      refused = throw "${attrs.pname} has an unfree license: nixpkgs.config.allowUnfreePredicate";
+      refusal =
+        if !(attrs.meta.license.free or true || allowed attrs) then
+          "${attrs.pname} has an unfree license: nixpkgs.config.allowUnfreePredicate"
+        else if attrs.meta.broken or false then
+          "${attrs.pname} is marked as broken"
+        else if !(elem system (attrs.meta.platforms or [ system ])) then
+          "${attrs.pname} is not available on ${system}"
+        else
+          null;
     in
     drv
     // common
@@ -216,6 +225,11 @@ let
           postBuild = ''
             makeWrapper "python3" "$out/bin/$prg" \
               --set PYTHONNOUSERSITE "true" \
+            makeWrapper "$path/bin/$prg" "$out/bin/$prg" \
+              --set NIX_PYTHONPREFIX "$out" \
+              --set NIX_PYTHONEXECUTABLE ${placeholder "out"}/bin/python3 \
+              --set NIX_PYTHONPATH ${placeholder "out"}/lib \
+              --set PYTHONNOUSERSITE "true" \
           '';
         }
       );
@@ -247,6 +261,18 @@ let
       }
       EOF
     '';
+
+  # Of busybox, what stdenv's own packages bring.
+  stdenvCommands = filter isString (
+    split "[ \n]+" (
+      "[ awk basename bunzip2 bzcat bzip2 cat chgrp chmod chown cksum cmp comm cp cut date dd df diff dirname du "
+      + "echo egrep env expand expr factor false fgrep find fold grep groups gunzip gzip head hostid id install "
+      + "link ln logname ls md5sum mkdir mkfifo mknod mktemp mv nice nl nohup nproc od paste patch printenv "
+      + "printf pwd readlink realpath rm rmdir sed seq sha1sum sha256sum sha512sum shred shuf sleep sort split "
+      + "stat stty sum sync tac tail tar tee test timeout touch tr true truncate tsort tty uname unexpand uniq "
+      + "unlink unxz wc who whoami xargs xz xzcat yes zcat"
+    )
+  );
 
   # As nixpkgs' does it: the modules are fetched by a derivation whose output
   # is fixed by vendorHash, or are in the source; then `go build` runs, and the
@@ -299,12 +325,14 @@ let
         {
           name = "${pname}-${version}";
           inherit system nativeCheckInputs;
-          builder = "/bin/bash-static";
+          builder = "/nix/stand-in/bash";
           args = shell ''
             runHook() { :; }
-            /bin/busybox mkdir /tmp/bin
-            /bin/busybox --install -s /tmp/bin
-            export PATH=/tmp/bin:${machine.go}/bin
+            /nix/stand-in/busybox mkdir /tmp/bin
+            for name in ${concatStringsSep " " stdenvCommands}; do
+              /nix/stand-in/busybox ln -s /nix/stand-in/busybox /tmp/bin/$name
+            done
+            export PATH=/tmp/bin:/nix/stand-in/go/bin
             export HOME=/homeless-shelter GOCACHE=$TMPDIR/go-cache GOPATH=$TMPDIR/go GOFLAGS='-mod=vendor -trimpath' GOPROXY=off GOSUMDB=off
             cp -r ${src} source && chmod -R u+w source && cd source
             ${if vendorHash == null then "" else "rm -rf vendor && cp -r ${goModules} vendor"}
@@ -317,7 +345,7 @@ let
               ${checkPhase}
             )
             ${postInstall}
-            ! grep -rqF ${machine.go} $out || { echo "$out refers to Go" >&2; exit 1; }
+            ! grep -rqF /nix/stand-in $out || { echo "$out refers to what built it" >&2; exit 1; }
           '';
         }
         // env

@@ -255,7 +255,7 @@ let
           unknown = filter (name: !(options ? ${name})) (concatMap attrNames values);
         in
         if unknown != [ ] then
-          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist. (If it is NixOS's, declare it in nix/stand-in/nixos.nix.)"
+          throw "The option `${show (loc ++ [ (head unknown) ])}' does not exist. (If it is NixOS's, declare it in nix/stand-in/nixos/options.nix.)"
         else
           mapAttrs (
             name: o:
@@ -298,6 +298,12 @@ let
     concatMapStrings = f: list: concatStringsSep "" (map f list);
     optionalString = condition: text: if condition then text else "";
     throwIf = condition: text: if condition then throw text else (x: x);
+    splitString = separator: text: filter isString (builtins.split (lib.escapeRegex separator) text);
+    escapeRegex = builtins.replaceStrings [ "." ] [ "[.]" ];
+    hasAttrByPath =
+      path: set:
+      path == [ ]
+      || isAttrs set && set ? ${head path} && lib.hasAttrByPath (builtins.tail path) set.${head path};
     versionOlder = a: b: builtins.compareVersions a b < 0;
     nameValuePair = name: value: { inherit name value; };
     toList = v: if isList v then v else [ v ];

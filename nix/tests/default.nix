@@ -277,7 +277,7 @@ let
       ) config.environment.systemPackages
       ++ foreignIn "users" (toJSON config.users)
       ++ foreignIn "tmpfiles" (toJSON config.systemd.tmpfiles.rules)
-      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: e.source or e.text) config.environment.etc))
+      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: if e.source != null then e.source else e.text) config.environment.etc))
     );
   singleSource =
     let
@@ -425,7 +425,7 @@ let
           )
         )
       );
-      inherit (here.cc-ci-run.toolset) variables;
+      variables = now.environment.default // here.cc-ci-run.toolset.variables;
       wrong = concatMap (
         found:
         let
@@ -491,14 +491,32 @@ let
     let
       inherit (pkgs.stdenv.hostPlatform) system;
       package = flake.packages.${system}.default;
+      # What a text names, by a pattern with one group.
+      named = pattern: text: map head (filter builtins.isList (builtins.split pattern text));
       app = name: flake.apps.${system}.${name};
       wrong = lib.filterAttrs (_: good: !good) {
         "packages.default is cc-ci-run" = package.outPath == flake.packages.${system}.cc-ci-run.outPath;
         "apps.default starts it" = (app "default").program == lib.getExe package;
         "apps.deploy starts scripts/deploy" = (app "deploy").program == "${../../scripts/deploy}";
-        "each app says what it does" = lib.all (
-          name: (app name).meta.description or "" != ""
+        "each app is one, and says what it does" = lib.all (
+          name: (app name).type == "app" && (app name).meta.description or "" != ""
         ) (builtins.attrNames flake.apps.${system});
+        "checks are the package, the proofs and the NixOS test" =
+          builtins.attrNames flake.checks.${system} == [
+            "cc-ci-run"
+            "proofs"
+            "vm"
+          ];
+        "what .drone.yml builds is there" =
+          named "[.]#([A-Za-z0-9_.-]+)" (readFile ../../.drone.yml) != [ ]
+          && lib.all (
+            attr: lib.hasAttrByPath (lib.splitString "." attr) (flake.packages.${system} // flake.outputs)
+          ) (named "[.]#([A-Za-z0-9_.-]+)" (readFile ../../.drone.yml));
+        "what scripts/deploy builds is there" =
+          let
+            checks = named "checks[.][$]system[.]([a-z]+)" (readFile ../../scripts/deploy);
+          in
+          checks != [ ] && lib.all (name: flake.checks.${system} ? ${name}) checks;
         "the dev shell has it" = elem package.outPath (
           map (p: p.outPath) flake.devShells.${system}.default.nativeBuildInputs
         );
@@ -525,11 +543,13 @@ let
       A_PACKAGE = here.${added};
       A_PATH = ../toml.nix;
       NOTHING = null;
+      IN_BOTH = here.${added}; # the unit's own comes first
     };
     systemd.services.nightly-sweep.environment = {
       A_PACKAGE_OF_ITS_OWN = here.${added};
       A_PATH_OF_ITS_OWN = ../toml.nix;
       NOTHING_OF_ITS_OWN = null;
+      IN_BOTH = "of its own";
       TEXT = "\"quoted\" \\ $x %%";
     };
   };
@@ -839,7 +859,8 @@ in
     // {
       # For scripts/nixos.
       report = import ./report.nix {
-        inherit pkgs flake compared;
+        inherit pkgs flake;
+        proofs = compared;
         toolset = now;
       };
     };

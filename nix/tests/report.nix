@@ -4,7 +4,7 @@
   flake,
   toolset,
   # what the proofs say
-  compared,
+  proofs,
 }:
 let
   inherit (pkgs) lib;
@@ -16,54 +16,70 @@ let
   };
   extra = import ../extra.nix { inherit pkgs; };
 
-  leaves =
-    path: set:
+  # The options of NixOS that modules and hosts set, as the stand-in has them,
+  # each beside NixOS's own; those of submodules as well.
+  pairs =
+    path: standIn: real:
     lib.concatMap (
       name:
       let
-        o = set.${name};
+        o = standIn.${name};
         at = path ++ [ name ];
+        there = real ? ${name};
+        r = real.${name};
+        below = o.type.getSubOptions at;
       in
-      if o._type or "" == "option" then
+      if o._type or "" != "option" then
+        pairs at o (if there then r else { })
+      else
         [
           {
-            inherit at;
-            type = o.type.description;
+            name = lib.concatStringsSep "." at;
+            mine = o.type.description;
+            # A table of options may be one option in one and several in the other.
+            real =
+              if !there then
+                null
+              else if r._type or "" == "option" then
+                r.type.description
+              else
+                "options";
           }
         ]
-      else
-        leaves at o
-    ) (lib.attrNames (removeAttrs set [ "_module" ]));
-  # The options of NixOS that modules and hosts set, as the stand-in has them.
-  standIn =
-    leaves [ ]
-      (lib.evalModules { modules = [ ../stand-in/nixos/options.nix ]; }).options;
-  wrongOptions =
-    options:
-    lib.concatMap (
-      o:
-      let
-        real = lib.attrByPath o.at null options;
-        found = real.type.description or "no option";
-        name = lib.concatStringsSep "." o.at;
-      in
-      # `unspecified` stands for a type that the stand-in does not look into; a
-      # table of options may be one option in one and several in the other.
-      lib.optionals (real == null) [ "NixOS has no option ${name}" ]
-      ++
-        lib.optionals
-          (
-            real._type or "" == "option"
-            && !(lib.hasInfix "unspecified" o.type || lib.hasInfix "submodule" o.type)
-            && !(lib.hasInfix o.type found)
-          )
-          [ "${name} is a ${found} in NixOS, a ${o.type} in nix/stand-in" ]
-    ) standIn;
+        ++ lib.optionals (there && r._type or "" == "option" && below != { }) (
+          pairs at (removeAttrs below [ "_module" ]) (r.type.getSubOptions at)
+        )
+    ) (lib.attrNames (removeAttrs standIn [ "_module" ]));
+  compared =
+    pairs [ ] (lib.evalModules { modules = [ ../stand-in/nixos/options.nix ]; }).options
+      (lib.head (lib.attrValues hosts)).options;
+  # The stand-in takes less for a value in some: lists of ports are of integers.
+  byType = lib.filter (
+    o: o.real != null && o.real != "options" && !(lib.hasInfix "unspecified" o.mine || lib.hasInfix "submodule" o.mine)
+  ) compared;
+  mismatch =
+    o:
+    let
+      known = {
+        "networking.firewall.allowedTCPPorts" = "16 bit unsigned integer";
+        "boot.initrd.availableKernelModules" = "attribute set of boolean";
+        "boot.kernelModules" = "attribute set of boolean";
+        "users.users.<name>.home" = "passwd";
+        "fileSystems.<name>.fsType" = "string";
+        "networking.hostName" = "string";
+        "nixpkgs.hostPlatform" = "string";
+      };
+    in
+    !(lib.hasInfix o.mine o.real || lib.hasInfix (known.${o.name} or o.mine) o.real);
+  # callPackage fills an argument in if nixpkgs has such a name.
+  filledIn = lib.filter (
+    name: (builtins.functionArgs (import ../package.nix)).${name} && nixpkgs ? ${name}
+  ) (lib.attrNames (builtins.functionArgs (import ../package.nix)));
   hosts = flake.nixosConfigurations;
 in
 {
   inherit (lib) version;
-  inherit compared;
+  inherit proofs;
   names = {
     inherit (names) text;
     missing = lib.filter (name: !(extra ? ${name})) names.missing;
@@ -72,8 +88,14 @@ in
     count = lib.length (lib.attrNames names.packages) + lib.length names.python;
   };
   options = {
-    count = lib.length standIn;
-    wrong = wrongOptions (lib.head (lib.attrValues hosts)).options;
+    count = lib.length compared;
+    typed = lib.length byType;
+    wrong =
+      map (o: "NixOS has no option ${o.name}") (lib.filter (o: o.real == null) compared)
+      ++ map (o: "${o.name} is a ${o.real} in NixOS, a ${o.mine} in nix/stand-in") (
+        lib.filter mismatch byType
+      )
+      ++ map (name: "package.nix: nixpkgs has a ${name}, which callPackage would fill in") filledIn;
   };
   hosts = lib.mapAttrs (_: host: {
     toplevel = builtins.unsafeDiscardStringContext host.config.system.build.toplevel.drvPath;

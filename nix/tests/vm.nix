@@ -145,15 +145,5 @@ pkgs.testers.runNixOSTest {
         print(machine.succeed("cc-ci-run parity drone systemd manual --recipe small"))
         print(machine.succeed("cc-ci-run parity --live"))
         print(machine.succeed("cc-ci-run host --wait 2m"))
-
-    with subtest("A switch to one tool more reaches all three"):
-        before = fingerprint()
-        machine.succeed("/run/current-system/specialisation/more/bin/switch-to-configuration test")
-        assert fingerprint() != before
-        promoted()
-        assert found(by_drone()), "not the Drone runner"
-        assert found(by_hand()), "not a person"
-        # The sweep's newest record is of the environment that the other two have.
-        print(machine.succeed("cc-ci-run parity drone systemd manual --recipe small"))
   '';
 }

@@ -23,7 +23,23 @@ let
     system = config.nixpkgs.hostPlatform;
   };
   units = import ../units.nix { inherit lib; };
-  failed = builtins.filter (a: !a.assertion) config.assertions;
+  # NixOS's own, of what our modules and hosts set.
+  ownAssertions = lib.mapAttrsToList (name: user: {
+    assertion = user.isSystemUser != user.isNormalUser && user.group != "" || name == "root";
+    message = "users.users.${name}: either isSystemUser or isNormalUser must be set, and a group.";
+  }) config.users.users;
+  failed = builtins.filter (a: !a.assertion) (config.assertions ++ ownAssertions);
+  # NixOS needs most of what a configuration says; here all of it is computed.
+  force =
+    value:
+    if lib.isDerivation value then
+      builtins.seq value.outPath true
+    else if builtins.isAttrs value then
+      lib.all force (lib.attrValues value)
+    else if builtins.isList value then
+      lib.all force value
+    else
+      builtins.seq value true;
   toplevel = pkgs.writeText "nixos-system-${config.networking.hostName}" (
     builtins.toJSON {
       packages = map (p: "${p}") config.environment.systemPackages;
@@ -34,7 +50,9 @@ let
         );
       }) config.systemd.services;
       timers = builtins.mapAttrs (_: t: t.timerConfig) config.systemd.timers;
-      etc = builtins.mapAttrs (_: e: e.text or "${e.source}") config.environment.etc;
+      etc = builtins.mapAttrs (
+        _: e: if e.text != null then e.text else "${e.source}"
+      ) config.environment.etc;
       inherit (config) users;
     }
   );
@@ -65,7 +83,7 @@ evaluated
         if failed != [ ] then
           throw "Failed assertions:\n${lib.concatStringsSep "\n" (map (a: "- ${a.message}") failed)}"
         else
-          lib.foldl' (top: text: lib.warn text top) toplevel config.warnings;
+          builtins.seq (force (removeAttrs config [ "nixpkgs" ])) lib.foldl' (top: text: lib.warn text top) toplevel config.warnings;
     };
   };
 }
