@@ -24,7 +24,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
 .PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Set up, then run gitea's recipe tests in the declared environment
 	@echo '==> cc-ci-run runner/run_recipe_ci.py gitea'
@@ -46,8 +46,8 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
 
 test: compiler build lint ## Set up, then run all tests but the long proofs
-	@echo '==> go test -race ./...'
-	@go test -race -count=1 -skip '^(TestKilled|TestAuditStress)$$' ./...
+	@echo '==> go test -race ./..., with those that need the built environment'
+	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestAuditStress)$$' ./...
 	@echo '==> sweeps, killed at many moments'
 	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
@@ -57,8 +57,8 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
 	@echo '==> vet, staticcheck, gofumpt'
-	@go vet ./...
-	@$(B)/tools/staticcheck ./...
+	@go vet -tags environment ./...
+	@$(B)/tools/staticcheck -tags environment ./...
 	@out=$$($(B)/tools/gofumpt -l cmd internal e2e); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
 
 $(B)/tools/%: Makefile
@@ -87,13 +87,13 @@ audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is fo
 	@echo '==> e2e/audit-old'
 	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit-old
 	@echo '==> 10,000 processes, also seen by strace'
-	@go test -count=1 -v -run '^TestAuditStress$$' ./e2e
+	@go test -count=1 -tags environment -v -run '^TestAuditStress$$' ./e2e
 
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
 
 faults: build ## Faults of the Nix side, put back one at a time: the proofs must fail
-	@scripts/with-stand-in go test -count=1 -v -run '^TestNixFaults$$' ./e2e
+	@scripts/with-stand-in go test -count=1 -tags environment -v -run '^TestNixFaults$$' ./e2e
 
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"

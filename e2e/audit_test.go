@@ -1,3 +1,5 @@
+//go:build environment
+
 package e2e
 
 import (

@@ -1,3 +1,5 @@
+//go:build environment
+
 // Package e2e tries the built cc-ci-run, with the environment that `make
 // build` made, as an invoker would: as a process, from hostile places.
 package e2e
@@ -203,7 +205,7 @@ func write(t testing.TB, path, content string, mode os.FileMode) {
 }
 
 // probeRun runs the probe through cc-ci-run and gives what it saw. before is
-// what stands before the program's name (nice, setsid, …), if anything. Under
+// what comes before the program's name (nice, setsid, …), if anything. Under
 // audit it must see the same.
 func probeRun(t testing.TB, before []string, s start, args ...string) seen {
 	t.Helper()

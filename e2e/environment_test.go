@@ -1,3 +1,5 @@
+//go:build environment
+
 package e2e
 
 import (
@@ -137,7 +139,7 @@ func TestSocketForStdin(t *testing.T) {
 	}
 }
 
-// A unit's run is a unit's with --pty, too: the new terminal is no person's.
+// A unit's run is a unit's with --pty, too: the new terminal is not a person's.
 func TestInvokerWithPty(t *testing.T) {
 	for _, args := range [][]string{{"exec"}, {"exec", "--pty"}} {
 		cmd := command(t, append(args, "--no-record", "printenv", "CC_CI_RUN_INVOKER")...)

@@ -1,3 +1,5 @@
+//go:build environment
+
 package e2e
 
 import (
@@ -22,7 +24,7 @@ import (
 	"cc-ci-run/internal/exec/seal"
 )
 
-// needSeal skips a test where the kernel can not seal.
+// needSeal skips a test where the kernel cannot seal.
 func needSeal(t *testing.T) {
 	t.Helper()
 	if err := seal.Supported(); err != nil {
@@ -94,7 +96,7 @@ func sealTable(t *testing.T) map[string]string {
 			continue
 		}
 		if table[tried] != "" {
-			t.Errorf("docs/seal.md: %q stands twice", tried)
+			t.Errorf("docs/seal.md: %q appears twice", tried)
 		}
 		table[tried] = result
 	}
@@ -311,7 +313,7 @@ func becomeWithoutLandlock(e uint32, argv []string) error {
 	return unix.Exec(argv[0], argv, []string{"HOME=/"})
 }
 
-// On a kernel without Landlock --seal is an error that says how to mend it,
+// On a kernel without Landlock --seal is an error that says how to fix it,
 // seal = true as well; the best effort says what it could not do, and leaves
 // it in the record.
 func TestKernelWithoutLandlock(t *testing.T) {
@@ -329,7 +331,7 @@ func TestKernelWithoutLandlock(t *testing.T) {
 	}{
 		{unix.ENOSYS, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel has no Landlock: it takes Linux 5.19", ""},
 		{unix.EOPNOTSUPP, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel has Landlock disabled: add landlock to its boot parameter lsm=", ""},
-		{unix.EPERM, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel's Landlock can not be used here (operation not permitted)", ""},
+		{unix.EPERM, []string{binary(t), "--seal"}, 125, "cc-ci-run: --seal: this kernel's Landlock cannot be used here (operation not permitted)", ""},
 		{unix.ENOSYS, []string{binary(t), "--seal=best-effort"}, 0, "cc-ci-run: not sealed: this kernel has no Landlock", "none: this kernel has no Landlock: "},
 		{unix.EOPNOTSUPP, []string{binary(t), "--seal=best-effort"}, 0, "cc-ci-run: not sealed: this kernel has Landlock disabled", "none: this kernel has Landlock disabled"},
 		{unix.ENOSYS, []string{always}, 125, "cc-ci-run: seal = true of the toolset: this kernel has no Landlock", ""},

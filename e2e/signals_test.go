@@ -1,3 +1,5 @@
+//go:build environment
+
 package e2e
 
 import (
@@ -46,7 +48,7 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 }
 
 // await reads until a line has the word and gives what follows it there. It
-// does so for half a minute: a terminal's read can not be given up.
+// does so for half a minute: a terminal's read cannot be given up.
 func await(t testing.TB, r *bufio.Reader, word string) string {
 	t.Helper()
 	found := make(chan string, 1)

@@ -1,3 +1,5 @@
+//go:build environment
+
 package e2e
 
 import (
@@ -157,7 +159,7 @@ func TestUnreadable(t *testing.T) {
 	}
 	status, output := run()
 	reachable := !strings.Contains(output, "manifest")
-	if reachable && (status != 126 || !strings.Contains(output, "secret.py: can not be read: permission denied")) {
+	if reachable && (status != 126 || !strings.Contains(output, "secret.py: cannot be read: permission denied")) {
 		t.Errorf("a script: exit status %d: %s", status, output)
 	}
 	manifest := filepath.Join(filepath.Dir(binary(t)), "toolset", "manifest.json")

@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(argv):
-    """The options, with what stands behind the first `--` as pytest_args."""
+    """The options, with what comes after the first `--` as pytest_args."""
     parser = Parser(
         prog="run_recipe_ci.py",
         usage="%(prog)s RECIPE [OPTION...] [-- PYTEST ARGS]",
@@ -161,7 +161,7 @@ def isolate(environ, run_dir):
 
 
 def pytest_arguments(options, recipe, run_dir):
-    """pytest's arguments. Of an option given twice the last counts: isolation stands last."""
+    """pytest's arguments. Of an option given twice the last counts: isolation comes last."""
     ini = recipe / "pytest.ini"
     if not ini.is_file():
         ini = HERE / "pytest.ini"

@@ -57,7 +57,7 @@ func TestStep(t *testing.T) {
 		t.Error("a variable of the runner's got through")
 	}
 	if _, err := drive(t, "", pipelineOf(t, "echo one", `"false"`, "echo two"), []string{"PATH=" + os.Getenv("PATH")}); err == nil {
-		t.Error("a failing command is no failure")
+		t.Error("a failing command is not a failure")
 	}
 }
 

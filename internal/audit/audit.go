@@ -12,7 +12,7 @@
 // [Report] sorts that by the declaration: what of it was used, what was looked
 // for and is not in it, what was executed from outside, and what of it nobody
 // used. [Merge] does so for many runs. How what is missing would get into
-// the toolset is its [Mend], from a database of [Packages] or a guess.
+// the toolset is its [Fix], from a database of [Packages] or a guess.
 //
 // What is seen, and what is not, is in docs/audit.md.
 package audit
@@ -38,7 +38,7 @@ const Schema = 1
 type Run struct {
 	ID          string    `json:"id"`     // of its run record
 	Time        time.Time `json:"time"`   // UTC
-	Recipe      string    `json:"recipe"` // or the script's name, if it is no recipe's
+	Recipe      string    `json:"recipe"` // or the script's name, if it is not a recipe's
 	Invoker     string    `json:"invoker"`
 	Fingerprint string    `json:"fingerprint"`
 }
@@ -87,7 +87,7 @@ type Miss struct {
 	// Looks is how many of Times were only looks, as of a shell, or of a
 	// program that could do without.
 	Looks int  `json:"looks"`
-	Mend  Mend `json:"mend"`
+	Fix  Fix `json:"fix"`
 }
 
 // Unused is a tool none of whose commands was executed.

@@ -250,7 +250,7 @@ func TestSort(t *testing.T) {
 			[]watch.Call{p.executed("D/elsewhere/x", "D/files/python3"), p.notFound("B/x", "D/files/python3")},
 			"missing x 1 (0 looks) by python3 at 2\nundeclared D/elsewhere/x 1 by python3\n",
 		},
-		{"an empty path is no file's", []watch.Call{p.notFound("", "D/files/python3")}, ""},
+		{"an empty path is not a file's", []watch.Call{p.notFound("", "D/files/python3")}, ""},
 		{"what could not be executed is neither", []watch.Call{
 			{Execute: true, Path: "/etc/passwd", Target: watch.Target{File: "/etc/passwd", Outcome: watch.NotExecutable}},
 			{Execute: true, Path: p.dir + "/elsewhere/x", Target: watch.Target{File: p.dir + "/elsewhere/x", Outcome: watch.NoProgram}},

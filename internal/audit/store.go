@@ -133,7 +133,7 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 		t.Runs[i].Newest = r.Run.ID
 		t.Unreadable += r.Unreadable
 		t.Used = addUses(t.Used, r.Used, r.Run)
-		// What was mended since is not to be mended.
+		// What was fixed since is not to be fixed.
 		t.Undeclared = addUses(t.Undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
 		for _, miss := range r.Missing {
 			if _, declared := m.Command(miss.Name); declared {
@@ -148,7 +148,7 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 			total.Times += miss.Times
 			total.Looks += miss.Looks
 			total.First = min(total.First, miss.First)
-			total.Mend = miss.Mend // the newest
+			total.Fix = miss.Fix // the newest
 			addCounts(total.By, miss.By)
 			total.add(r.Run)
 		}

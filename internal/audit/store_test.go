@@ -23,9 +23,9 @@ func TestMerge(t *testing.T) {
 		return r
 	}
 	old := p.report(p.looked("B/git-lfs", "D/files/git"), p.executed("B/git", "D/files/python3"), p.executed("D/elsewhere/x", "D/files/dash"))
-	old.Missing[0].Mend = Mend{Package: "old"}
+	old.Missing[0].Fix = Fix{Package: "old"}
 	latest := p.report(p.executed("B/git", "D/files/dash"), p.notFound("B/git-lfs", "D/files/dash"))
-	latest.Missing[0].Mend = Mend{Package: "new"}
+	latest.Missing[0].Fix = Fix{Package: "new"}
 	latest.Unreadable = 2
 	got := Merge(p.m, []*Report{
 		run("1", "nextcloud", "systemd", old),
@@ -46,7 +46,7 @@ func TestMerge(t *testing.T) {
 			{Use{Name: "jq", Tool: "jq", Times: 1, By: map[string]int{"git": 1}, First: 2}, Where{1, []string{"gitea"}, []string{"drone"}}},
 		},
 		Missing: []TotalMiss{
-			{Miss{Name: "git-lfs", Times: 2, By: map[string]int{"git": 1, p.dir + "/sh": 1}, First: 1, Looks: 1, Mend: Mend{Package: "new"}}, both},
+			{Miss{Name: "git-lfs", Times: 2, By: map[string]int{"git": 1, p.dir + "/sh": 1}, First: 1, Looks: 1, Fix: Fix{Package: "new"}}, both},
 		},
 		Undeclared: []TotalUse{
 			{Use{Name: p.dir + "/elsewhere/x", Times: 2, By: map[string]int{p.dir + "/sh": 2}, First: 1}, Where{2, both.Recipes, []string{"manual", "systemd"}}},
@@ -112,7 +112,7 @@ func TestNewest(t *testing.T) {
 	}
 }
 
-// A file that is no report is named, and does not hide the others.
+// A file that is not a report is named, and does not hide the others.
 func TestDamaged(t *testing.T) {
 	p := newPlace(t, toolset.BackendHost)
 	where := state.Dir(t.TempDir())
@@ -143,7 +143,7 @@ func TestDamaged(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "8.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bad["8.json"] = [2]string{"", "is no regular file"}
+	bad["8.json"] = [2]string{"", "is not a regular file"}
 	for _, name := range []string{".9.json123", "notes", ".9.json"} { // none of ours, or not yet whole
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
 			t.Fatal(err)
@@ -208,7 +208,7 @@ func TestReportIsAtomic(t *testing.T) {
 	}
 }
 
-// A directory that can not be written to is an error that names it.
+// A directory that cannot be written to is an error that names it.
 func TestWriteFails(t *testing.T) {
 	p := newPlace(t, toolset.BackendHost)
 	file := filepath.Join(t.TempDir(), "file")

@@ -65,7 +65,7 @@ succeeded but something is missing or undeclared.`,
 				return errors.New("no SCRIPT: see `cc-ci-run audit --help`")
 			}
 			if !run.IsScript(args[0]) {
-				return fmt.Errorf("%q is no SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))
+				return fmt.Errorf("%q is not a SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))
 			}
 			return p.audit(cmd.Context(), *shared, o, out, args)
 		},
@@ -194,14 +194,14 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 		}
 		rows = append(rows, row)
 	}
-	var mends []string
+	var fixes []string
 	for _, u := range t.Used {
 		add("used", u.Name, u.Tool, u.Times, u.By, u.First, u.Where)
 	}
 	for _, miss := range t.Missing {
-		add("missing", miss.Name, miss.Mend.String(), miss.Times, miss.By, miss.First, miss.Where)
-		if miss.Mend.TOML != "" {
-			mends = append(mends, miss.Mend.TOML)
+		add("missing", miss.Name, miss.Fix.String(), miss.Times, miss.By, miss.First, miss.Where)
+		if miss.Fix.TOML != "" {
+			fixes = append(fixes, miss.Fix.TOML)
 		}
 	}
 	for _, u := range t.Undeclared {
@@ -223,8 +223,8 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 	if t.Unreadable > 0 {
 		fmt.Fprintf(w, "calls that could not be read, of processes that cc-ci-run may not look at: %d\n", t.Unreadable)
 	}
-	if len(mends) > 0 {
-		fmt.Fprintf(w, "\nto add to toolset.toml:\n\n%s", strings.Join(mends, "\n"))
+	if len(fixes) > 0 {
+		fmt.Fprintf(w, "\nto add to toolset.toml:\n\n%s", strings.Join(fixes, "\n"))
 	}
 	return nil
 }
@@ -278,7 +278,7 @@ func notOfReport(cmd *cobra.Command) error {
 	if len(before) == 0 {
 		return nil
 	}
-	return fmt.Errorf("%s before \"report\": that is of the audit of a SCRIPT; flags of report stand behind it", strings.Join(before, ", "))
+	return fmt.Errorf("%s before \"report\": that is of the audit of a SCRIPT; flags of report come after it", strings.Join(before, ", "))
 }
 
 func (p Process) auditReport(shared run.Options, o auditReportOptions) error {

@@ -17,7 +17,7 @@ func checkCommand(p Process) *cobra.Command {
 		Short: "Verify all of the environment",
 		Long: `check verifies that the environment is still what its manifest says: each
 command there, executable and unchanged, Python and its packages, a browser
-that launches, the host's paths. It lists every fault with its mend, and what
+that launches, the host's paths. It lists every fault with its fix, and what
 is offered twice or absent. Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.level == \"fault\")'",
 		Args:    cobra.NoArgs,
@@ -40,11 +40,11 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 					faults++
 				}
 				if all || r.Level != toolset.OK {
-					rows = append(rows, []string{string(r.Level), r.What, r.State, r.Mend})
+					rows = append(rows, []string{string(r.Level), r.What, r.State, r.Fix})
 				}
 			}
 			if out == "json" || len(rows) > 0 {
-				if err := p.show(out, results, "LEVEL|WHAT|STATE|MEND", rows); err != nil {
+				if err := p.show(out, results, "LEVEL|WHAT|STATE|FIX", rows); err != nil {
 					return err
 				}
 			}

@@ -58,7 +58,7 @@ that was declared once (toolset.toml) and resolved when cc-ci-run was built:
 the same PATH, variables and process state from a Drone step, a systemd timer
 or a shell. Nothing of the caller's gets in but what the toolset names.
 
-SCRIPT is what has a "/" in it or ends in ".py"; flags of cc-ci-run stand
+SCRIPT is what has a "/" in it or ends in ".py"; flags of cc-ci-run come
 before it, and everything after it is SCRIPT's.
 
 Exit status: SCRIPT's own; 125 if cc-ci-run itself failed, 126 if SCRIPT or a
@@ -95,7 +95,7 @@ signal N.`,
 			var names []string
 			for _, c := range cmd.Commands() {
 				if c.Name() == args[0] {
-					return fmt.Errorf("%q after --: only a SCRIPT stands there", args[0])
+					return fmt.Errorf("%q after --: only a SCRIPT comes there", args[0])
 				}
 				names = append(names, c.Name())
 			}

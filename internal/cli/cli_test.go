@@ -1,3 +1,5 @@
+//go:build environment
+
 package cli_test
 
 import (

@@ -162,12 +162,12 @@ func (p Process) hostTable(report host.Report, o hostOptions) error {
 		if !r.Since.IsZero() {
 			since = r.Since.Local().Format("Jan 02 15:04")
 		}
-		rows = append(rows, []string{string(r.Verdict), r.Check, r.State, since, r.Mend})
+		rows = append(rows, []string{string(r.Verdict), r.Check, r.State, since, r.Fix})
 	}
 	if o.out == "table" && len(rows) == 0 {
 		return nil
 	}
-	return p.show(o.out, report, "VERDICT|CHECK|STATE|SINCE|MEND", rows)
+	return p.show(o.out, report, "VERDICT|CHECK|STATE|SINCE|FIX", rows)
 }
 
 // watchHost shows the table again and again.

@@ -248,7 +248,7 @@ func checkReport(path string) error {
 	return nil
 }
 
-// writeReport replaces a file in one step. What is no file, such as
+// writeReport replaces a file in one step. What is not a file, such as
 // /dev/stdout, is written to.
 func writeReport(path string, data []byte, options ...renameio.Option) error {
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {

@@ -23,7 +23,7 @@ import (
 // File is a file that was read, as its errors name it.
 type File struct {
 	name  string
-	lines map[string]int // where each key stands, see keyLines
+	lines map[string]int // where each key is, see keyLines
 }
 
 // Decode reads data into v. Keys that v does not know are mistakes, reported
@@ -54,7 +54,7 @@ func Decode(name string, data []byte, v any) (*File, *multierror.Error) {
 // are written as in "tool[3].commands[0]".
 func (f *File) Has(key string) bool { return f.lines[key] != 0 }
 
-// Line is where a key stands, counted from 1; 0 if it does not.
+// Line is where a key is, counted from 1; 0 if it does not.
 func (f *File) Line(key string) int { return f.lines[key] }
 
 // Errorf is an error at the place of key, or of the nearest key above it:

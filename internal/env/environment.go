@@ -112,7 +112,7 @@ func (e Environment) Names(verdicts ...Verdict) []string {
 }
 
 // Environment computes what a child gets from what the caller has. caller is
-// a list of "NAME=VALUE" as os.Environ gives it; of a name that stands twice
+// a list of "NAME=VALUE" as os.Environ gives it; of a name that appears twice
 // the first counts, as for getenv(3), and what has no name or no "=" is no
 // variable. invoker is told to each run. The error has a line for each
 // required variable that the caller lacks or has empty; the environment is
@@ -207,7 +207,7 @@ func IsVariable(name string) bool {
 }
 
 // Lookup is a variable's value among those of a caller, "" without it. Of a
-// name that stands twice the first counts.
+// name that appears twice the first counts.
 func Lookup(caller []string, name string) string {
 	for _, kv := range caller {
 		if k, v, ok := strings.Cut(kv, "="); ok && k == name {

@@ -228,7 +228,7 @@ type decoder struct {
 }
 
 func (d *decoder) text() string {
-	if len(d.fields) < 2 { // the last is no field, but what is after its end
+	if len(d.fields) < 2 { // the last is not a field, but what is after its end
 		d.bad = true
 		return ""
 	}

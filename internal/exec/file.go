@@ -32,7 +32,7 @@ func ReadPart(path string, limit, head int, size func(head []byte) int) ([]byte,
 		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	if s.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("is no regular file")}
+		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("is not a regular file")}
 	}
 	var data []byte
 	if size != nil {

@@ -73,7 +73,7 @@ type Capabilities struct {
 	Ambient     string `json:"ambient"`
 }
 
-// Capture reads the state of this process. What can not be read, as without
+// Capture reads the state of this process. What cannot be read, as without
 // /proc, stays empty: a record is no reason to stop a run.
 func Capture() State {
 	var s State
@@ -170,7 +170,7 @@ func limit(n uint64) string {
 	return strconv.FormatUint(n, 10)
 }
 
-// proc reads a file of /proc, by way of a buffer; "" if it can not be read.
+// proc reads a file of /proc, by way of a buffer; "" if it cannot be read.
 func proc(path string, buffer []byte) string {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {

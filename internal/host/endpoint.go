@@ -41,14 +41,14 @@ func (e Endpoint) look(ctx context.Context) []Result {
 	answer, err := client.Do(request)
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil {
-		return one(Fault, e.name(), cause(err), mend(err))
+		return one(Fault, e.name(), cause(err), fix(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != e.Status {
 		return one(Fault, e.name(), fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
 	}
 	if _, err := io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)); err != nil {
-		return one(Fault, e.name(), answer.Status+", but its body does not end: "+cause(err), mend(err))
+		return one(Fault, e.name(), answer.Status+", but its body does not end: "+cause(err), fix(err))
 	}
 	state := fmt.Sprintf("%s after %s", answer.Status, took)
 	if answer.TLS != nil && len(answer.TLS.PeerCertificates) > 0 {
@@ -77,7 +77,7 @@ func cause(err error) string {
 	return err.Error()
 }
 
-func mend(err error) string {
+func fix(err error) string {
 	var invalid x509.CertificateInvalidError
 	var verification *tls.CertificateVerificationError
 	var dns *net.DNSError
@@ -106,7 +106,7 @@ func (h Host) docker(ctx context.Context) []Result {
 	answer, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrPermission) && inGroup("docker"):
-		return one(Fault, name, socket+" lets the group docker not in", "systemctl restart docker.socket")
+		return one(Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
 	case errors.Is(err, fs.ErrPermission):
 		return one(LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
 	case errors.Is(err, os.ErrNotExist):
@@ -124,7 +124,7 @@ func (h Host) docker(ctx context.Context) []Result {
 	if err == nil && unknown == nil {
 		owner := info.Sys().(*syscall.Stat_t)
 		if strconv.Itoa(int(owner.Gid)) != group.Gid || info.Mode()&0o060 != 0o060 {
-			return one(Fault, name, socket+" lets the group docker not in", "systemctl restart docker.socket")
+			return one(Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
 		}
 	}
 	return one(OK, name, "answers at "+socket, "")

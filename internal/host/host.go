@@ -40,7 +40,7 @@ type Verdict string
 const (
 	OK      Verdict = "ok"
 	Note    Verdict = "note"     // worth knowing; the host is well
-	Fault   Verdict = "fault"    // must be mended
+	Fault   Verdict = "fault"    // must be fixed
 	Unknown Verdict = "unknown"  // could not be looked at
 	LeftOut Verdict = "left out" // only root may look
 )
@@ -51,7 +51,7 @@ type Result struct {
 	Check   string    `json:"check"`
 	State   string    `json:"state"`
 	Since   time.Time `json:"since,omitzero"` // when it came to be so, if that is known
-	Mend    string    `json:"mend,omitempty"` // what to do
+	Fix    string    `json:"fix,omitempty"` // what to do
 
 	// detail is for the report: a *dbus.Conn, a *Sweep or a count of units. It
 	// travels with the result, since a check that is late must not touch what
@@ -110,7 +110,7 @@ type check struct {
 // environmentLimit is longer than other checks': a browser is started.
 const environmentLimit = 90 * time.Second
 
-// Look makes all checks at once. Results stand in the order of the checks,
+// Look makes all checks at once. Results are in the order of the checks,
 // faults of one check in a stable order.
 func Look(ctx context.Context, h Host) Report {
 	c := h.Config
@@ -194,12 +194,12 @@ func limited(ctx context.Context, c check) []Result {
 	case results := <-done:
 		return results
 	case <-time.After(50 * time.Millisecond):
-		return []Result{{Verdict: Unknown, Check: c.name, State: fmt.Sprintf("no answer within %s", c.limit), Mend: "look at it by hand: it hangs"}}
+		return []Result{{Verdict: Unknown, Check: c.name, State: fmt.Sprintf("no answer within %s", c.limit), Fix: "look at it by hand: it hangs"}}
 	}
 }
 
-func one(v Verdict, check, state, mend string) []Result {
-	return []Result{{Verdict: v, Check: check, State: state, Mend: mend}}
+func one(v Verdict, check, state, fix string) []Result {
+	return []Result{{Verdict: v, Check: check, State: state, Fix: fix}}
 }
 
 // environment is `cc-ci-run check`, in one line.
@@ -252,7 +252,7 @@ func (h Host) parity(context.Context) []Result {
 	ages := fmt.Sprintf("%s's record is %s old, %s's %s", h.Config.Parity[0], age(runs[0].Time), h.Config.Parity[1], age(runs[1].Time))
 	result := Result{Verdict: OK, Check: name, State: fmt.Sprintf("%d comparisons, no drift; %s", len(findings), ages), Since: older}
 	if len(drifts) > 0 {
-		result.Verdict, result.Mend = Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
+		result.Verdict, result.Fix = Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
 		result.State = fmt.Sprintf("%d drifts (%s); %s", len(drifts), strings.Join(drifts, ", "), ages)
 		// What ran before this environment was deployed says nothing of it.
 		if slices.ContainsFunc(runs[:], func(r parity.Run) bool { return r.Fingerprint != h.Manifest.Fingerprint() }) {
@@ -264,7 +264,7 @@ func (h Host) parity(context.Context) []Result {
 }
 
 // sweep tells of the last sweep: its unit's end, and each recipe's verdict.
-// That recipes are held is no fault of the host.
+// That recipes are held is not a fault of the host.
 func (h Host) sweep(unit func() properties) []Result {
 	const name = "last sweep"
 	states, damaged, err := sweep.States(h.State)
@@ -295,7 +295,7 @@ func (h Host) sweep(unit func() properties) []Result {
 		if p.text("Result") != "success" && !held {
 			result.Verdict, result.Since = Fault, p.time("StateChangeTimestamp")
 			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
-			result.Mend = "journalctl -u " + h.Config.Sweep
+			result.Fix = "journalctl -u " + h.Config.Sweep
 		}
 	}
 	switch {
@@ -303,7 +303,7 @@ func (h Host) sweep(unit func() properties) []Result {
 		result.Verdict, result.State = Note, "no recipe was swept yet"
 	case len(held) > 0:
 		if result.Verdict == OK {
-			result.Verdict, result.Mend = Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
+			result.Verdict, result.Fix = Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
 		}
 		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held), len(states), strings.Join(held, ", "))
 	default:
@@ -311,7 +311,7 @@ func (h Host) sweep(unit func() properties) []Result {
 	}
 	results := []Result{result}
 	if damaged > 0 {
-		results = append(results, Result{Verdict: Fault, Check: "sweep's state", State: fmt.Sprintf("%d files can not be read", damaged), Mend: "the next sweep sets them aside; look at the disk"})
+		results = append(results, Result{Verdict: Fault, Check: "sweep's state", State: fmt.Sprintf("%d files cannot be read", damaged), Fix: "the next sweep sets them aside; look at the disk"})
 	}
 	return results
 }
@@ -330,14 +330,14 @@ func (h Host) disk(unit func() properties) []Result {
 	if fsys.Files == 0 { // btrfs counts none
 		state = fmt.Sprintf("%s: %d MiB free", h.State, free>>20)
 	}
-	const mend = "make room: docker system prune, old logs in sweep/logs, old records in runs"
+	const fix = "make room: docker system prune, old logs in sweep/logs, old records in runs"
 	switch {
 	case fsys.Flags&unix.ST_RDONLY != 0:
 		return one(Fault, name, string(h.State)+" is read-only", "look at the disk (dmesg), then mount it again")
 	case free < h.Config.MinFree:
-		return one(Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), mend)
+		return one(Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), fix)
 	case fsys.Files > 0 && inodes < h.Config.MinInodes:
-		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), mend)
+		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), fix)
 	}
 	// Who runs tests must be able to write there.
 	if user := unit().text("User"); user != "" {
@@ -348,7 +348,7 @@ func (h Host) disk(unit func() properties) []Result {
 	return one(OK, name, state, "")
 }
 
-// writableFor says why a user can not write to a directory, by its mode.
+// writableFor says why a user cannot write to a directory, by its mode.
 func writableFor(dir, name string) string {
 	account, err := user.Lookup(name)
 	if err != nil {
@@ -359,7 +359,7 @@ func writableFor(dir, name string) string {
 		return err.Error()
 	}
 	if !info.IsDir() {
-		return "is no directory"
+		return "is not a directory"
 	}
 	owner := info.Sys().(*syscall.Stat_t)
 	groups, _ := account.GroupIds()

@@ -132,7 +132,7 @@ func TestEndpoint(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		results := Endpoint{URL: c.url, Status: c.status}.look(ctx)
 		cancel()
-		if r := results[0]; r.Verdict != c.verdict || !strings.Contains(r.State, c.state) || r.Verdict == Fault && r.Mend == "" {
+		if r := results[0]; r.Verdict != c.verdict || !strings.Contains(r.State, c.state) || r.Verdict == Fault && r.Fix == "" {
 			if c.url == "http://nowhere.invalid/" && r.State == "no answer in time" {
 				continue // a resolver that does not answer
 			}

@@ -31,9 +31,9 @@ func (s *systemd) connect(ctx context.Context) []Result {
 	if err == nil {
 		return []Result{{Verdict: OK, Check: "D-Bus", State: "answers", detail: conn}}
 	}
-	bus := Result{Verdict: Fault, Check: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Mend: "systemctl start dbus.socket dbus.service"}
+	bus := Result{Verdict: Fault, Check: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Fix: "systemctl start dbus.socket dbus.service"}
 	if !s.root {
-		return append([]Result{bus}, one(Unknown, "systemd", "can not be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
+		return append([]Result{bus}, one(Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
 	}
 	conn, err = dbus.NewSystemdConnectionContext(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (s *systemd) failed(ctx context.Context) []Result {
 	var results []Result
 	count := 0
 	for _, u := range units {
-		r := Result{Verdict: Fault, Check: "unit " + u.Name, State: "failed", Mend: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
+		r := Result{Verdict: Fault, Check: "unit " + u.Name, State: "failed", Fix: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
 		if p, err := s.properties(ctx, u.Name); err == nil {
 			r.Since = p.time("StateChangeTimestamp")
 			if result := p.text("Result"); result != "" {
@@ -95,7 +95,7 @@ func (s *systemd) failed(ctx context.Context) []Result {
 			}
 		}
 		if why, ok := s.config.AllowFailed[u.Name]; ok {
-			r.Verdict, r.Mend = Note, "allowed: "+why
+			r.Verdict, r.Fix = Note, "allowed: "+why
 		} else {
 			count++
 		}
@@ -103,7 +103,7 @@ func (s *systemd) failed(ctx context.Context) []Result {
 	}
 	summary := Result{Verdict: OK, Check: name, State: "none", detail: failedUnits(count)}
 	if count > 0 {
-		summary.Verdict, summary.State, summary.Mend = Fault, fmt.Sprint(count), "see below"
+		summary.Verdict, summary.State, summary.Fix = Fault, fmt.Sprint(count), "see below"
 	}
 	return append([]Result{summary}, results...)
 }
@@ -154,9 +154,9 @@ func running(check, name string, p properties) []Result {
 	up := p.time("ActiveEnterTimestamp")
 	switch restarts := p.number("NRestarts"); {
 	case state != "active" && state != "reloading" && state != "refreshing":
-		r.Verdict, r.Mend = Fault, "systemctl start "+name+"; journalctl -u "+name
+		r.Verdict, r.Fix = Fault, "systemctl start "+name+"; journalctl -u "+name
 	case restarts > 0 && time.Since(up) < settle:
-		r.Verdict, r.Mend = Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
+		r.Verdict, r.Fix = Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
 		r.State = fmt.Sprintf("restarted %d times by systemd, up for %s only", restarts, age(up))
 	}
 	return []Result{r}
@@ -167,17 +167,17 @@ func oneshot(check, name string, p properties) []Result {
 	exit := p.time("ExecMainExitTimestamp")
 	r := Result{Verdict: OK, Check: check, State: "succeeded", Since: exit}
 	remain, _ := p["RemainAfterExit"].(bool)
-	mend := "systemctl start " + name + "; journalctl -u " + name
+	fix := "systemctl start " + name + "; journalctl -u " + name
 	switch state := p.text("ActiveState"); {
 	case state == "activating":
-		r.Verdict, r.State, r.Mend = Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
+		r.Verdict, r.State, r.Fix = Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
 	case p.text("Result") != "success":
-		r.Verdict, r.Mend = Fault, mend
+		r.Verdict, r.Fix = Fault, fix
 		r.State = fmt.Sprintf("failed: %s, exit status %d", p.text("Result"), p.number("ExecMainStatus"))
 	case remain && state != "active":
-		r.Verdict, r.State, r.Mend = Fault, state+", and should remain active", mend
+		r.Verdict, r.State, r.Fix = Fault, state+", and should remain active", fix
 	case exit.IsZero():
-		r.Verdict, r.State, r.Mend = Fault, "never ran since boot", mend
+		r.Verdict, r.State, r.Fix = Fault, "never ran since boot", fix
 	}
 	return []Result{r}
 }
@@ -200,11 +200,11 @@ func timer(check, name string, p properties, maxAge time.Duration) []Result {
 	r.State = lastText + ", " + nextText
 	if p.text("ActiveState") != "active" {
 		r.Verdict, r.State, r.Since = Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
-		r.Mend = "systemctl start " + name
+		r.Fix = "systemctl start " + name
 		return []Result{r}
 	}
 	if state := p.text("SubState"); state == "elapsed" {
-		r.Verdict, r.State, r.Mend = Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
+		r.Verdict, r.State, r.Fix = Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
 		return []Result{r}
 	}
 	// A timer that was just deployed has had no time to fire; nor has one that
@@ -223,7 +223,7 @@ func timer(check, name string, p properties, maxAge time.Duration) []Result {
 	if maxAge > 0 && time.Since(since) > maxAge {
 		r.Verdict = Fault
 		r.State = fmt.Sprintf("active, but %s; it should every %s", lastText, maxAge)
-		r.Mend = "systemctl list-timers " + name + "; systemctl start " + service
+		r.Fix = "systemctl list-timers " + name + "; systemctl start " + service
 	}
 	return []Result{r}
 }
@@ -266,12 +266,12 @@ func environment(check, name string, p properties, want Unit) []Result {
 		faults = append(faults, "its files changed since systemd read them (systemctl daemon-reload)")
 	}
 	results := process(check, p, want)
-	mend := "systemctl revert " + name + ", or deploy again; a tool goes into toolset.toml"
+	fix := "systemctl revert " + name + ", or deploy again; a tool goes into toolset.toml"
 	if dropIns := p.list("DropInPaths"); len(dropIns) > 0 {
-		mend = "look at " + strings.Join(dropIns, ", ") + "; " + mend
+		fix = "look at " + strings.Join(dropIns, ", ") + "; " + fix
 	}
 	if len(faults) > 0 {
-		return append(one(Fault, check, strings.Join(faults, "; "), mend), results...)
+		return append(one(Fault, check, strings.Join(faults, "; "), fix), results...)
 	}
 	return append(one(OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
 }

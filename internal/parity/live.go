@@ -230,7 +230,7 @@ func take(dir string) error {
 			return err
 		}
 		if !d.IsDir() && !d.Type().IsRegular() {
-			return fmt.Errorf("%s is no file: somebody meddles with the probe", path)
+			return fmt.Errorf("%s is not a file: somebody meddles with the probe", path)
 		}
 		return os.Lchown(path, os.Geteuid(), os.Getegid())
 	})

@@ -49,7 +49,7 @@ func TestAppendJSON(t *testing.T) {
 	}
 }
 
-// asMaps is a record for encoding/json, to which a slice of pairs is no object.
+// asMaps is a record for encoding/json, to which a slice of pairs is not an object.
 func asMaps(r *Record) any {
 	object := func(pairs exec.Pairs) map[string]string {
 		m := map[string]string{}

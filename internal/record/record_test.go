@@ -66,7 +66,7 @@ func TestRevision(t *testing.T) {
 	if got := Revision(dir); got != "" {
 		t.Errorf("outside: %q", got)
 	}
-	// A file that never ends, or never begins, is no repository's.
+	// A file that never ends, or never begins, is not a repository's.
 	for _, how := range []string{"fifo", "device"} {
 		odd := filepath.Join(dir, how)
 		if err := os.MkdirAll(filepath.Join(odd, ".git"), 0o755); err != nil {

@@ -83,7 +83,7 @@ func join(dir, path string) string {
 	return filepath.Join(dir, path)
 }
 
-// line is the first line of a file, "" if it can not be read. Git's own are
+// line is the first line of a file, "" if it cannot be read. Git's own are
 // shorter than 4 KiB.
 func line(path string) string {
 	data, err := exec.ReadRegular(path, 4<<10)

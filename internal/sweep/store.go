@@ -143,7 +143,7 @@ func (s *store) write(name string, known State) error {
 }
 
 // States reads what a sweep last wrote of each recipe, sorted by name, and
-// counts the files that can not be read. It is for looking on; a sweep under
+// counts the files that cannot be read. It is for looking on; a sweep under
 // way does not disturb it.
 func States(dir state.Dir) (list []State, damaged int, err error) {
 	names, err := dir.List(state.Recipes, ".json")

@@ -101,7 +101,7 @@ type Event struct {
 // MaxJobs is how many runs at once a sweep takes.
 const MaxJobs = 256
 
-// Check reports every value that a sweep can not work with.
+// Check reports every value that a sweep cannot work with.
 func (o Options) Check() error {
 	var errs *multierror.Error
 	fail := func(format string, args ...any) { errs = multierror.Append(errs, fmt.Errorf(format, args...)) }
@@ -117,7 +117,7 @@ func (o Options) Check() error {
 	if info, err := os.Stat(o.Runner); err != nil {
 		fail("runner: %w", err)
 	} else if !info.Mode().IsRegular() {
-		fail("runner: %s is no file", o.Runner)
+		fail("runner: %s is not a file", o.Runner)
 	}
 	return errs.ErrorOrNil()
 }
@@ -214,13 +214,13 @@ func recipesIn(dir string) ([]string, error) {
 	return all, nil
 }
 
-// checkName says why a folder's name can not be given to the runner.
+// checkName says why a folder's name cannot be given to the runner.
 func checkName(name string) error {
 	switch {
 	case strings.HasPrefix(name, "-"):
 		return errors.New("the runner would take its name for an option")
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(name):
-		return errors.New("its name can not be printed")
+		return errors.New("its name cannot be printed")
 	}
 	return nil
 }
@@ -307,7 +307,7 @@ func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result 
 	}
 	known, damaged, err := s.store.read(name)
 	if err != nil {
-		return settle(Error, "its state can not be read: %v", err)
+		return settle(Error, "its state cannot be read: %v", err)
 	}
 	r.Promoted = known.Canonical.Revision
 	dir := filepath.Join(s.Recipes, name)

@@ -114,9 +114,9 @@ func TestVerdicts(t *testing.T) {
 	if s := b.known("a"); s.Canonical != good || s.Last.Verdict != Skip {
 		t.Errorf("canonical %+v, last %+v: nothing is held any more", s.Canonical, s.Last)
 	}
-	b.recipe("a", "exit 0 # mended")
+	b.recipe("a", "exit 0 # fixed")
 	b.recipe("b b", "exit 0")
-	b.want("both mended", "a PROMOTE", "b b PROMOTE", "c ERROR")
+	b.want("both fixed", "a PROMOTE", "b b PROMOTE", "c ERROR")
 
 	b.Only = []string{"b b", "a"}
 	b.want("an order", "b b SKIP", "a SKIP")
@@ -327,7 +327,7 @@ func TestLinks(t *testing.T) {
 	b.want("what it shares fails", "a HOLD")
 	b.write(filepath.Join(shared, "inner.sh"), "exit 0", 0o644)
 	b.write(filepath.Join(filepath.Dir(filepath.Dir(b.Program)), "x"), "", 0o644)
-	b.want("and is mended", "a SKIP")
+	b.want("and is fixed", "a SKIP")
 	real, _ := filepath.EvalSymlinks(link)
 	b.write(real, "another runner", 0o644)
 	b.want("the runner that the link leads to", "a PROMOTE")
@@ -380,7 +380,7 @@ func TestKilledSweepsRuns(t *testing.T) {
 	}
 }
 
-// Names that the runner can not be given are an error, not passed over.
+// Names that the runner cannot be given are an error, not passed over.
 func TestNames(t *testing.T) {
 	b := newBench(t)
 	for _, name := range []string{"a b", "é", "-x", "a\nb", "\u009b1m", "\xff", ".hidden", "__pycache__"} {
@@ -399,7 +399,7 @@ func TestOptions(t *testing.T) {
 		"timeout 0s":         func(o *Options) { o.Timeout = 0 },
 		"keep-logs 0":        func(o *Options) { o.KeepLogs = 0 },
 		"runner: stat ":      func(o *Options) { o.Runner += "x" },
-		"is no file":         func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
+		"is not a file":         func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
 	} {
 		o := good
 		change(&o)

@@ -23,7 +23,7 @@ type Level string
 // The levels of a Result.
 const (
 	OK    Level = "ok"
-	Note  Level = "note"  // worth knowing; nothing to mend
+	Note  Level = "note"  // worth knowing; nothing to fix
 	Fault Level = "fault" // a run would not have its full environment
 )
 
@@ -32,7 +32,7 @@ type Result struct {
 	Level Level  `json:"level"`
 	What  string `json:"what"`
 	State string `json:"state"`
-	Mend  string `json:"mend,omitempty"`
+	Fix  string `json:"fix,omitempty"`
 }
 
 // checkLimit bounds each program that Check starts. A browser starts in a
@@ -48,7 +48,7 @@ const checkLimit = time.Minute
 // own, with a HOME of their own.
 func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]Result, error) {
 	var list []Result
-	add := func(level Level, what, state, mend string) { list = append(list, Result{level, what, state, mend}) }
+	add := func(level Level, what, state, fix string) { list = append(list, Result{level, what, state, fix}) }
 
 	list = append(list, m.checkCommands()...)
 	if plan != "" {
@@ -64,7 +64,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 		}
 	}
 	for _, s := range m.Shadowed {
-		add(Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it stands first", s.By, s.Tool, s.By), "")
+		add(Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it comes first", s.By, s.Tool, s.By), "")
 	}
 	for _, a := range m.Absent {
 		add(Note, a.Name, "absent: this environment was built --without "+a.Name, "")
@@ -97,7 +97,7 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	for _, v := range e {
 		if v.Verdict == env.Fixed && filepath.IsAbs(v.Value) {
 			if _, err := os.Stat(v.Value); err != nil {
-				add(Fault, v.Name, err.Error(), "install what brings it, or mend "+v.Why()+" in toolset.toml")
+				add(Fault, v.Name, err.Error(), "install what brings it, or fix "+v.Why()+" in toolset.toml")
 			} else {
 				add(OK, v.Name, v.Value, "")
 			}
@@ -148,14 +148,14 @@ func (m *Manifest) checkCommands() []Result {
 	slices.SortFunc(list, func(a, b Result) int { return strings.Compare(a.What, b.What) })
 	summary := Result{OK, "commands", fmt.Sprintf("%d of %d are there and executable", good, len(m.commands)), ""}
 	if good < len(m.commands) {
-		summary.Level, summary.Mend = Fault, "see below"
+		summary.Level, summary.Fix = Fault, "see below"
 	}
 	return append([]Result{summary}, list...)
 }
 
 // checkPython imports each declared package, in the toolset's own Python.
 func (m *Manifest) checkPython(ctx context.Context, home string, environ []string) []Result {
-	const mend = "run `make build`"
+	const fix = "run `make build`"
 	args := []string{"-c", importPackages}
 	for _, p := range m.Python.Packages {
 		args = append(args, p.Name)
@@ -166,15 +166,15 @@ func (m *Manifest) checkPython(ctx context.Context, home string, environ []strin
 		err = json.Unmarshal(out, &found)
 	}
 	if err != nil {
-		return []Result{{Fault, "python", err.Error(), mend}}
+		return []Result{{Fault, "python", err.Error(), fix}}
 	}
 	list := []Result{{OK, "python", m.Python.Version, ""}}
 	for _, p := range m.Python.Packages {
 		switch f := found[p.Name]; {
 		case f.Error != "":
-			list = append(list, Result{Fault, "python: " + p.Name, f.Error, mend})
+			list = append(list, Result{Fault, "python: " + p.Name, f.Error, fix})
 		case f.Version != p.Version:
-			list = append(list, Result{Fault, "python: " + p.Name, "is version " + f.Version + ", declared " + p.Version, mend})
+			list = append(list, Result{Fault, "python: " + p.Name, "is version " + f.Version + ", declared " + p.Version, fix})
 		default:
 			list = append(list, Result{OK, "python: " + p.Name, f.Version + ", imports", ""})
 		}

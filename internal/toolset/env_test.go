@@ -105,7 +105,7 @@ func TestManifestMistakes(t *testing.T) {
 		{`"/t/bin"`, `"/t/bin:/usr/bin"`, `bin: "/t/bin:/usr/bin" is not an absolute path without ":"`},
 		{`"/t/bin"`, `""`, `bin: "" is not`},
 		{`"0022"`, `"8"`, "umask"},
-		{`"LANG":"C.UTF-8"`, `"PATH":"/bin"`, `"PATH" can not be set`},
+		{`"LANG":"C.UTF-8"`, `"PATH":"/bin"`, `"PATH" cannot be set`},
 		{`["*"]`, `["["]`, "bad glob"},
 		{`"seal":{"seal":false,"execute":null}`, `"seal":{"seal":false,"execute":["tmp"]}`, `"tmp" is not an absolute path`},
 		{`}`, ``, "damaged"},
@@ -228,7 +228,7 @@ func TestManifestOfBackend(t *testing.T) {
 			real, err = c.Path, nil
 		}
 		if err != nil || !m.MayExecute(real) {
-			t.Errorf("%s (%s, %v) can not be executed under the seal", name, real, err)
+			t.Errorf("%s (%s, %v) cannot be executed under the seal", name, real, err)
 		}
 	}
 	for path, want := range map[string]bool{"/bin/sh": true, "/usr/bin/env": true, "/usr/bin/dpkg": false, "/etc/passwd": false, "/": false, "/usr/bin": false} {

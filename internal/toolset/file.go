@@ -164,14 +164,14 @@ func (m *Manifest) changed() []Result {
 	known := map[string]bool{}
 	for _, f := range faults {
 		known[f.What] = true
-		list = append(list, Result{Level: Fault, What: f.What, State: f.State, Mend: f.Fix})
+		list = append(list, Result{Level: Fault, What: f.What, State: f.State, Fix: f.Fix})
 	}
 	m.files(func(c Command, path string) {
 		if known[c.Name] || c.File == nil {
 			return
 		}
 		if sum, err := hashFile(path); err != nil || sum != c.File.SHA256 {
-			list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Mend: "run `make build`"})
+			list = append(list, Result{Level: Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Fix: "run `make build`"})
 		}
 	})
 	return list

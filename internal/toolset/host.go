@@ -42,7 +42,7 @@ type HostBuild struct {
 // Run makes b.Out and gives its manifest. b.Out is replaced as a whole, by
 // one rename, after everything in it is ready: a failed build leaves the
 // earlier one as it was, and who runs tests meanwhile sees one or the other.
-// Building twice on one machine gives the same bytes. All tools that can not
+// Building twice on one machine gives the same bytes. All tools that cannot
 // be resolved are reported together, each with its line in the toolset.
 //
 // The installed Python packages are kept beside b.Out, in python/KEY, so
@@ -180,11 +180,11 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 			if len(tool.Commands) > 1 {
 				what += ": " + strings.Join(missing, ", ")
 			}
-			mend := "Debian: apt-get install " + tool.Debian
+			fix := "Debian: apt-get install " + tool.Debian
 			if tool.Debian == "" {
-				mend = "Debian has no package: build with --without " + tool.Name
+				fix = "Debian has no package: build with --without " + tool.Name
 			}
-			errs = multierror.Append(errs, t.file.Errorf(key+".name", "%s: not found in %s (%s)", what, strings.Join(HostPath, ", "), mend))
+			errs = multierror.Append(errs, t.file.Errorf(key+".name", "%s: not found in %s (%s)", what, strings.Join(HostPath, ", "), fix))
 		}
 		m.Tools = append(m.Tools, resolved)
 	}

@@ -27,7 +27,7 @@ const Schema = 1
 
 // The backends that resolve a toolset.
 const (
-	BackendNix  = "nix"  // store paths, which can not change
+	BackendNix  = "nix"  // store paths, which cannot change
 	BackendHost = "host" // files of a machine without Nix
 )
 
@@ -127,7 +127,7 @@ type Absent struct {
 	Commands []string `json:"commands"`
 }
 
-// Shadowed is a command that two tools offer; the tool that stands earlier in
+// Shadowed is a command that two tools offer; the tool that comes earlier in
 // the toolset has it.
 type Shadowed struct {
 	Command string `json:"command"`
@@ -136,7 +136,7 @@ type Shadowed struct {
 }
 
 // ReadManifest reads and checks the manifest at path. An error says what is
-// wrong with it and how to mend that.
+// wrong with it and how to fix that.
 func ReadManifest(path string) (*Manifest, error) {
 	if path == "" {
 		return nil, errors.New("this cc-ci-run has no manifest: it was built without an environment (use `make build` or the Nix package)")
@@ -242,7 +242,7 @@ func (m *Manifest) validate() error {
 	for _, p := range []struct{ what, path string }{
 		{"bin", m.Bin}, {"interpreter", m.Interpreter}, {"state", m.State}, {"browsers.path", m.Browsers.Path},
 	} {
-		// A ":" would make PATH two directories, and a NUL can not be in a path.
+		// A ":" would make PATH two directories, and a NUL cannot be in a path.
 		if !filepath.IsAbs(p.path) || strings.ContainsAny(p.path, ":\x00\n") {
 			fail("%s: %q is not an absolute path without \":\"", p.what, p.path)
 		}
@@ -262,7 +262,7 @@ func (m *Manifest) validate() error {
 	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
 		for name, value := range set {
 			if !env.IsVariable(name) || env.Reserved(name) || strings.ContainsRune(value, 0) {
-				fail("environment: %q can not be set", name)
+				fail("environment: %q cannot be set", name)
 			}
 		}
 	}

@@ -188,7 +188,7 @@ func (t *Toolset) check() []error {
 			if !IsCommand(c) {
 				fail(at, "%s: %q is not a command's name", label, c)
 			} else if slices.Contains(tool.Commands[:j], c) {
-				fail(at, "%s: command %s stands twice", label, c)
+				fail(at, "%s: command %s appears twice", label, c)
 			} else if slices.Contains(t.Python.Commands, c) {
 				fail(at, "%s: command %s is [python]'s", label, c)
 			}
@@ -246,7 +246,7 @@ func (t *Toolset) checkPython() (errs []error) {
 		if !IsCommand(c) {
 			fail(fmt.Sprintf("python.commands[%d]", i), "python: %q is not a command's name", c)
 		} else if slices.Contains(t.Python.Commands[:i], c) {
-			fail(fmt.Sprintf("python.commands[%d]", i), "python: command %s stands twice", c)
+			fail(fmt.Sprintf("python.commands[%d]", i), "python: command %s appears twice", c)
 		}
 	}
 	if len(t.Python.Packages) == 0 {
@@ -257,7 +257,7 @@ func (t *Toolset) checkPython() (errs []error) {
 		if !nameRE.MatchString(p) {
 			fail(at, "python: %q is not a package's name", p)
 		} else if slices.Contains(t.Python.Packages[:i], p) {
-			fail(at, "python: package %s stands twice", p)
+			fail(at, "python: package %s appears twice", p)
 		}
 	}
 	if t.Python.Requirements == "" {
@@ -298,7 +298,7 @@ func (t *Toolset) checkHost() (errs []error) {
 		if !filepath.IsAbs(p) || filepath.Clean(p) != p {
 			fail(at, "host: %q is not a clean absolute path", p)
 		} else if slices.Contains(t.Host.Paths[:i], p) {
-			fail(at, "host: %s stands twice", p)
+			fail(at, "host: %s appears twice", p)
 		}
 	}
 	return errs
@@ -314,7 +314,7 @@ func (t *Toolset) checkSeal() (errs []error) {
 		case p == "/":
 			fail(at, "seal: / is everything, so the seal would forbid nothing: name the directories in which tests write what they execute")
 		case slices.Contains(t.Seal.Execute[:i], p):
-			fail(at, "seal: %s stands twice", p)
+			fail(at, "seal: %s appears twice", p)
 		}
 	}
 	return errs
@@ -332,7 +332,7 @@ func (t *Toolset) checkVariables() (errs []error) {
 			} else if rule := env.ForbiddenBy(p); rule != "" {
 				fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", table, p, rule)
 			} else if slices.Contains(list[:i], p) {
-				fail(at, "%s: %s stands twice", table, p)
+				fail(at, "%s: %s appears twice", table, p)
 			}
 		}
 	}
@@ -383,7 +383,7 @@ func (t *Toolset) checkVariables() (errs []error) {
 		} else if env.Match(v.Pass, name) == "" {
 			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
 		} else if slices.Contains(v.Require[:i], name) {
-			fail(at, "environment.require: %s stands twice", name)
+			fail(at, "environment.require: %s appears twice", name)
 		}
 	}
 	return errs

@@ -26,7 +26,7 @@
   # Recipes are deployed to a swarm of this one host.
   virtualisation.docker = {
     enable = true;
-    liveRestore = false; # a swarm's daemon can not have it
+    liveRestore = false; # a swarm's daemon cannot have it
     autoPrune.enable = true;
   };
 

@@ -221,8 +221,8 @@ in
       timers = lib.optionalAttrs cfg.enable { "cc-ci-host.timer" = null; };
       # They tell of the others' faults.
       allowFailed = lib.optionalAttrs cfg.enable {
-        "cc-ci-host.service" = "it failed as the host was not healthy; what is wrong now stands here";
-        "cc-ci-deployed.service" = "the host was not healthy after the last activation; what is wrong now stands here";
+        "cc-ci-host.service" = "it failed as the host was not healthy; what is wrong now is below";
+        "cc-ci-deployed.service" = "the host was not healthy after the last activation; what is wrong now is below";
       };
     };
 

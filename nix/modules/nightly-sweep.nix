@@ -115,7 +115,7 @@ in
         "gitea"
         "nextcloud"
       ];
-      description = "Recipes to sweep, in this order; none for what `sweep.toml` in `recipesDir` says, or all, by name.";
+      description = "Recipes to sweep, in this order. Empty: the list in `sweep.toml` of `recipesDir`, else every recipe, by name.";
     };
 
     environment = lib.mkOption {

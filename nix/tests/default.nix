@@ -277,7 +277,7 @@ let
       ) config.environment.systemPackages
       ++ foreignIn "users" (toJSON config.users)
       ++ foreignIn "tmpfiles" (toJSON config.systemd.tmpfiles.rules)
-      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: if e.source != null then e.source else e.text) config.environment.etc))
+      ++ foreignIn "/etc" (toJSON (mapAttrs (_: e: if e.text != null then e.text else e.source) config.environment.etc))
     );
   singleSource =
     let

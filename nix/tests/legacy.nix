@@ -1,6 +1,6 @@
 # The lists that cc-ci-run replaced, as data: what each path to a recipe test
 # could rely on. The superset proof holds the toolset against them. Nowhere
-# else in Nix does a tool's name stand.
+# else in Nix is there a tool's name.
 #
 # An entry is a package of nixpkgs and the commands that were relied on;
 # python.* are packages of the Python environment, browsers are playwright's.

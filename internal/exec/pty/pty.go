@@ -213,7 +213,7 @@ func typeIn(master, stdin *os.File, interactive bool) {
 
 // show copies the terminal's output to stdout until its other side is closed
 // by all, or the deadline set after the program's end passes without a byte.
-// It is false if stdout can not be written.
+// It is false if stdout cannot be written.
 func show(stdout io.Writer, master *os.File) bool {
 	buffer := make([]byte, 32<<10)
 	ending := false

@@ -31,7 +31,7 @@ func executable(memfdCreate uint32) seccomp.Pick {
 // without MFD_NOEXEC_SEAL does not exist (ENOSYS). Programs know that answer,
 // from Linux before 3.17, and take a file in /tmp or /dev/shm instead; EACCES,
 // which a kernel with vm.memfd_noexec=2 gives, some take for an error. A file
-// with MFD_NOEXEC_SEAL can not be executed, by anybody.
+// with MFD_NOEXEC_SEAL cannot be executed, by anybody.
 func filterMemoryFiles() error {
 	_, err := seccomp.Install(seccomp.Compile(memory, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)), unix.SECCOMP_FILTER_FLAG_TSYNC)
 	return err

@@ -1,11 +1,11 @@
 // Package seal lets the kernel refuse to execute what was not declared.
 //
-//	if err := seal.Supported(); err != nil { … }    // this kernel can not, and why
+//	if err := seal.Supported(); err != nil { … }    // this kernel cannot, and why
 //	err := seal.Apply(manifest.Executable())        // after exec.Prepare, before the child
 //
 // From then on no thread of this process and no descendant can execute a file
 // that is not one of those, or below one of those directories: not by PATH, by
-// absolute path, by a descriptor or through a link. It can not be taken back.
+// absolute path, by a descriptor or through a link. It cannot be taken back.
 //
 // Landlock does it, by two of its rights. EXECUTE is what this is about. REFER
 // is granted everywhere, since Landlock would otherwise forbid to move a file
@@ -38,7 +38,7 @@ import (
 // between directories (Linux 5.19).
 const neededABI = 2
 
-// Supported says why this kernel can not seal, with the mend; nil if it can.
+// Supported says why this kernel cannot seal, with the fix; nil if it can.
 func Supported() error {
 	if len(memory) == 0 {
 		return errors.New("no seccomp filter is known for this architecture (amd64 and arm64 have one)")
@@ -50,7 +50,7 @@ func Supported() error {
 	case errors.Is(err, unix.ENOSYS):
 		return errors.New("this kernel has no Landlock: it takes Linux 5.19 with CONFIG_SECURITY_LANDLOCK, or a container that lets its system calls through")
 	case err != nil:
-		return fmt.Errorf("this kernel's Landlock can not be used here (%w): the container or unit must let its system calls through", err)
+		return fmt.Errorf("this kernel's Landlock cannot be used here (%w): the container or unit must let its system calls through", err)
 	case abi < neededABI:
 		return fmt.Errorf("this kernel's Landlock is of version %d, where %d is needed: it takes Linux 5.19", abi, neededABI)
 	}

@@ -43,7 +43,7 @@ const (
 	saRestorer = 0x04000000 // amd64 only
 )
 
-// caught says whether a signal is caught: all but those that can not be, the
+// caught says whether a signal is caught: all but those that cannot be, the
 // faults of a thread's own, those that Go's runtime and the C library keep for
 // themselves, and those by which the terminal stops who may not use it.
 func caught(s unix.Signal) bool {

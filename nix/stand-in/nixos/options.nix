@@ -49,7 +49,7 @@ in
     environment.systemPackages = list types.package;
     environment.etc = many {
       text = of (types.nullOr types.lines) null;
-      source = of (types.nullOr types.path) null;
+      source = of types.path "/nonexistent"; # NixOS makes a file of `text`
     };
     users.users = many {
       isSystemUser = flag false;

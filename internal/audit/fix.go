@@ -13,8 +13,8 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
-// Mend is how what is missing would get into the toolset.
-type Mend struct {
+// Fix is how what is missing would get into the toolset.
+type Fix struct {
 	// Package is what would bring it, as the backend calls it; "" if nothing
 	// is known.
 	Package string `json:"package"`
@@ -22,12 +22,12 @@ type Mend struct {
 	Guess bool `json:"guess"`
 	// From says where Package is from.
 	From string `json:"from"`
-	// TOML are lines for toolset.toml; "" for what is no command.
+	// TOML are lines for toolset.toml; "" for what is not a command.
 	TOML string `json:"toml"`
 }
 
-// String is the mend in a few words.
-func (m Mend) String() string {
+// String is the fix in a few words.
+func (m Fix) String() string {
 	switch {
 	case m.Package == "":
 		return m.From
@@ -83,7 +83,7 @@ func output(ctx context.Context, command string, args ...string) string {
 // have been /bin/….
 var places = []string{"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}
 
-// Suggest fills in the mends of what is missing.
+// Suggest fills in the fixes of what is missing.
 func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Packages) {
 	// A test may look for any number of names.
 	const most = 200
@@ -112,9 +112,9 @@ func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Pack
 	}
 	for i := range r.Missing {
 		miss := &r.Missing[i]
-		miss.Mend = mend(m, owners, known, miss)
-		if i < most && miss.isCommand() && miss.Mend.TOML == "" {
-			miss.Mend.TOML = lines(miss, r.Run.Recipe)
+		miss.Fix = fix(m, owners, known, miss)
+		if i < most && miss.isCommand() && miss.Fix.TOML == "" {
+			miss.Fix.TOML = lines(miss, r.Run.Recipe)
 		}
 	}
 }
@@ -122,55 +122,55 @@ func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Pack
 // isCommand says that it was looked for in the bin directory.
 func (m *Miss) isCommand() bool { return !strings.Contains(m.Name, "/") && toolset.IsCommand(m.Name) }
 
-func mend(m *toolset.Manifest, owners map[string]string, known []string, miss *Miss) Mend {
+func fix(m *toolset.Manifest, owners map[string]string, known []string, miss *Miss) Fix {
 	name := filepath.Base(miss.Name)
 	for _, a := range m.Absent {
 		if slices.Contains(a.Commands, name) {
-			return Mend{Package: a.Name, From: "declared; built --without " + a.Name, TOML: "# " + name + ": nothing to add; build without --without " + a.Name + "\n"}
+			return Fix{Package: a.Name, From: "declared; built --without " + a.Name, TOML: "# " + name + ": nothing to add; build without --without " + a.Name + "\n"}
 		}
 	}
 	if miss.isCommand() && slices.ContainsFunc(m.Tools, func(t toolset.ResolvedTool) bool { return t.Name == name }) {
-		return Mend{Package: name, From: "declared, without this command", TOML: "# " + name + ": add it to the commands of [[tool]] " + name + "\n"}
+		return Fix{Package: name, From: "declared, without this command", TOML: "# " + name + ": add it to the commands of [[tool]] " + name + "\n"}
 	}
 	if !miss.isCommand() {
 		if owner := owners[miss.Name]; owner != "" {
-			return Mend{Package: owner, From: "dpkg: it has this file"}
+			return Fix{Package: owner, From: "dpkg: it has this file"}
 		}
-		return Mend{From: "a path outside the toolset"}
+		return Fix{From: "a path outside the toolset"}
 	}
 	for _, dir := range places {
 		if owner := owners[dir+name]; owner != "" {
-			return Mend{Package: owner, From: "dpkg: it has " + dir + name}
+			return Fix{Package: owner, From: "dpkg: it has " + dir + name}
 		}
 	}
 	if slices.Contains(known, name) {
-		return Mend{Package: name, Guess: true, From: "apt: there is a package of this name"}
+		return Fix{Package: name, Guess: true, From: "apt: there is a package of this name"}
 	}
 	// A command of a family that the toolset has: git-foo beside git.
 	if family, _, ok := strings.Cut(name, "-"); ok {
 		for _, t := range m.Tools {
 			if t.Name == family {
-				return Mend{Package: name, Guess: true, From: "its name, beside " + t.Name + " of the toolset"}
+				return Fix{Package: name, Guess: true, From: "its name, beside " + t.Name + " of the toolset"}
 			}
 		}
 	}
 	if m.Backend == toolset.BackendNix {
-		return Mend{Package: name, Guess: true, From: "its name alone"}
+		return Fix{Package: name, Guess: true, From: "its name alone"}
 	}
-	return Mend{From: "no package of this name is known"}
+	return Fix{From: "no package of this name is known"}
 }
 
 // lines are a [[tool]] for toolset.toml.
 func lines(miss *Miss, recipe string) string {
 	debian := `""`
-	if toolset.IsDebian(miss.Mend.Package) {
-		debian = quote(miss.Mend.Package)
+	if toolset.IsDebian(miss.Fix.Package) {
+		debian = quote(miss.Fix.Package)
 	}
 	switch {
-	case miss.Mend.Package == "":
-		debian += " # " + miss.Mend.From
-	case miss.Mend.Guess:
-		debian += " # guess: " + miss.Mend.From
+	case miss.Fix.Package == "":
+		debian += " # " + miss.Fix.From
+	case miss.Fix.Guess:
+		debian += " # guess: " + miss.Fix.From
 	}
 	return fmt.Sprintf("[[tool]]\nname     = %s\nnix      = %s # guess: its name\ndebian   = %s\ncommands = [%s]\nwhy      = %s\n",
 		quote(toolName(miss.Name)), quote(attribute(miss.Name)), debian, quote(miss.Name), quote(recipe+": looked for by "+Programs(miss.By)+" (cc-ci-run audit)"))
@@ -189,7 +189,7 @@ func toolName(command string) string {
 }
 
 // attribute is the one of nixpkgs that a command's name suggests. A dot would
-// lead into it, and a digit can not begin one: nixpkgs has nodejs_22, _7zz.
+// lead into it, and a digit cannot begin one: nixpkgs has nodejs_22, _7zz.
 func attribute(command string) string {
 	name := strings.TrimRight(strings.Map(func(r rune) rune {
 		switch r {

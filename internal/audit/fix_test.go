@@ -43,29 +43,29 @@ func TestSuggest(t *testing.T) {
 	}
 	for _, row := range []struct {
 		name, backend, path string
-		want                Mend // but for TOML
+		want                Fix // but for TOML
 		text                string
 		debian              string // the line for toolset.toml
 	}{
-		{"dpkg knows whose it is", toolset.BackendHost, "B/hg", Mend{Package: "mercurial", From: "dpkg: it has /usr/bin/hg"}, "mercurial (dpkg: it has /usr/bin/hg)", `debian   = "mercurial"`},
-		{"dpkg knows it by its place of old", toolset.BackendHost, "B/mkfs.ext4", Mend{Package: "e2fsprogs", From: "dpkg: it has /sbin/mkfs.ext4"}, "e2fsprogs (dpkg: it has /sbin/mkfs.ext4)", `debian   = "e2fsprogs"`},
-		{"apt knows the name", toolset.BackendHost, "B/socat", Mend{Package: "socat", Guess: true, From: "apt: there is a package of this name"}, "socat? (a guess from apt: there is a package of this name)", `debian   = "socat" # guess: apt: there is a package of this name`},
-		{"DEFECT-3", toolset.BackendHost, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "apt: there is a package of this name"}, "git-lfs? (a guess from apt: there is a package of this name)", `debian   = "git-lfs" # guess: apt: there is a package of this name`},
-		{"of the family of a tool", toolset.BackendHost, "B/git-annex", Mend{Package: "git-annex", Guess: true, From: "its name, beside git of the toolset"}, "git-annex? (a guess from its name, beside git of the toolset)", `debian   = "git-annex" # guess: its name, beside git of the toolset`},
-		{"of no tool's family", toolset.BackendHost, "B/hg-annex", Mend{From: "no package of this name is known"}, "no package of this name is known", `debian   = "" # no package of this name is known`},
-		{"DEFECT-3 under Nix", toolset.BackendNix, "B/git-lfs", Mend{Package: "git-lfs", Guess: true, From: "its name, beside git of the toolset"}, "git-lfs? (a guess from its name, beside git of the toolset)", `nix      = "git-lfs" # guess: its name`},
-		{"under Nix nothing is known but the name", toolset.BackendNix, "B/hg", Mend{Package: "hg", Guess: true, From: "its name alone"}, "hg? (a guess from its name alone)", `nix      = "hg" # guess: its name`},
-		{"left out by --without", toolset.BackendHost, "B/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
-		{"left out, called by a path", toolset.BackendNix, "/usr/bin/abra", Mend{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
-		{"a tool of the toolset without the command of its name", toolset.BackendHost, "B/ripgrep", Mend{Package: "ripgrep", From: "declared, without this command"}, "ripgrep (declared, without this command)", "# ripgrep: add it to the commands of [[tool]] ripgrep"},
-		{"a path that dpkg knows", toolset.BackendHost, "/opt/x/tool", Mend{Package: "xtool", From: "dpkg: it has this file"}, "xtool (dpkg: it has this file)", ""},
-		{"a path that nobody knows", toolset.BackendHost, "/opt/y", Mend{From: "a path outside the toolset"}, "a path outside the toolset", ""},
+		{"dpkg knows whose it is", toolset.BackendHost, "B/hg", Fix{Package: "mercurial", From: "dpkg: it has /usr/bin/hg"}, "mercurial (dpkg: it has /usr/bin/hg)", `debian   = "mercurial"`},
+		{"dpkg knows it by its place of old", toolset.BackendHost, "B/mkfs.ext4", Fix{Package: "e2fsprogs", From: "dpkg: it has /sbin/mkfs.ext4"}, "e2fsprogs (dpkg: it has /sbin/mkfs.ext4)", `debian   = "e2fsprogs"`},
+		{"apt knows the name", toolset.BackendHost, "B/socat", Fix{Package: "socat", Guess: true, From: "apt: there is a package of this name"}, "socat? (a guess from apt: there is a package of this name)", `debian   = "socat" # guess: apt: there is a package of this name`},
+		{"DEFECT-3", toolset.BackendHost, "B/git-lfs", Fix{Package: "git-lfs", Guess: true, From: "apt: there is a package of this name"}, "git-lfs? (a guess from apt: there is a package of this name)", `debian   = "git-lfs" # guess: apt: there is a package of this name`},
+		{"of the family of a tool", toolset.BackendHost, "B/git-annex", Fix{Package: "git-annex", Guess: true, From: "its name, beside git of the toolset"}, "git-annex? (a guess from its name, beside git of the toolset)", `debian   = "git-annex" # guess: its name, beside git of the toolset`},
+		{"of no tool's family", toolset.BackendHost, "B/hg-annex", Fix{From: "no package of this name is known"}, "no package of this name is known", `debian   = "" # no package of this name is known`},
+		{"DEFECT-3 under Nix", toolset.BackendNix, "B/git-lfs", Fix{Package: "git-lfs", Guess: true, From: "its name, beside git of the toolset"}, "git-lfs? (a guess from its name, beside git of the toolset)", `nix      = "git-lfs" # guess: its name`},
+		{"under Nix nothing is known but the name", toolset.BackendNix, "B/hg", Fix{Package: "hg", Guess: true, From: "its name alone"}, "hg? (a guess from its name alone)", `nix      = "hg" # guess: its name`},
+		{"left out by --without", toolset.BackendHost, "B/abra", Fix{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
+		{"left out, called by a path", toolset.BackendNix, "/usr/bin/abra", Fix{Package: "abra", From: "declared; built --without abra"}, "abra (declared; built --without abra)", "# abra: nothing to add; build without --without abra"},
+		{"a tool of the toolset without the command of its name", toolset.BackendHost, "B/ripgrep", Fix{Package: "ripgrep", From: "declared, without this command"}, "ripgrep (declared, without this command)", "# ripgrep: add it to the commands of [[tool]] ripgrep"},
+		{"a path that dpkg knows", toolset.BackendHost, "/opt/x/tool", Fix{Package: "xtool", From: "dpkg: it has this file"}, "xtool (dpkg: it has this file)", ""},
+		{"a path that nobody knows", toolset.BackendHost, "/opt/y", Fix{From: "a path outside the toolset"}, "a path outside the toolset", ""},
 	} {
 		p := newPlace(t, row.backend)
 		r := p.report(p.notFound(row.path, "D/files/git"))
 		db := debian()
 		r.Suggest(t.Context(), p.m, db)
-		got := r.Missing[0].Mend
+		got := r.Missing[0].Fix
 		if row.want.TOML = got.TOML; got != row.want || got.String() != row.text {
 			t.Errorf("%s: %+v, want %+v (%s)", row.name, got, row.want, row.text)
 		}
@@ -137,7 +137,7 @@ func TestLinesArePasted(t *testing.T) {
 	}
 	for _, command := range []string{"git-lfs", "g++", "[", "[x", "7z", ".hidden", "_x", "python3.12", "mkfs.ext4", "a@b", "X", "x-", "..."} {
 		if !toolset.IsCommand(command) {
-			t.Fatalf("%s is no command", command)
+			t.Fatalf("%s is not a command", command)
 		}
 		for _, from := range []string{"", "its name"} {
 			pasted(t, command, "gitea", "git", from)
@@ -166,7 +166,7 @@ func pasted(t *testing.T, command, recipe, program, guess string) {
 	t.Helper()
 	miss := &Miss{Name: command, By: map[string]int{program: 1}}
 	if guess != "" {
-		miss.Mend = Mend{Package: command, Guess: true, From: guess}
+		miss.Fix = Fix{Package: command, Guess: true, From: guess}
 	}
 	text := lines(miss, recipe)
 	toolset, err := toolset.ParseToolset("toolset.toml", []byte(text+rest))
