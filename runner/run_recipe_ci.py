@@ -84,9 +84,7 @@ def parse(argv):
         default=HERE.parent / "recipes",
         help="the recipes folder (default: %(default)s)",
     )
-    parser.add_argument(
-        "--junit", metavar="FILE", type=absolute_path, help="write a JUnit XML report"
-    )
+    parser.add_argument("--junit", metavar="FILE", type=absolute_path, help="write a JUnit XML report")
     parser.add_argument("-k", metavar="EXPR", help="run only tests that match, as in pytest")
     parser.add_argument("-x", action="store_true", help="stop at the first failure")
     parser.add_argument("-v", action="count", default=0, help="more output; may be repeated")
@@ -107,9 +105,7 @@ def find_recipe(recipes, name):
         raise UsageError(f"{name!r} is not the name of a recipe: it is a folder's plain name")
     try:
         names = sorted(
-            entry.name
-            for entry in recipes.iterdir()
-            if entry.is_dir() and not entry.name.startswith((".", "__"))
+            entry.name for entry in recipes.iterdir() if entry.is_dir() and not entry.name.startswith((".", "__"))
         )
     except OSError as error:
         raise UsageError(f"can't read the recipes folder {recipes}: {error.strerror}") from None
@@ -228,9 +224,7 @@ class OrderlyEnd:
         self._in_pytest = False
         # Under nohup, SIGHUP stays ignored.
         self._handled = [
-            signum
-            for signum in (signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(signum) is signal.SIG_DFL
+            signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) is signal.SIG_DFL
         ]
         for signum in self._handled:
             signal.signal(signum, self._on_signal)

@@ -30,7 +30,7 @@ ROOT = HERE.parent.parent
 
 def quantiles(values):
     ordered = sorted(values)
-    at = lambda q: ordered[min(len(ordered) - 1, int(q * len(ordered)))]  # noqa: E731
+    at = lambda q: ordered[min(len(ordered) - 1, int(q * len(ordered)))]
     return {"median": at(0.5), "p10": at(0.1), "p90": at(0.9)}
 
 
@@ -61,10 +61,7 @@ def interleaved(subjects, rounds, environ, measure=start):
     for _ in range(rounds):
         for name, argv in chance.sample(list(subjects.items()), len(subjects)):
             seen[name].append(measure(argv, environ))
-    return {
-        name: {key: quantiles([run[key] for run in runs]) for key in runs[0]}
-        for name, runs in seen.items()
-    }
+    return {name: {key: quantiles([run[key] for run in runs]) for key in runs[0]} for name, runs in seen.items()}
 
 
 def system_calls(argv, environ):
@@ -134,7 +131,7 @@ def measure_startup(build, rounds, environ, tmpfs):
         "cc-ci-run, record on a tmpfs": [str(build / "cc-ci-run"), "--state", tmpfs, *script],
         "cc-ci-run --no-record": [str(build / "cc-ci-run"), "--no-record", *script],
         "cc-ci-run, host backend": [str(build / "cc-ci-run-host"), *script],
-        "cc-ci-run-full": [str(build / "cc-ci-run-full"), *script],
+        "cc-ci-run exec": [str(build / "cc-ci-run"), "exec", "true", *script],
     }
     os.chdir(build)
     for name, argv in subjects.items():  # the first time keeps the manifest, and warms caches
@@ -159,7 +156,11 @@ def first_test(build, rounds):
     recipes = build / "recipes"
     subjects = {
         "cc-ci-run": [ROOT / "build" / "cc-ci-run", runner, "--recipes", recipes, "one"],
-        "legacy wrapper, pytest as a process of its own": [build / "legacy-python.sh", build / "old_runner.py", recipes / "one"],
+        "legacy wrapper, pytest as a process of its own": [
+            build / "legacy-python.sh",
+            build / "old_runner.py",
+            recipes / "one",
+        ],
         "legacy wrapper, our runner": [build / "legacy-python.sh", runner, "--recipes", recipes, "one"],
         "python -m pytest, no wrapper": [python, "-m", "pytest", recipes / "one"],
     }
@@ -186,10 +187,7 @@ def spawning(build, rounds):
     one = str(ROOT / "build" / "toolset" / "bin")
     many = ":".join(str(build / "path" / str(n)) for n in range(15))
     host = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    python = (
-        "import subprocess\nfor _ in range(1000): subprocess.run(['git', '--version'], "
-        "stdout=subprocess.DEVNULL)"
-    )
+    python = "import subprocess\nfor _ in range(1000): subprocess.run(['git', '--version'], stdout=subprocess.DEVNULL)"
     # Bash remembers where a command is, unless told not to.
     bash = "set +h; for ((n = 0; n < 1000; n++)); do git --version >/dev/null; done"
     result = {}
@@ -281,7 +279,6 @@ def wait_for(fd, text):
 
 def sweeping(build, rounds):
     """Seconds for 8 recipes that wait half a second each, and for 10,000 that did not change."""
-    program = str(build / "cc-ci-run")
     full = str(ROOT / "build" / "cc-ci-run-full")
     runner = str(build / "wait" / "runner" / "runner.py")
     result = {}
@@ -468,9 +465,7 @@ def plot(r, file):
     """The start-up's overheads, and the ratios of audit and seal, as bars."""
     shown = [n for n in r["start-up"] if n != "/bin/true" and not n.startswith("empty")]
     groups = {
-        "Start-up above /bin/true; the legacy bash wrapper is 1": {
-            n: r["start-up"][n]["overhead"] for n in shown
-        }
+        "Start-up above /bin/true; the legacy bash wrapper is 1": {n: r["start-up"][n]["overhead"] for n in shown}
     }
     for work, ways in r["audit and seal"].items():
         groups[f"Whole run, {work}; plain is 1"] = {n: e["ratio"] for n, e in ways.items() if n != "plain"}
@@ -493,7 +488,9 @@ def plot(r, file):
                 f'<text x="{left + value * scale + 6:.1f}" y="{y + 15}">{value:.2f}</text>',
             ]
         bottom = top + 34 + len(bars) * row
-        lines.append(f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="{top + 30}" y2="{bottom + 4}" stroke="#c33" stroke-dasharray="4 3"/>')
+        lines.append(
+            f'<line x1="{left + scale:.1f}" x2="{left + scale:.1f}" y1="{top + 30}" y2="{bottom + 4}" stroke="#c33" stroke-dasharray="4 3"/>'
+        )
         top = bottom + 12
     lines.append("</svg>")
     file.write_text("\n".join(lines) + "\n")

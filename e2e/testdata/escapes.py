@@ -9,7 +9,6 @@ input is `foreign`, opened before the seal. REPORT gets what became of each way:
 ran, and what the kernel said.
 """
 
-import array
 import ctypes
 import errno
 import json
@@ -402,7 +401,10 @@ def _():
 
 @way("chroot")
 def _():
-    for library in (b"", *re.findall(rb"=> (/\S+)|(/\S*ld-linux\S*)", subprocess.run(["ldd", foreign], capture_output=True).stdout)):
+    for library in (
+        b"",
+        *re.findall(rb"=> (/\S+)|(/\S*ld-linux\S*)", subprocess.run(["ldd", foreign], capture_output=True).stdout),
+    ):
         for path in filter(None, library):
             path = path if isinstance(path, str) else path.decode()
             os.makedirs(scratch + "/root" + os.path.dirname(path), exist_ok=True)

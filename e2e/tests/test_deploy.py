@@ -43,9 +43,7 @@ exit "${{status:-0}}"
             path.write_text("".join(f"{n}\n" for n in numbers))
         path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
         environ = {**os.environ, "PATH": path, "CC_CI_RUN_PAUSE": "0"}
-        done = subprocess.run(
-            [SCRIPT, "cc-ci"], env=environ, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([SCRIPT, "cc-ci"], env=environ, capture_output=True, text=True, check=False)
         words = [line.split()[:2] for line in log.read_text().splitlines()]
         return done, [" ".join(w) for w in words], log.read_text()
 

@@ -86,8 +86,8 @@ type Miss struct {
 	First float64        `json:"first"`
 	// Looks is how many of Times were only looks, as of a shell, or of a
 	// program that could do without.
-	Looks int  `json:"looks"`
-	Fix  Fix `json:"fix"`
+	Looks int `json:"looks"`
+	Fix   Fix `json:"fix"`
 }
 
 // Unused is a tool none of whose commands was executed.

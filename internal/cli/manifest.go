@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"cc-ci-run/internal/run"
-	"cc-ci-run/internal/toolset"
 	"fmt"
 	"os"
 	"os/signal"
@@ -11,6 +9,9 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/toolset"
 )
 
 func manifestCommand(p Process, shared *run.Options) *cobra.Command {

@@ -51,7 +51,7 @@ type Result struct {
 	Check   string    `json:"check"`
 	State   string    `json:"state"`
 	Since   time.Time `json:"since,omitzero"` // when it came to be so, if that is known
-	Fix    string    `json:"fix,omitempty"` // what to do
+	Fix     string    `json:"fix,omitempty"`  // what to do
 
 	// detail is for the report: a *dbus.Conn, a *Sweep or a count of units. It
 	// travels with the result, since a check that is late must not touch what

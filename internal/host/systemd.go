@@ -1,7 +1,6 @@
 package host
 
 import (
-	"cc-ci-run/internal/env"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
+
+	"cc-ci-run/internal/env"
 )
 
 // systemd is asked over D-Bus.

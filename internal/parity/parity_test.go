@@ -1,11 +1,12 @@
 package parity
 
 import (
+	"testing"
+
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/toolset"
-	"testing"
 )
 
 func testRecord(t *testing.T) (*record.Record, *toolset.Manifest) {

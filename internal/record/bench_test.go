@@ -1,11 +1,12 @@
 package record
 
 import (
+	"os"
+	"testing"
+
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/state"
-	"os"
-	"testing"
 )
 
 // What each part of a run's start costs, once warm.

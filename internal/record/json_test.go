@@ -2,11 +2,12 @@ package record
 
 import (
 	"bytes"
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/exec"
 	"encoding/json"
 	"reflect"
 	"testing"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
 )
 
 func testPlan() *env.Plan {

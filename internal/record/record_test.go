@@ -1,9 +1,6 @@
 package record
 
 import (
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/state"
-	"cc-ci-run/internal/toolset"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +9,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
 )
 
 // Revision agrees with git, in every kind of repository that it may meet.

@@ -2,8 +2,6 @@ package sweep
 
 import (
 	"bytes"
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/state"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +15,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
 )
 
 // run runs one recipe's tests through cc-ci-run, in a process group of their

@@ -1,7 +1,6 @@
 package sweep
 
 import (
-	"cc-ci-run/internal/state"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/state"
 )
 
 // Schema is the version of the state files' form.

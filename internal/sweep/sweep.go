@@ -21,8 +21,6 @@
 package sweep
 
 import (
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/state"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -40,6 +38,9 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/state"
 )
 
 // Verdict is what became of one recipe.

@@ -1,7 +1,6 @@
 package sweep
 
 import (
-	"cc-ci-run/internal/state"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"cc-ci-run/internal/state"
 )
 
 // The runs here are a shell's, of a few milliseconds: what is tried is the
@@ -399,7 +400,7 @@ func TestOptions(t *testing.T) {
 		"timeout 0s":         func(o *Options) { o.Timeout = 0 },
 		"keep-logs 0":        func(o *Options) { o.KeepLogs = 0 },
 		"runner: stat ":      func(o *Options) { o.Runner += "x" },
-		"is not a file":         func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
+		"is not a file":      func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
 	} {
 		o := good
 		change(&o)

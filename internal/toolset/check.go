@@ -32,7 +32,7 @@ type Result struct {
 	Level Level  `json:"level"`
 	What  string `json:"what"`
 	State string `json:"state"`
-	Fix  string `json:"fix,omitempty"`
+	Fix   string `json:"fix,omitempty"`
 }
 
 // checkLimit bounds each program that Check starts. A browser starts in a

@@ -20,9 +20,10 @@
 package toolset
 
 import (
-	"cc-ci-run/internal/env"
 	"maps"
 	"slices"
+
+	"cc-ci-run/internal/env"
 )
 
 // Compile gives what a run needs of the manifest. path is the manifest's file.

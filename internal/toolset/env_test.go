@@ -2,8 +2,6 @@ package toolset
 
 import (
 	"bytes"
-	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/exec/seal"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -11,6 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec/seal"
 )
 
 func testManifest() *Manifest {

@@ -2,7 +2,6 @@ package toolset
 
 import (
 	"bytes"
-	"cc-ci-run/internal/env"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -22,6 +21,8 @@ import (
 
 	"github.com/hashicorp/go-multierror"
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/env"
 )
 
 // HostPath is where the host backend looks for commands, in this order. It

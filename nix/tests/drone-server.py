@@ -22,7 +22,15 @@ def main(port, secret, path):
     stage = {"id": 1, "build_id": 1, "number": 1, "name": "vm", "kind": "pipeline", "type": "exec", "status": "pending"}
     stage |= {"os": "linux", "arch": "amd64", "version": 1, "created": 1, "updated": 1}
     detail = {
-        "build": {"id": 1, "number": 1, "event": "custom", "status": "pending", "ref": "refs/heads/main", "source": "main", "target": "main"},
+        "build": {
+            "id": 1,
+            "number": 1,
+            "event": "custom",
+            "status": "pending",
+            "ref": "refs/heads/main",
+            "source": "main",
+            "target": "main",
+        },
         "stage": stage,
         "repository": {"id": 1, "namespace": "vm", "name": "recipes", "slug": "vm/recipes", "timeout": 60},
         "config": {"data": pipeline},

@@ -15,10 +15,13 @@ let
     map (t: t.nix) toolset.tool
     ++ [ toolset.browsers.nix ]
     ++ lib.concatMap placeholders (lib.attrValues toolset.environment.nix)
-    # the Drone runner's module, and the tool that nix/tests add
+    # the Drone runner's module, the dev shell, and the tool that nix/tests add
     ++ [
       "drone-runner-exec"
+      "go-tools"
+      "gofumpt"
       "hello"
+      "ruff"
       "nixfmt-tree"
     ]
   );

@@ -15,14 +15,10 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import sync_playwright
 
-NEEDS_INSTANCE = (
-    "needs an instance: set GITEA_URL, GITEA_USER and GITEA_PASSWORD (`make witness` starts one)"
-)
+NEEDS_INSTANCE = "needs an instance: set GITEA_URL, GITEA_USER and GITEA_PASSWORD (`make witness` starts one)"
 
 # git and git-lfs ask this for a name and a password; sh expands the variables, git doesn't.
-CREDENTIAL_HELPER = (
-    """!f() { printf 'username=%s\\npassword=%s\\n' "$GITEA_USER" "$GITEA_PASSWORD"; }; f"""
-)
+CREDENTIAL_HELPER = """!f() { printf 'username=%s\\npassword=%s\\n' "$GITEA_USER" "$GITEA_PASSWORD"; }; f"""
 
 
 @dataclass(frozen=True)
@@ -73,9 +69,7 @@ def run(*command, cwd=None, env=None, input=None):
         text=True,
         check=False,
     )
-    assert done.returncode == 0, (
-        f"{shlex.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
-    )
+    assert done.returncode == 0, f"{shlex.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
 
 

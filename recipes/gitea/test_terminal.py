@@ -10,7 +10,5 @@ def test_script_gives_a_terminal(run):
 
 
 def test_script_passes_the_status_on():
-    done = subprocess.run(
-        ["script", "-qec", "exit 7", "/dev/null"], stdin=subprocess.DEVNULL, check=False
-    )
+    done = subprocess.run(["script", "-qec", "exit 7", "/dev/null"], stdin=subprocess.DEVNULL, check=False)
     assert done.returncode == 7

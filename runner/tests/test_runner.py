@@ -69,9 +69,7 @@ def place(tmp_path):
 
 def test_first_line_names_invoker_and_environment(place):
     place.recipe(test_a=PASS)
-    done = place.run(
-        "demo", CC_CI_RUN_INVOKER="systemd", CC_CI_RUN_FINGERPRINT="4f0c" + "12345678" * 7 + "abcd"
-    )
+    done = place.run("demo", CC_CI_RUN_INVOKER="systemd", CC_CI_RUN_FINGERPRINT="4f0c" + "12345678" * 7 + "abcd")
     first = done.stdout.splitlines()[0]
     assert first == "run_recipe_ci: recipe demo, invoker systemd, environment 4f0c12345678"
 
@@ -103,9 +101,7 @@ def test_undeclared_environment_is_said_and_the_run_goes_on(place, environ):
         pytest.param(FAIL, 1, id="failed"),
         pytest.param(PASS + SKIP, 0, id="one of two skipped"),
         pytest.param("import missing_module\n", 2, id="not collected"),
-        pytest.param(
-            "import pytest\n@pytest.mark.xfail\ndef test_x(): assert 0\n", 0, id="expected to fail"
-        ),
+        pytest.param("import pytest\n@pytest.mark.xfail\ndef test_x(): assert 0\n", 0, id="expected to fail"),
     ],
 )
 def test_status_is_pytests(place, source, status):
@@ -140,12 +136,8 @@ def test_garbage_is_collected_while_tests_run(place):
             id="marked",
         ),
         pytest.param(PASS + FAIL, ["-k", "nothing"], "2 deselected", id="deselected"),
-        pytest.param(
-            PASS + SKIP, ["-k", "skip"], "1 skipped (needs a moon), 1 deselected", id="both"
-        ),
-        pytest.param(
-            PASS, ["--", "--collect-only"], "it has none, or none was run", id="only collected"
-        ),
+        pytest.param(PASS + SKIP, ["-k", "skip"], "1 skipped (needs a moon), 1 deselected", id="both"),
+        pytest.param(PASS, ["--", "--collect-only"], "it has none, or none was run", id="only collected"),
         pytest.param(
             "import pytest\n@pytest.mark.xfail(run=False)\ndef test_x(): pass\n",
             [],
@@ -185,8 +177,7 @@ def test_unknown_recipe_names_the_nearest_and_all(place):
     (place.recipes / "README").touch()
     done = place.run("gitae")
     assert done.stderr == (
-        f"run_recipe_ci: no recipe gitae in {place.recipes}; did you mean gitea? "
-        "(there are: gitea, nextcloud)\n"
+        f"run_recipe_ci: no recipe gitae in {place.recipes}; did you mean gitea? (there are: gitea, nextcloud)\n"
     )
     assert (done.returncode, done.stdout) == (2, "")
 
@@ -206,9 +197,7 @@ def test_usage_error(place, arguments):
 
 
 def test_help_needs_no_pytest():
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", RUNNER, "--help"], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-I", "-S", RUNNER, "--help"], capture_output=True, text=True, check=False)
     assert done.stdout.startswith("usage: run_recipe_ci.py RECIPE")
     assert done.returncode == 0
 
@@ -268,9 +257,7 @@ def poison(folder):
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (folder / "tox.ini").write_text("[pytest]\naddopts = --no-such-option\n")
     (folder / "setup.cfg").write_text("[tool:pytest]\naddopts = --no-such-option\n")
-    (folder / "pyproject.toml").write_text(
-        "[tool.pytest.ini_options]\naddopts = '--no-such-option'\n"
-    )
+    (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\naddopts = '--no-such-option'\n")
     for module in ("pytest", "conftest_plugin", "sitecustomize"):
         (folder / f"{module}.py").write_text("raise SystemExit('a module from elsewhere ran')\n")
 
@@ -285,9 +272,7 @@ def test_nothing_around_the_recipe_takes_part(place):
 
 
 def test_pytest_variables_take_no_part(place):
-    place.recipe(
-        test_a="import os\ndef test_a(): assert 'PYTEST_DEBUG_TEMPROOT' not in os.environ\n"
-    )
+    place.recipe(test_a="import os\ndef test_a(): assert 'PYTEST_DEBUG_TEMPROOT' not in os.environ\n")
     done = place.run(
         "demo",
         PYTEST_ADDOPTS="--no-such-option",
