@@ -6,6 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -19,7 +20,7 @@ func checkCommand(p Process) *cobra.Command {
 command there, executable and unchanged, Python and its packages, a browser
 that launches, the host's paths. It lists every fault with its fix, and what
 is offered twice or absent. Exit status 1 if there is a fault.`,
-		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.level == \"fault\")'",
+		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
@@ -36,15 +37,15 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 			faults := 0
 			var rows [][]string
 			for _, r := range results {
-				if r.Level == toolset.Fault {
+				if r.Verdict == finding.Fault {
 					faults++
 				}
-				if all || r.Level != toolset.OK {
-					rows = append(rows, []string{string(r.Level), r.What, r.State, r.Fix})
+				if all || r.Verdict != finding.OK {
+					rows = append(rows, []string{string(r.Verdict), r.What, r.State, r.Fix})
 				}
 			}
 			if out == "json" || len(rows) > 0 {
-				if err := p.show(out, results, "LEVEL|WHAT|STATE|FIX", rows); err != nil {
+				if err := p.show(out, results, "VERDICT|WHAT|STATE|FIX", rows); err != nil {
 					return err
 				}
 			}

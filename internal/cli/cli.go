@@ -20,11 +20,10 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
-	"cc-ci-run/internal/host"
+	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/sweep"
-	"cc-ci-run/internal/toolset"
 )
 
 // Process is what main knows of this process; nothing below reads it anew.
@@ -153,7 +152,7 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 }
 
 // table prints rows in columns. The head is bold on a terminal; a first cell
-// that is a level or a verdict is coloured (see paint).
+// that is a verdict is coloured (see paint).
 func (p Process) table(w io.Writer, head string, rows [][]string) error {
 	colour := exec.IsTerminal(int(p.Stdout.Fd())) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -187,11 +186,11 @@ func visible(text string) string {
 // paint is the colour of a first cell: two digits of an SGR code.
 func paint(cell string) string {
 	switch cell {
-	case string(toolset.OK), string(env.Fixed), string(env.Given), string(parity.Identical), string(sweep.Promote):
+	case string(finding.OK), string(env.Fixed), string(env.Given), string(parity.Identical), string(sweep.Promote):
 		return "32"
-	case string(toolset.Note), string(env.Passed), string(env.Default), string(parity.Declared), string(sweep.Skip), string(sweep.WouldRun), string(host.LeftOut):
+	case string(finding.Note), string(env.Passed), string(env.Default), string(parity.Declared), string(sweep.Skip), string(sweep.WouldRun), string(finding.LeftOut):
 		return "33"
-	case string(toolset.Fault), string(env.Dropped), string(parity.Drift), string(sweep.Hold), string(sweep.Error), string(host.Unknown):
+	case string(finding.Fault), string(env.Dropped), string(parity.Drift), string(sweep.Hold), string(sweep.Error), string(finding.Unknown):
 		return "31"
 	}
 	return "39"

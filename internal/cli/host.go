@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/host"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
@@ -141,7 +142,7 @@ func (p Process) showHost(report host.Report, o hostOptions) error {
 	}
 	wrong := strings.Join(unwell(report), ", ")
 	switch {
-	case report.Count(host.Fault) > 0:
+	case report.Count(finding.Fault) > 0:
 		if failed != nil {
 			p.complain(failed)
 		}
@@ -155,19 +156,19 @@ func (p Process) showHost(report host.Report, o hostOptions) error {
 func (p Process) hostTable(report host.Report, o hostOptions) error {
 	var rows [][]string
 	for _, r := range report.Results {
-		if o.quiet && r.Verdict == host.OK {
+		if o.quiet && r.Verdict == finding.OK {
 			continue
 		}
 		since := ""
 		if !r.Since.IsZero() {
 			since = r.Since.Local().Format("Jan 02 15:04")
 		}
-		rows = append(rows, []string{string(r.Verdict), r.Check, r.State, since, r.Fix})
+		rows = append(rows, []string{string(r.Verdict), r.What, r.State, since, r.Fix})
 	}
 	if o.out == "table" && len(rows) == 0 {
 		return nil
 	}
-	return p.show(o.out, report, "VERDICT|CHECK|STATE|SINCE|FIX", rows)
+	return p.show(o.out, report, "VERDICT|WHAT|STATE|SINCE|FIX", rows)
 }
 
 // watchHost shows the table again and again.
@@ -201,21 +202,21 @@ func (p Process) watchHost(ctx context.Context, h host.Host, o hostOptions) erro
 
 func hostSummary(report host.Report) string {
 	left := ""
-	if n := report.Count(host.LeftOut); n > 0 {
+	if n := report.Count(finding.LeftOut); n > 0 {
 		left = fmt.Sprintf("; %d left out, as only root may look", n)
 	}
 	if report.Healthy {
 		return fmt.Sprintf("healthy: %d checks%s", len(report.Results), left)
 	}
-	return fmt.Sprintf("not healthy: %d faults, %d unknown, of %d checks%s", report.Count(host.Fault), report.Count(host.Unknown), len(report.Results), left)
+	return fmt.Sprintf("not healthy: %d faults, %d unknown, of %d checks%s", report.Count(finding.Fault), report.Count(finding.Unknown), len(report.Results), left)
 }
 
 // unwell names the checks that keep the host from being healthy.
 func unwell(report host.Report) []string {
 	var names []string
 	for _, r := range report.Results {
-		if r.Verdict == host.Fault || r.Verdict == host.Unknown {
-			names = append(names, r.Check)
+		if r.Verdict == finding.Fault || r.Verdict == finding.Unknown {
+			names = append(names, r.What)
 		}
 	}
 	return names

@@ -17,6 +17,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"cc-ci-run/internal/finding"
 )
 
 // name is the URL without a password.
@@ -29,26 +31,26 @@ func (e Endpoint) name() string {
 
 // look asks an endpoint once. Redirects are not followed: their status is the
 // answer.
-func (e Endpoint) look(ctx context.Context) []Result {
+func (e Endpoint) look(ctx context.Context) []finding.Finding {
 	began := time.Now()
 	transport := &http.Transport{DisableKeepAlives: true} // no proxy: this host is asked
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, e.URL, nil)
 	if err != nil {
-		return one(Unknown, e.name(), err.Error(), "")
+		return one(finding.Unknown, e.name(), err.Error(), "")
 	}
 	request.Header.Set("User-Agent", "cc-ci-run host")
 	answer, err := client.Do(request)
 	took := time.Since(began).Round(time.Millisecond)
 	if err != nil {
-		return one(Fault, e.name(), cause(err), fix(err))
+		return one(finding.Fault, e.name(), cause(err), fix(err))
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != e.Status {
-		return one(Fault, e.name(), fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
+		return one(finding.Fault, e.name(), fmt.Sprintf("%s, should be %d", answer.Status, e.Status), "is what serves it up? look at its log")
 	}
 	if _, err := io.Copy(io.Discard, io.LimitReader(answer.Body, 1<<20)); err != nil {
-		return one(Fault, e.name(), answer.Status+", but its body does not end: "+cause(err), fix(err))
+		return one(finding.Fault, e.name(), answer.Status+", but its body does not end: "+cause(err), fix(err))
 	}
 	state := fmt.Sprintf("%s after %s", answer.Status, took)
 	if answer.TLS != nil && len(answer.TLS.PeerCertificates) > 0 {
@@ -56,10 +58,10 @@ func (e Endpoint) look(ctx context.Context) []Result {
 		days := int(left.Hours() / 24)
 		state += fmt.Sprintf(", certificate for %d days", days)
 		if left < time.Duration(e.MinDays)*24*time.Hour {
-			return one(Fault, e.name(), fmt.Sprintf("%s, should be %d at least", state, e.MinDays), "renew its certificate; is its renewal's timer active?")
+			return one(finding.Fault, e.name(), fmt.Sprintf("%s, should be %d at least", state, e.MinDays), "renew its certificate; is its renewal's timer active?")
 		}
 	}
-	return one(OK, e.name(), state, "")
+	return one(finding.OK, e.name(), state, "")
 }
 
 // cause is an error without the method and URL that net/http puts before it.
@@ -93,7 +95,7 @@ func fix(err error) string {
 }
 
 // docker asks the daemon by its socket.
-func (h Host) docker(ctx context.Context) []Result {
+func (h Host) docker(ctx context.Context) []finding.Finding {
 	const name = "docker"
 	socket := h.Config.Docker
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -101,22 +103,22 @@ func (h Host) docker(ctx context.Context) []Result {
 	}}}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
 	if err != nil {
-		return one(Unknown, name, err.Error(), "")
+		return one(finding.Unknown, name, err.Error(), "")
 	}
 	answer, err := client.Do(request)
 	switch {
 	case errors.Is(err, fs.ErrPermission) && inGroup("docker"):
-		return one(Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
+		return one(finding.Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
 	case errors.Is(err, fs.ErrPermission):
-		return one(LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
+		return one(finding.LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
 	case errors.Is(err, os.ErrNotExist):
-		return one(Fault, name, socket+" is not there", "systemctl start docker.socket docker.service")
+		return one(finding.Fault, name, socket+" is not there", "systemctl start docker.socket docker.service")
 	case err != nil:
-		return one(Fault, name, cause(err), "systemctl restart docker.service; journalctl -u docker.service")
+		return one(finding.Fault, name, cause(err), "systemctl restart docker.service; journalctl -u docker.service")
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return one(Fault, name, answer.Status, "systemctl restart docker.service; journalctl -u docker.service")
+		return one(finding.Fault, name, answer.Status, "systemctl restart docker.service; journalctl -u docker.service")
 	}
 	// Root gets in anyway; who runs tests does as one of the group.
 	group, unknown := user.LookupGroup("docker")
@@ -124,10 +126,10 @@ func (h Host) docker(ctx context.Context) []Result {
 	if err == nil && unknown == nil {
 		owner := info.Sys().(*syscall.Stat_t)
 		if strconv.Itoa(int(owner.Gid)) != group.Gid || info.Mode()&0o060 != 0o060 {
-			return one(Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
+			return one(finding.Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
 		}
 	}
-	return one(OK, name, "answers at "+socket, "")
+	return one(finding.OK, name, "answers at "+socket, "")
 }
 
 // inGroup says whether this process is of a group.

@@ -26,38 +26,13 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 	"golang.org/x/sys/unix"
 
+	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/sweep"
 	"cc-ci-run/internal/toolset"
 )
-
-// Verdict is a [Result]'s.
-type Verdict string
-
-// The verdicts.
-const (
-	OK      Verdict = "ok"
-	Note    Verdict = "note"     // worth knowing; the host is well
-	Fault   Verdict = "fault"    // must be fixed
-	Unknown Verdict = "unknown"  // could not be looked at
-	LeftOut Verdict = "left out" // only root may look
-)
-
-// Result is what one check found.
-type Result struct {
-	Verdict Verdict   `json:"verdict"`
-	Check   string    `json:"check"`
-	State   string    `json:"state"`
-	Since   time.Time `json:"since,omitzero"` // when it came to be so, if that is known
-	Fix     string    `json:"fix,omitempty"`  // what to do
-
-	// detail is for the report: a *dbus.Conn, a *Sweep or a count of units. It
-	// travels with the result, since a check that is late must not touch what
-	// others read.
-	detail any
-}
 
 // Host is what there is to look at.
 type Host struct {
@@ -72,11 +47,11 @@ type Host struct {
 
 // Report is all that was found at one time.
 type Report struct {
-	Time        time.Time `json:"time"`
-	Healthy     bool      `json:"healthy"`
-	Fingerprint string    `json:"fingerprint"`
-	Results     []Result  `json:"results"`
-	Sweep       *Sweep    `json:"sweep,omitempty"`
+	Time        time.Time         `json:"time"`
+	Healthy     bool              `json:"healthy"`
+	Fingerprint string            `json:"fingerprint"`
+	Results     []finding.Finding `json:"results"`
+	Sweep       *Sweep            `json:"sweep,omitempty"`
 	// Failed counts failed units, -1 if that is not known.
 	Failed int `json:"failed_units"`
 }
@@ -89,7 +64,7 @@ type Sweep struct {
 }
 
 // Count says how many results have a verdict.
-func (r Report) Count(v Verdict) int {
+func (r Report) Count(v finding.Verdict) int {
 	n := 0
 	for _, result := range r.Results {
 		if result.Verdict == v {
@@ -104,7 +79,7 @@ func (r Report) Count(v Verdict) int {
 type check struct {
 	name  string
 	limit time.Duration
-	look  func(context.Context) []Result
+	look  func(context.Context) []finding.Finding
 }
 
 // environmentLimit is longer than other checks': a browser is started.
@@ -120,7 +95,7 @@ func Look(ctx context.Context, h Host) Report {
 	s := &systemd{config: c, root: h.Root}
 	report.Results = limited(ctx, check{"D-Bus", c.Timeout, s.connect})
 	for _, r := range report.Results {
-		if conn, ok := r.detail.(*dbus.Conn); ok {
+		if conn, ok := r.Detail.(*dbus.Conn); ok {
 			s.conn = conn
 			defer conn.Close()
 		}
@@ -151,14 +126,14 @@ func Look(ctx context.Context, h Host) Report {
 		checks,
 		check{"environment", environmentLimit, h.environment},
 		check{"parity", c.Timeout, h.parity},
-		check{"last sweep", c.Timeout, func(context.Context) []Result { return h.sweep(sweepUnit) }},
-		check{"state directory", c.Timeout, func(context.Context) []Result { return h.disk(sweepUnit) }},
+		check{"last sweep", c.Timeout, func(context.Context) []finding.Finding { return h.sweep(sweepUnit) }},
+		check{"state directory", c.Timeout, func(context.Context) []finding.Finding { return h.disk(sweepUnit) }},
 	)
 	if c.Docker != "" {
 		checks = append(checks, check{"docker", c.Timeout, h.docker})
 	}
 
-	found := make([][]Result, len(checks))
+	found := make([][]finding.Finding, len(checks))
 	var all sync.WaitGroup
 	for i, check := range checks {
 		all.Go(func() { found[i] = limited(ctx, check) })
@@ -166,23 +141,23 @@ func Look(ctx context.Context, h Host) Report {
 	all.Wait()
 	report.Results = append(report.Results, slices.Concat(found...)...)
 	for _, r := range report.Results {
-		switch detail := r.detail.(type) {
+		switch detail := r.Detail.(type) {
 		case *Sweep:
 			report.Sweep = detail
 		case failedUnits:
 			report.Failed = int(detail)
 		}
 	}
-	report.Healthy = report.Count(Fault) == 0 && report.Count(Unknown) == 0
+	report.Healthy = report.Count(finding.Fault) == 0 && report.Count(finding.Unknown) == 0
 	return report
 }
 
 // limited makes a check, for as long as it may take. One that hangs in the
 // kernel, on a dead network file system, is left to itself.
-func limited(ctx context.Context, c check) []Result {
+func limited(ctx context.Context, c check) []finding.Finding {
 	ctx, cancel := context.WithTimeout(ctx, c.limit)
 	defer cancel()
-	done := make(chan []Result, 1)
+	done := make(chan []finding.Finding, 1)
 	go func() { done <- c.look(ctx) }()
 	select {
 	case results := <-done:
@@ -194,35 +169,35 @@ func limited(ctx context.Context, c check) []Result {
 	case results := <-done:
 		return results
 	case <-time.After(50 * time.Millisecond):
-		return []Result{{Verdict: Unknown, Check: c.name, State: fmt.Sprintf("no answer within %s", c.limit), Fix: "look at it by hand: it hangs"}}
+		return []finding.Finding{{Verdict: finding.Unknown, What: c.name, State: fmt.Sprintf("no answer within %s", c.limit), Fix: "look at it by hand: it hangs"}}
 	}
 }
 
-func one(v Verdict, check, state, fix string) []Result {
-	return []Result{{Verdict: v, Check: check, State: state, Fix: fix}}
+func one(v finding.Verdict, check, state, fix string) []finding.Finding {
+	return []finding.Finding{{Verdict: v, What: check, State: state, Fix: fix}}
 }
 
 // environment is `cc-ci-run check`, in one line.
-func (h Host) environment(ctx context.Context) []Result {
+func (h Host) environment(ctx context.Context) []finding.Finding {
 	const name = "environment"
 	results, err := h.Manifest.Check(ctx, h.Environ, h.ManifestFile, h.Plan)
 	if err != nil {
-		return one(Unknown, name, err.Error(), "cc-ci-run check")
+		return one(finding.Unknown, name, err.Error(), "cc-ci-run check")
 	}
 	var faults []string
 	for _, r := range results {
-		if r.Level == toolset.Fault {
+		if r.Verdict == finding.Fault {
 			faults = append(faults, r.What+": "+r.State)
 		}
 	}
 	if len(faults) > 0 {
-		return one(Fault, name, fmt.Sprintf("%d of %d checks found a fault: %s", len(faults), len(results), strings.Join(faults, "; ")), "cc-ci-run check says how")
+		return one(finding.Fault, name, fmt.Sprintf("%d of %d checks found a fault: %s", len(faults), len(results), strings.Join(faults, "; ")), "cc-ci-run check says how")
 	}
-	return one(OK, name, fmt.Sprintf("%.12s, %d checks", h.Manifest.Fingerprint(), len(results)), "")
+	return one(finding.OK, name, fmt.Sprintf("%.12s, %d checks", h.Manifest.Fingerprint(), len(results)), "")
 }
 
 // parity is `cc-ci-run parity`, in one line.
-func (h Host) parity(context.Context) []Result {
+func (h Host) parity(context.Context) []finding.Finding {
 	name := "parity of " + strings.Join(h.Config.Parity[:], " and ")
 	var runs [2]parity.Run
 	for i, invoker := range h.Config.Parity {
@@ -233,9 +208,9 @@ func (h Host) parity(context.Context) []Result {
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):
-			return one(Note, name, "no run by "+invoker+" yet", "start one, or: sudo cc-ci-run parity --live")
+			return one(finding.Note, name, "no run by "+invoker+" yet", "start one, or: sudo cc-ci-run parity --live")
 		case err != nil:
-			return one(Unknown, name, err.Error(), "cc-ci-run parity")
+			return one(finding.Unknown, name, err.Error(), "cc-ci-run parity")
 		}
 	}
 	older := runs[0].Time
@@ -250,26 +225,26 @@ func (h Host) parity(context.Context) []Result {
 		}
 	}
 	ages := fmt.Sprintf("%s's record is %s old, %s's %s", h.Config.Parity[0], age(runs[0].Time), h.Config.Parity[1], age(runs[1].Time))
-	result := Result{Verdict: OK, Check: name, State: fmt.Sprintf("%d comparisons, no drift; %s", len(findings), ages), Since: older}
+	result := finding.Finding{Verdict: finding.OK, What: name, State: fmt.Sprintf("%d comparisons, no drift; %s", len(findings), ages), Since: older}
 	if len(drifts) > 0 {
-		result.Verdict, result.Fix = Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
+		result.Verdict, result.Fix = finding.Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
 		result.State = fmt.Sprintf("%d drifts (%s); %s", len(drifts), strings.Join(drifts, ", "), ages)
 		// What ran before this environment was deployed says nothing of it.
 		if slices.ContainsFunc(runs[:], func(r parity.Run) bool { return r.Fingerprint != h.Manifest.Fingerprint() }) {
-			result.Verdict = Note
+			result.Verdict = finding.Note
 			result.State = "not both have run in this environment yet; " + ages
 		}
 	}
-	return []Result{result}
+	return []finding.Finding{result}
 }
 
 // sweep tells of the last sweep: its unit's end, and each recipe's verdict.
 // That recipes are held is not a fault of the host.
-func (h Host) sweep(unit func() properties) []Result {
+func (h Host) sweep(unit func() properties) []finding.Finding {
 	const name = "last sweep"
 	states, damaged, err := sweep.States(h.State)
 	if err != nil {
-		return one(Unknown, name, err.Error(), "")
+		return one(finding.Unknown, name, err.Error(), "")
 	}
 	last := &Sweep{Verdicts: map[sweep.Verdict]int{}}
 	var held []string
@@ -284,7 +259,7 @@ func (h Host) sweep(unit func() properties) []Result {
 		}
 	}
 	last.End = newest
-	result := Result{Verdict: OK, Check: name, Since: newest, detail: last}
+	result := finding.Finding{Verdict: finding.OK, What: name, Since: newest, Detail: last}
 	if p := unit(); p != nil {
 		if end := p.time("ExecMainExitTimestamp"); !end.IsZero() {
 			last.End, last.Status, result.Since = end, int(p.number("ExecMainStatus")), end
@@ -293,37 +268,37 @@ func (h Host) sweep(unit func() properties) []Result {
 		// also that it could not be started at all.
 		held := p.text("Result") == "exit-code" && p.number("ExecMainStatus") == 1
 		if p.text("Result") != "success" && !held {
-			result.Verdict, result.Since = Fault, p.time("StateChangeTimestamp")
+			result.Verdict, result.Since = finding.Fault, p.time("StateChangeTimestamp")
 			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
 			result.Fix = "journalctl -u " + h.Config.Sweep
 		}
 	}
 	switch {
 	case len(states) == 0 && result.State == "":
-		result.Verdict, result.State = Note, "no recipe was swept yet"
+		result.Verdict, result.State = finding.Note, "no recipe was swept yet"
 	case len(held) > 0:
-		if result.Verdict == OK {
-			result.Verdict, result.Fix = Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
+		if result.Verdict == finding.OK {
+			result.Verdict, result.Fix = finding.Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
 		}
 		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held), len(states), strings.Join(held, ", "))
 	default:
 		result.State += fmt.Sprintf("%d recipes, none held", len(states))
 	}
-	results := []Result{result}
+	results := []finding.Finding{result}
 	if damaged > 0 {
-		results = append(results, Result{Verdict: Fault, Check: "sweep's state", State: fmt.Sprintf("%d files cannot be read", damaged), Fix: "the next sweep sets them aside; look at the disk"})
+		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: fmt.Sprintf("%d files cannot be read", damaged), Fix: "the next sweep sets them aside; look at the disk"})
 	}
 	return results
 }
 
 // disk looks at the file system of the state directory.
-func (h Host) disk(unit func() properties) []Result {
+func (h Host) disk(unit func() properties) []finding.Finding {
 	const name = "state directory"
 	var fsys unix.Statfs_t
 	if err := unix.Statfs(string(h.State), &fsys); errors.Is(err, fs.ErrNotExist) {
-		return one(Fault, name, string(h.State)+" is not there", "systemd-tmpfiles --create, or make it for the tests' user")
+		return one(finding.Fault, name, string(h.State)+" is not there", "systemd-tmpfiles --create, or make it for the tests' user")
 	} else if err != nil {
-		return one(Unknown, name, fmt.Sprintf("%s: %v", h.State, err), "")
+		return one(finding.Unknown, name, fmt.Sprintf("%s: %v", h.State, err), "")
 	}
 	free, inodes := fsys.Bavail*uint64(fsys.Frsize), fsys.Ffree
 	state := fmt.Sprintf("%s: %d MiB and %d files free", h.State, free>>20, inodes)
@@ -333,19 +308,19 @@ func (h Host) disk(unit func() properties) []Result {
 	const fix = "make room: docker system prune, old logs in sweep/logs, old records in runs"
 	switch {
 	case fsys.Flags&unix.ST_RDONLY != 0:
-		return one(Fault, name, string(h.State)+" is read-only", "look at the disk (dmesg), then mount it again")
+		return one(finding.Fault, name, string(h.State)+" is read-only", "look at the disk (dmesg), then mount it again")
 	case free < h.Config.MinFree:
-		return one(Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), fix)
+		return one(finding.Fault, name, fmt.Sprintf("%s; %d MiB are wanted", state, h.Config.MinFree>>20), fix)
 	case fsys.Files > 0 && inodes < h.Config.MinInodes:
-		return one(Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), fix)
+		return one(finding.Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), fix)
 	}
 	// Who runs tests must be able to write there.
 	if user := unit().text("User"); user != "" {
 		if why := writableFor(string(h.State), user); why != "" {
-			return one(Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
+			return one(finding.Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
 		}
 	}
-	return one(OK, name, state, "")
+	return one(finding.OK, name, state, "")
 }
 
 // writableFor says why a user cannot write to a directory, by its mode.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/finding"
 )
 
 // What systemd and a disk do is tried with the real ones, in e2e/host.
@@ -90,10 +92,10 @@ status = 99
 // A check that hangs and does not look at its context is left behind.
 func TestLimited(t *testing.T) {
 	began := time.Now()
-	results := limited(context.Background(), check{"x", 50 * time.Millisecond, func(context.Context) []Result {
+	results := limited(context.Background(), check{"x", 50 * time.Millisecond, func(context.Context) []finding.Finding {
 		select {}
 	}})
-	if len(results) != 1 || results[0].Verdict != Unknown || !strings.Contains(results[0].State, "no answer within 50ms") {
+	if len(results) != 1 || results[0].Verdict != finding.Unknown || !strings.Contains(results[0].State, "no answer within 50ms") {
 		t.Errorf("%+v", results)
 	}
 	if took := time.Since(began); took > 5*time.Second {
@@ -119,20 +121,20 @@ func TestEndpoint(t *testing.T) {
 	for _, c := range []struct {
 		url     string
 		status  int
-		verdict Verdict
+		verdict finding.Verdict
 		state   string
 	}{
-		{server.URL + "/ok", 200, OK, "200 OK after "},
-		{server.URL + "/moved", 200, Fault, "302 Found, should be 200"},
-		{server.URL + "/moved", 302, OK, "302 Found after "},
-		{server.URL + "/hang", 200, Fault, "no answer in time"},
-		{"http://" + closed.Addr().String(), 200, Fault, "connection refused"},
-		{"http://nowhere.invalid/", 200, Fault, "lookup nowhere.invalid"},
+		{server.URL + "/ok", 200, finding.OK, "200 OK after "},
+		{server.URL + "/moved", 200, finding.Fault, "302 Found, should be 200"},
+		{server.URL + "/moved", 302, finding.OK, "302 Found after "},
+		{server.URL + "/hang", 200, finding.Fault, "no answer in time"},
+		{"http://" + closed.Addr().String(), 200, finding.Fault, "connection refused"},
+		{"http://nowhere.invalid/", 200, finding.Fault, "lookup nowhere.invalid"},
 	} {
 		ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 		results := Endpoint{URL: c.url, Status: c.status}.look(ctx)
 		cancel()
-		if r := results[0]; r.Verdict != c.verdict || !strings.Contains(r.State, c.state) || r.Verdict == Fault && r.Fix == "" {
+		if r := results[0]; r.Verdict != c.verdict || !strings.Contains(r.State, c.state) || r.Verdict == finding.Fault && r.Fix == "" {
 			if c.url == "http://nowhere.invalid/" && r.State == "no answer in time" {
 				continue // a resolver that does not answer
 			}
@@ -144,7 +146,7 @@ func TestEndpoint(t *testing.T) {
 func TestMetrics(t *testing.T) {
 	r := Report{
 		Time: time.Unix(1000, 0), Fingerprint: "f", Failed: 2,
-		Results: []Result{{Verdict: OK, Check: "a"}, {Verdict: Fault, Check: "b \"\\\n"}, {Verdict: OK, Check: "b \"\\\n"}},
+		Results: []finding.Finding{{Verdict: finding.OK, What: "a"}, {Verdict: finding.Fault, What: "b \"\\\n"}, {Verdict: finding.OK, What: "b \"\\\n"}},
 		Sweep:   &Sweep{End: time.Unix(900, 0), Status: 1},
 	}
 	text := r.Metrics()

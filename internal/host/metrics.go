@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"cc-ci-run/internal/finding"
 )
 
 // Metrics is the report in Prometheus's text format, as the textfile
@@ -32,14 +34,14 @@ func (r Report) Metrics() string {
 		fmt.Fprintf(&b, "cc_ci_run_host_failed_units %d\n", r.Failed)
 	}
 	family("cc_ci_run_host_checks", "Checks by verdict.")
-	for _, v := range []Verdict{OK, Note, Fault, Unknown, LeftOut} {
+	for _, v := range []finding.Verdict{finding.OK, finding.Note, finding.Fault, finding.Unknown, finding.LeftOut} {
 		fmt.Fprintf(&b, "cc_ci_run_host_checks{verdict=\"%s\"} %d\n", label(string(v)), r.Count(v))
 	}
 	family("cc_ci_run_host_check_healthy", "Whether one check found no fault, 1 or 0.")
 	checks := map[string]bool{}
 	for _, result := range r.Results {
-		ok, known := checks[result.Check]
-		checks[result.Check] = (ok || !known) && result.Verdict != Fault && result.Verdict != Unknown
+		ok, known := checks[result.What]
+		checks[result.What] = (ok || !known) && result.Verdict != finding.Fault && result.Verdict != finding.Unknown
 	}
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
 		fmt.Fprintf(&b, "cc_ci_run_host_check_healthy{check=\"%s\"} %d\n", label(name), flag(checks[name]))

@@ -15,6 +15,7 @@ import (
 	"github.com/coreos/go-systemd/v22/dbus"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/finding"
 )
 
 // systemd is asked over D-Bus.
@@ -26,22 +27,22 @@ type systemd struct {
 
 // connect opens the connection, the detail of a result. Without a bus root
 // still reaches systemd.
-func (s *systemd) connect(ctx context.Context) []Result {
+func (s *systemd) connect(ctx context.Context) []finding.Finding {
 	ctx = context.WithoutCancel(ctx) // a connection lasts as long as its context
 	conn, err := dbus.NewSystemConnectionContext(ctx)
 	if err == nil {
-		return []Result{{Verdict: OK, Check: "D-Bus", State: "answers", detail: conn}}
+		return []finding.Finding{{Verdict: finding.OK, What: "D-Bus", State: "answers", Detail: conn}}
 	}
-	bus := Result{Verdict: Fault, Check: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Fix: "systemctl start dbus.socket dbus.service"}
+	bus := finding.Finding{Verdict: finding.Fault, What: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Fix: "systemctl start dbus.socket dbus.service"}
 	if !s.root {
-		return append([]Result{bus}, one(Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
+		return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
 	}
 	conn, err = dbus.NewSystemdConnectionContext(ctx)
 	if err != nil {
-		return append([]Result{bus}, one(Unknown, "systemd", err.Error(), "is it this host's init?")...)
+		return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", err.Error(), "is it this host's init?")...)
 	}
-	bus.detail = conn
-	return []Result{bus}
+	bus.Detail = conn
+	return []finding.Finding{bus}
 }
 
 // properties are a unit's, by systemd's names (org.freedesktop.systemd1(5)).
@@ -78,17 +79,17 @@ func (p properties) time(name string) time.Time {
 type failedUnits int
 
 // failed lists failed units, and counts those that may not.
-func (s *systemd) failed(ctx context.Context) []Result {
+func (s *systemd) failed(ctx context.Context) []finding.Finding {
 	const name = "failed units"
 	units, err := s.conn.ListUnitsByPatternsContext(ctx, []string{"failed"}, nil)
 	if err != nil {
-		return one(Unknown, name, err.Error(), "systemctl --failed")
+		return one(finding.Unknown, name, err.Error(), "systemctl --failed")
 	}
 	slices.SortFunc(units, func(a, b dbus.UnitStatus) int { return strings.Compare(a.Name, b.Name) })
-	var results []Result
+	var results []finding.Finding
 	count := 0
 	for _, u := range units {
-		r := Result{Verdict: Fault, Check: "unit " + u.Name, State: "failed", Fix: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
+		r := finding.Finding{Verdict: finding.Fault, What: "unit " + u.Name, State: "failed", Fix: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
 		if p, err := s.properties(ctx, u.Name); err == nil {
 			r.Since = p.time("StateChangeTimestamp")
 			if result := p.text("Result"); result != "" {
@@ -96,31 +97,31 @@ func (s *systemd) failed(ctx context.Context) []Result {
 			}
 		}
 		if why, ok := s.config.AllowFailed[u.Name]; ok {
-			r.Verdict, r.Fix = Note, "allowed: "+why
+			r.Verdict, r.Fix = finding.Note, "allowed: "+why
 		} else {
 			count++
 		}
 		results = append(results, r)
 	}
-	summary := Result{Verdict: OK, Check: name, State: "none", detail: failedUnits(count)}
+	summary := finding.Finding{Verdict: finding.OK, What: name, State: "none", Detail: failedUnits(count)}
 	if count > 0 {
-		summary.Verdict, summary.State, summary.Fix = Fault, fmt.Sprint(count), "see below"
+		summary.Verdict, summary.State, summary.Fix = finding.Fault, fmt.Sprint(count), "see below"
 	}
-	return append([]Result{summary}, results...)
+	return append([]finding.Finding{summary}, results...)
 }
 
 // checks are those of single units.
 func (s *systemd) checks() []check {
 	var list []check
-	add := func(what, name string, look func(check, name string, p properties) []Result) {
+	add := func(what, name string, look func(check, name string, p properties) []finding.Finding) {
 		title := what + name
-		list = append(list, check{title, s.config.Timeout, func(ctx context.Context) []Result {
+		list = append(list, check{title, s.config.Timeout, func(ctx context.Context) []finding.Finding {
 			p, err := s.properties(ctx, name)
 			if err != nil {
-				return one(Unknown, title, err.Error(), "systemctl status "+name)
+				return one(finding.Unknown, title, err.Error(), "systemctl status "+name)
 			}
 			if state := p.text("LoadState"); state != "loaded" {
-				return one(Fault, title, state, "is its module enabled? systemctl status "+name)
+				return one(finding.Fault, title, state, "is its module enabled? systemctl status "+name)
 			}
 			return look(title, name, p)
 		}})
@@ -132,12 +133,12 @@ func (s *systemd) checks() []check {
 		add("unit ", name, oneshot)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.config.Timers)) {
-		add("unit ", name, func(check, name string, p properties) []Result {
+		add("unit ", name, func(check, name string, p properties) []finding.Finding {
 			return timer(check, name, p, s.config.Timers[name])
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.config.Units)) {
-		add("environment of ", name, func(check, name string, p properties) []Result {
+		add("environment of ", name, func(check, name string, p properties) []finding.Finding {
 			return environment(check, name, p, s.config.Units[name])
 		})
 	}
@@ -149,45 +150,45 @@ func (s *systemd) checks() []check {
 const settle = time.Minute
 
 // running is for units that must be active.
-func running(check, name string, p properties) []Result {
+func running(check, name string, p properties) []finding.Finding {
 	state := p.text("ActiveState")
-	r := Result{Verdict: OK, Check: check, State: state + " (" + p.text("SubState") + ")", Since: p.time("StateChangeTimestamp")}
+	r := finding.Finding{Verdict: finding.OK, What: check, State: state + " (" + p.text("SubState") + ")", Since: p.time("StateChangeTimestamp")}
 	up := p.time("ActiveEnterTimestamp")
 	switch restarts := p.number("NRestarts"); {
 	case state != "active" && state != "reloading" && state != "refreshing":
-		r.Verdict, r.Fix = Fault, "systemctl start "+name+"; journalctl -u "+name
+		r.Verdict, r.Fix = finding.Fault, "systemctl start "+name+"; journalctl -u "+name
 	case restarts > 0 && time.Since(up) < settle:
-		r.Verdict, r.Fix = Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
+		r.Verdict, r.Fix = finding.Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
 		r.State = fmt.Sprintf("restarted %d times by systemd, up for %s only", restarts, age(up))
 	}
-	return []Result{r}
+	return []finding.Finding{r}
 }
 
 // oneshot is for services that must have run, and succeeded.
-func oneshot(check, name string, p properties) []Result {
+func oneshot(check, name string, p properties) []finding.Finding {
 	exit := p.time("ExecMainExitTimestamp")
-	r := Result{Verdict: OK, Check: check, State: "succeeded", Since: exit}
+	r := finding.Finding{Verdict: finding.OK, What: check, State: "succeeded", Since: exit}
 	remain, _ := p["RemainAfterExit"].(bool)
 	fix := "systemctl start " + name + "; journalctl -u " + name
 	switch state := p.text("ActiveState"); {
 	case state == "activating":
-		r.Verdict, r.State, r.Fix = Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
+		r.Verdict, r.State, r.Fix = finding.Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
 	case p.text("Result") != "success":
-		r.Verdict, r.Fix = Fault, fix
+		r.Verdict, r.Fix = finding.Fault, fix
 		r.State = fmt.Sprintf("failed: %s, exit status %d", p.text("Result"), p.number("ExecMainStatus"))
 	case remain && state != "active":
-		r.Verdict, r.State, r.Fix = Fault, state+", and should remain active", fix
+		r.Verdict, r.State, r.Fix = finding.Fault, state+", and should remain active", fix
 	case exit.IsZero():
-		r.Verdict, r.State, r.Fix = Fault, "never ran since boot", fix
+		r.Verdict, r.State, r.Fix = finding.Fault, "never ran since boot", fix
 	}
-	return []Result{r}
+	return []finding.Finding{r}
 }
 
 // timer is for timers that must be active, and have fired in time.
-func timer(check, name string, p properties, maxAge time.Duration) []Result {
+func timer(check, name string, p properties, maxAge time.Duration) []finding.Finding {
 	last, next := p.time("LastTriggerUSec"), p.time("NextElapseUSecRealtime")
 	active := p.time("ActiveEnterTimestamp")
-	r := Result{Verdict: OK, Check: check, Since: last}
+	r := finding.Finding{Verdict: finding.OK, What: check, Since: last}
 	lastText, nextText := "has not fired yet", "no next time"
 	if !last.IsZero() {
 		lastText = "fired " + age(last) + " ago"
@@ -200,13 +201,13 @@ func timer(check, name string, p properties, maxAge time.Duration) []Result {
 	}
 	r.State = lastText + ", " + nextText
 	if p.text("ActiveState") != "active" {
-		r.Verdict, r.State, r.Since = Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
+		r.Verdict, r.State, r.Since = finding.Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
 		r.Fix = "systemctl start " + name
-		return []Result{r}
+		return []finding.Finding{r}
 	}
 	if state := p.text("SubState"); state == "elapsed" {
-		r.Verdict, r.State, r.Fix = Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
-		return []Result{r}
+		r.Verdict, r.State, r.Fix = finding.Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
+		return []finding.Finding{r}
 	}
 	// A timer that was just deployed has had no time to fire; nor has one that
 	// makes up for a downtime, until its random delay is over.
@@ -217,21 +218,21 @@ func timer(check, name string, p properties, maxAge time.Duration) []Result {
 	}
 	delay := time.Duration(p.number("RandomizedDelayUSec")+p.number("AccuracyUSec"))*time.Microsecond + time.Minute
 	if maxAge > 0 && time.Since(since) > maxAge && !next.IsZero() && time.Since(active) < delay {
-		r.Verdict, r.State = Note, "overdue, as this host was down or the timer off; "+r.State
-		return []Result{r}
+		r.Verdict, r.State = finding.Note, "overdue, as this host was down or the timer off; "+r.State
+		return []finding.Finding{r}
 	}
 	service := strings.TrimSuffix(name, ".timer") + ".service"
 	if maxAge > 0 && time.Since(since) > maxAge {
-		r.Verdict = Fault
+		r.Verdict = finding.Fault
 		r.State = fmt.Sprintf("active, but %s; it should every %s", lastText, maxAge)
 		r.Fix = "systemctl list-timers " + name + "; systemctl start " + service
 	}
-	return []Result{r}
+	return []finding.Finding{r}
 }
 
 // environment compares what a service's tests would start from with what the
 // package gave it. A drop-in that adds a PATH is how lists begin to drift.
-func environment(check, name string, p properties, want Unit) []Result {
+func environment(check, name string, p properties, want Unit) []finding.Finding {
 	var faults []string
 	have := map[string]string{}
 	for _, kv := range p.list("Environment") {
@@ -272,14 +273,14 @@ func environment(check, name string, p properties, want Unit) []Result {
 		fix = "look at " + strings.Join(dropIns, ", ") + "; " + fix
 	}
 	if len(faults) > 0 {
-		return append(one(Fault, check, strings.Join(faults, "; "), fix), results...)
+		return append(one(finding.Fault, check, strings.Join(faults, "; "), fix), results...)
 	}
-	return append(one(OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
+	return append(one(finding.OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
 }
 
 // process looks at the PATH of a running service's own process: an
 // EnvironmentFile= may have set it, or it runs since before a change.
-func process(check string, p properties, want Unit) []Result {
+func process(check string, p properties, want Unit) []finding.Finding {
 	pid, path := p.number("MainPID"), want.Environment["PATH"]
 	if pid == 0 || path == "" {
 		return nil
@@ -290,7 +291,7 @@ func process(check string, p properties, want Unit) []Result {
 	for range 5 {
 		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 		if errors.Is(err, fs.ErrPermission) {
-			return one(LeftOut, check+", of its process", "only root may look", "again as root")
+			return one(finding.LeftOut, check+", of its process", "only root may look", "again as root")
 		}
 		have = env.Lookup(strings.Split(string(data), "\x00"), "PATH")
 		if err != nil || have == path {
@@ -298,7 +299,7 @@ func process(check string, p properties, want Unit) []Result {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	return one(Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
+	return one(finding.Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
 }
 
 // expands says whether systemd may have made have of want, in which "%" and a

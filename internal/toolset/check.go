@@ -15,25 +15,8 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/seal"
+	"cc-ci-run/internal/finding"
 )
-
-// Level says how much a [Result] matters.
-type Level string
-
-// The levels of a Result.
-const (
-	OK    Level = "ok"
-	Note  Level = "note"  // worth knowing; nothing to fix
-	Fault Level = "fault" // a run would not have its full environment
-)
-
-// Result is one finding of [Manifest.Check].
-type Result struct {
-	Level Level  `json:"level"`
-	What  string `json:"what"`
-	State string `json:"state"`
-	Fix   string `json:"fix,omitempty"`
-}
 
 // checkLimit bounds each program that Check starts. A browser starts in a
 // second or two; a loaded two-core machine was seen to take ten.
@@ -46,9 +29,11 @@ const checkLimit = time.Minute
 // compiled form are; the latter is not looked at if it is "". caller is the
 // caller's environment; the programs that Check starts run in the toolset's
 // own, with a HOME of their own.
-func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]Result, error) {
-	var list []Result
-	add := func(level Level, what, state, fix string) { list = append(list, Result{level, what, state, fix}) }
+func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]finding.Finding, error) {
+	var list []finding.Finding
+	add := func(verdict finding.Verdict, what, state, fix string) {
+		list = append(list, result(verdict, what, state, fix))
+	}
 
 	list = append(list, m.checkCommands()...)
 	if plan != "" {
@@ -56,29 +41,29 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 		data, err := os.ReadFile(plan)
 		switch {
 		case err != nil:
-			add(Fault, "compiled manifest", err.Error(), "run `make build`")
+			add(finding.Fault, "compiled manifest", err.Error(), "run `make build`")
 		case !bytes.Equal(data, m.Compile(manifest).Encode()):
-			add(Fault, "compiled manifest", plan+" and "+manifest+" do not agree", "run `make build`")
+			add(finding.Fault, "compiled manifest", plan+" and "+manifest+" do not agree", "run `make build`")
 		default:
-			add(OK, "compiled manifest", plan, "")
+			add(finding.OK, "compiled manifest", plan, "")
 		}
 	}
 	for _, s := range m.Shadowed {
-		add(Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it comes first", s.By, s.Tool, s.By), "")
+		add(finding.Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it comes first", s.By, s.Tool, s.By), "")
 	}
 	for _, a := range m.Absent {
-		add(Note, a.Name, "absent: this environment was built --without "+a.Name, "")
+		add(finding.Note, a.Name, "absent: this environment was built --without "+a.Name, "")
 	}
 
 	if m.Seal.Every {
 		faults := seal.Faults(m.Closure, m.Seal.Execute)
 		for _, f := range faults {
-			add(Fault, f.What, f.State, f.Fix)
+			add(finding.Fault, f.What, f.State, f.Fix)
 		}
 		if err := seal.Supported(); err != nil {
-			add(Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
+			add(finding.Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
 		} else if len(faults) == 0 {
-			add(OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), "")
+			add(finding.OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), "")
 		}
 	}
 
@@ -97,44 +82,44 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	for _, v := range e {
 		if v.Verdict == env.Fixed && filepath.IsAbs(v.Value) {
 			if _, err := os.Stat(v.Value); err != nil {
-				add(Fault, v.Name, err.Error(), "install what brings it, or fix "+v.Why()+" in toolset.toml")
+				add(finding.Fault, v.Name, err.Error(), "install what brings it, or fix "+v.Why()+" in toolset.toml")
 			} else {
-				add(OK, v.Name, v.Value, "")
+				add(finding.OK, v.Name, v.Value, "")
 			}
 		}
 	}
 	for _, p := range m.Host.Paths {
 		if real, err := filepath.EvalSymlinks(p); err != nil {
-			add(Fault, p, err.Error(), "the host must provide it ([host] paths in toolset.toml)")
+			add(finding.Fault, p, err.Error(), "the host must provide it ([host] paths in toolset.toml)")
 		} else {
-			add(OK, p, real, "")
+			add(finding.OK, p, real, "")
 		}
 	}
 	return list, nil
 }
 
-func (m *Manifest) checkCommands() []Result {
-	var list []Result
+func (m *Manifest) checkCommands() []finding.Finding {
+	var list []finding.Finding
 	if m.Backend == BackendHost {
 		list = m.changed()
 		if tree, err := HashTree(filepath.Join(m.Bin, "../lib"), 0); err != nil || tree != m.Python.Tree {
-			list = append(list, Result{Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"})
+			list = append(list, result(finding.Fault, m.Python.Site, "the installed Python packages changed", "run `make build`"))
 		}
 		if tree, err := HashTree(m.Browsers.Path, 0); err != nil || tree != m.Browsers.Tree {
-			list = append(list, Result{Fault, m.Browsers.Path, "changed", "run `make build`"})
+			list = append(list, result(finding.Fault, m.Browsers.Path, "changed", "run `make build`"))
 		}
 		config := filepath.Join(m.Bin, "../pyvenv.cfg")
 		if data, err := os.ReadFile(config); err != nil || !bytes.Equal(data, venvConfig(m.commands["python3"].Path)) {
-			list = append(list, Result{Fault, config, "changed its content", "run `make build`"})
+			list = append(list, result(finding.Fault, config, "changed its content", "run `make build`"))
 		}
 	}
 	entries, err := os.ReadDir(m.Bin)
 	if err != nil {
-		return append(list, Result{Fault, m.Bin, err.Error(), "run `make build`"})
+		return append(list, result(finding.Fault, m.Bin, err.Error(), "run `make build`"))
 	}
 	for _, e := range entries {
 		if _, ok := m.commands[e.Name()]; !ok && m.Backend == BackendHost {
-			list = append(list, Result{Fault, e.Name(), "is in the bin directory and not in the toolset", "declare it in toolset.toml, or run `make build`"})
+			list = append(list, result(finding.Fault, e.Name(), "is in the bin directory and not in the toolset", "declare it in toolset.toml, or run `make build`"))
 		}
 	}
 	good := 0
@@ -142,19 +127,19 @@ func (m *Manifest) checkCommands() []Result {
 		if info, err := os.Stat(filepath.Join(m.Bin, name)); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			good++
 		} else if m.Backend != BackendHost { // the host backend's faults are in the list already
-			list = append(list, Result{Fault, name, "not an executable file in " + m.Bin, "its package in toolset.toml must bring it"})
+			list = append(list, result(finding.Fault, name, "not an executable file in "+m.Bin, "its package in toolset.toml must bring it"))
 		}
 	}
-	slices.SortFunc(list, func(a, b Result) int { return strings.Compare(a.What, b.What) })
-	summary := Result{OK, "commands", fmt.Sprintf("%d of %d are there and executable", good, len(m.commands)), ""}
+	slices.SortFunc(list, func(a, b finding.Finding) int { return strings.Compare(a.What, b.What) })
+	summary := result(finding.OK, "commands", fmt.Sprintf("%d of %d are there and executable", good, len(m.commands)), "")
 	if good < len(m.commands) {
-		summary.Level, summary.Fix = Fault, "see below"
+		summary.Verdict, summary.Fix = finding.Fault, "see below"
 	}
-	return append([]Result{summary}, list...)
+	return append([]finding.Finding{summary}, list...)
 }
 
 // checkPython imports each declared package, in the toolset's own Python.
-func (m *Manifest) checkPython(ctx context.Context, home string, environ []string) []Result {
+func (m *Manifest) checkPython(ctx context.Context, home string, environ []string) []finding.Finding {
 	const fix = "run `make build`"
 	args := []string{"-c", importPackages}
 	for _, p := range m.Python.Packages {
@@ -166,17 +151,17 @@ func (m *Manifest) checkPython(ctx context.Context, home string, environ []strin
 		err = json.Unmarshal(out, &found)
 	}
 	if err != nil {
-		return []Result{{Fault, "python", err.Error(), fix}}
+		return []finding.Finding{result(finding.Fault, "python", err.Error(), fix)}
 	}
-	list := []Result{{OK, "python", m.Python.Version, ""}}
+	list := []finding.Finding{result(finding.OK, "python", m.Python.Version, "")}
 	for _, p := range m.Python.Packages {
 		switch f := found[p.Name]; {
 		case f.Error != "":
-			list = append(list, Result{Fault, "python: " + p.Name, f.Error, fix})
+			list = append(list, result(finding.Fault, "python: "+p.Name, f.Error, fix))
 		case f.Version != p.Version:
-			list = append(list, Result{Fault, "python: " + p.Name, "is version " + f.Version + ", declared " + p.Version, fix})
+			list = append(list, result(finding.Fault, "python: "+p.Name, "is version "+f.Version+", declared "+p.Version, fix))
 		default:
-			list = append(list, Result{OK, "python: " + p.Name, f.Version + ", imports", ""})
+			list = append(list, result(finding.OK, "python: "+p.Name, f.Version+", imports", ""))
 		}
 	}
 	return list
@@ -199,12 +184,12 @@ print(json.dumps(found))
 `
 
 // checkBrowser launches the browser as a test does.
-func (m *Manifest) checkBrowser(ctx context.Context, home string, environ []string) Result {
+func (m *Manifest) checkBrowser(ctx context.Context, home string, environ []string) finding.Finding {
 	out, err := m.output(ctx, home, environ, "-c", launchBrowser)
 	if err != nil {
-		return Result{Fault, "browsers", err.Error(), "run `make build`"}
+		return result(finding.Fault, "browsers", err.Error(), "run `make build`")
 	}
-	return Result{OK, "browsers", "chromium " + strings.TrimSpace(string(out)) + ", launches", ""}
+	return result(finding.OK, "browsers", "chromium "+strings.TrimSpace(string(out))+", launches", "")
 }
 
 // A browser's own sandbox needs an unprivileged user.
@@ -239,4 +224,8 @@ func (m *Manifest) output(ctx context.Context, home string, environ []string, ar
 		return nil, err
 	}
 	return out, nil
+}
+
+func result(verdict finding.Verdict, what, state, fix string) finding.Finding {
+	return finding.Finding{Verdict: verdict, What: what, State: state, Fix: fix}
 }
