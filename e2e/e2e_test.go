@@ -18,7 +18,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
+
+// watchdog is how long a test waits for what must come: it is for a test that
+// hangs, and no test passes or fails by how long something takes.
+const watchdog = 3 * time.Minute
 
 // Whoever runs the tests may ignore SIGHUP (nohup make test), and would pass
 // that on to every program here. A signal that is handled is not passed on.

@@ -140,7 +140,7 @@ func TestEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = outside.Process.Kill(); _ = outside.Wait() })
-	for limit := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for limit := time.Now().Add(watchdog); ; time.Sleep(20 * time.Millisecond) {
 		if _, err := os.Stat(in("socket")); err == nil {
 			break
 		} else if time.Now().After(limit) {

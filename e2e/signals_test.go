@@ -48,7 +48,7 @@ func command(t testing.TB, args ...string) *exec.Cmd {
 }
 
 // await reads until a line has the word and gives what follows it there. It
-// does so for half a minute: a terminal's read cannot be given up.
+// waits as long as a watchdog: a terminal's read cannot be given up.
 func await(t testing.TB, r *bufio.Reader, word string) string {
 	t.Helper()
 	found := make(chan string, 1)
@@ -75,8 +75,8 @@ func await(t testing.TB, r *bufio.Reader, word string) string {
 			t.FailNow()
 		}
 		return rest
-	case <-time.After(30 * time.Second):
-		t.Fatalf("no line with %q for half a minute", word)
+	case <-time.After(watchdog):
+		t.Fatalf("no line with %q for %s", word, watchdog)
 		return ""
 	}
 }
@@ -89,7 +89,7 @@ func alive(pid string) bool {
 // gone waits for a process to end.
 func gone(t testing.TB, pid string) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(watchdog); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if !alive(pid) {
 			return
 		}
@@ -300,14 +300,14 @@ signal.pause()
 // The caller's terminal is as it was afterwards, however the script ended.
 func TestTerminalIsRestored(t *testing.T) {
 	for _, end := range []string{"exit 0", "stty -echo raw; exit 1", "kill -9 $$"} {
-		c := onTerminal(t, "exec", "--pty", "bash", "-c", end)
-		_ = c.Cmd // ends by itself
+		c := onTerminal(t, "exec", "--pty", "bash", "-c", "read; "+end) // and so waits until its terminal is open here
 		state := exec.Command("/usr/bin/stty", "-g")
 		slave, err := os.OpenFile(fmt.Sprintf("/proc/%d/fd/0", c.Process.Pid), os.O_RDWR|syscall.O_NOCTTY, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, _ = io.ReadAll(io.LimitReader(c.r, 1))
+		c.press(t, "\n")
+		go func() { _, _ = io.Copy(io.Discard, c.r) }()
 		_ = c.Wait()
 		state.Stdin = slave
 		out, err := state.Output()
@@ -339,12 +339,13 @@ func TestPtyWithoutTerminal(t *testing.T) {
 		{"lines", "a\nb\n", `cat; echo end`, "a\r\nb\r\nend\r\n"},
 		{"a last line without newline", "a\nb", `cat; echo end`, "a\r\nb" + "end\r\n"},
 		{"much output at the end", "", `seq 100000 | tail -c 65536; echo end`, ""},
-		{"a daemon holds the terminal", "", `sleep 5 & echo end`, "end\r\n"},
+		// It ignores the hangup; that it still is there shows that nobody waited for it.
+		{"a daemon holds the terminal", "", `trap "" HUP; sh -c 'echo $$ >"$0"; exec sleep 1000' "$0" >/dev/null 2>&1 </dev/tty & until [ -s "$0" ]; do :; done; echo end`, "end\r\n"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			cmd := command(t, "exec", "--pty", "--no-record", "bash", "-c", row.code)
+			daemon := filepath.Join(t.TempDir(), "pid")
+			cmd := command(t, "exec", "--pty", "--no-record", "bash", "-c", row.code, daemon)
 			cmd.Stdin = strings.NewReader(row.input)
-			begin := time.Now()
 			out, err := cmd.Output()
 			if err != nil {
 				t.Fatal(err)
@@ -357,8 +358,12 @@ func TestPtyWithoutTerminal(t *testing.T) {
 			} else if text != row.want {
 				t.Errorf("%q, want %q", text, row.want)
 			}
-			if time.Since(begin) > 4*time.Second {
-				t.Error("waited for the daemon")
+			if pid, err := os.ReadFile(daemon); err == nil {
+				pid := strings.TrimSpace(string(pid))
+				if !alive(pid) {
+					t.Error("waited for the daemon")
+				}
+				_ = exec.Command("kill", "-9", pid).Run()
 			}
 		})
 	}

@@ -93,7 +93,7 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
 	deadline := time.Now().Add(o.wait)
-	told := ""
+	told, waited := "", false
 	var report host.Report
 	for {
 		if terminal {
@@ -103,10 +103,12 @@ func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 		if terminal {
 			fmt.Fprint(p.Stderr, "\r\x1b[K")
 		}
-		left := time.Until(deadline)
-		if ctx.Err() != nil || report.Healthy || left <= 0 {
+		left := max(0, time.Until(deadline))
+		// Whoever waits gets a second look, however long the first one took.
+		if ctx.Err() != nil || report.Healthy || left == 0 && (waited || o.wait == 0) {
 			break
 		}
+		waited = true
 		wrong := unwell(report)
 		switch text := fmt.Sprintf("not healthy yet: %s", strings.Join(wrong, ", ")); {
 		case terminal:

@@ -1,10 +1,11 @@
 // Package config reads TOML files strictly and names the place of every
 // mistake in them, so that a person finds all of them in one go.
 //
-//	file, errs := config.Decode("sweep.toml", data, &options)
-//	if file == nil { … }                       // no TOML at all
-//	errs = multierror.Append(errs, file.Errorf("jobs", "jobs = %d: at least one", n))
-//	config.Sort(errs)
+//	file, err := config.Decode("sweep.toml", data, &form)
+//	if err != nil { … }                        // not TOML at all
+//	file.Fail("jobs", "jobs = %d: at least one", n)
+//	timeout := file.Duration("timeout", form.Timeout, time.Hour)
+//	return file.Err()                          // all mistakes, in the order of lines
 package config
 
 import (
@@ -14,23 +15,25 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/pelletier/go-toml/v2"
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// File is a file that was read, as its errors name it.
+// File is a file that was read, with the mistakes in it.
 type File struct {
 	name  string
 	lines map[string]int // where each key is, see keyLines
+	errs  *multierror.Error
 }
 
-// Decode reads data into v. Keys that v does not know are mistakes, reported
-// together. A file that is no TOML, or in which a value has the wrong type,
-// gives one error and no File. name is how errors call it.
-func Decode(name string, data []byte, v any) (*File, *multierror.Error) {
-	var errs *multierror.Error
+// Decode reads data into v. Keys that v does not know are mistakes. A file that is
+// not TOML, or in which a value has the wrong type, gives one error and no File.
+// name is how errors call it.
+func Decode(name string, data []byte, v any) (*File, error) {
+	f := &File{name: name}
 	dec := toml.NewDecoder(bytes.NewReader(data)).DisallowUnknownFields()
 	var unknown *toml.StrictMissingError
 	var bad *toml.DecodeError
@@ -39,23 +42,22 @@ func Decode(name string, data []byte, v any) (*File, *multierror.Error) {
 	case errors.As(err, &unknown):
 		for _, e := range unknown.Errors {
 			line, _ := e.Position()
-			errs = multierror.Append(errs, fmt.Errorf("%s:%d: %s: unknown key", name, line, strings.Join(e.Key(), ".")))
+			f.errs = multierror.Append(f.errs, fmt.Errorf("%s:%d: %s: unknown key", name, line, strings.Join(e.Key(), ".")))
 		}
 	case errors.As(err, &bad):
 		line, _ := bad.Position()
-		return nil, multierror.Append(errs, fmt.Errorf("%s:%d: %s", name, line, strings.TrimPrefix(bad.Error(), "toml: ")))
+		return nil, fmt.Errorf("%s:%d: %s", name, line, strings.TrimPrefix(bad.Error(), "toml: "))
 	default:
-		return nil, multierror.Append(errs, fmt.Errorf("%s: %w", name, err))
+		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	return &File{name, keyLines(data)}, errs
+	f.lines = keyLines(data)
+	return f, nil
 }
 
-// Has says whether a key, or a table of that name, stands in the file. Keys
-// are written as in "tool[3].commands[0]".
-func (f *File) Has(key string) bool { return f.lines[key] != 0 }
-
-// Line is where a key is, counted from 1; 0 if it does not.
-func (f *File) Line(key string) int { return f.lines[key] }
+// Fail notes a mistake, as Errorf words it.
+func (f *File) Fail(key, format string, args ...any) {
+	f.errs = multierror.Append(f.errs, f.Errorf(key, format, args...))
+}
 
 // Errorf is an error at the place of key, or of the nearest key above it:
 // "FILE:LINE: …".
@@ -67,10 +69,23 @@ func (f *File) Errorf(key, format string, args ...any) error {
 	return fmt.Errorf("%s:%d: %s", f.name, max(1, f.lines[at]), fmt.Sprintf(format, args...))
 }
 
-// Sort puts errors "file:LINE: …" in the order of the file.
-func Sort(errs *multierror.Error) {
-	if errs == nil {
-		return
+// Duration is the length of time that key has, or otherwise if the file does not
+// have the key.
+func (f *File) Duration(key, text string, otherwise time.Duration) time.Duration {
+	if !f.Has(key) {
+		return otherwise
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		f.Fail(key, "%s = %q is not a length of time (like \"1h30m\")", key, text)
+	}
+	return d
+}
+
+// Err is all mistakes, in the order of the file; nil if there is none.
+func (f *File) Err() error {
+	if f.errs == nil {
+		return nil
 	}
 	line := func(err error) int {
 		_, rest, _ := strings.Cut(err.Error(), ":")
@@ -78,13 +93,21 @@ func Sort(errs *multierror.Error) {
 		n, _ := strconv.Atoi(number)
 		return n
 	}
-	slices.SortStableFunc(errs.Errors, func(a, b error) int {
+	slices.SortStableFunc(f.errs.Errors, func(a, b error) int {
 		if d := line(a) - line(b); d != 0 {
 			return d
 		}
 		return strings.Compare(a.Error(), b.Error())
 	})
+	return f.errs
 }
+
+// Has says whether a key, or a table of that name, is in the file. Keys
+// are written as in "tool[3].commands[0]".
+func (f *File) Has(key string) bool { return f.lines[key] != 0 }
+
+// Line is where a key is, counted from 1; 0 if it is not there.
+func (f *File) Line(key string) int { return f.lines[key] }
 
 // keyLines maps each key of a TOML document to its line, counted from 1:
 // "tool[3]" and "environment" for table headers, "tool[3].commands" for keys,

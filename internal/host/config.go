@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/go-multierror"
-
 	"cc-ci-run/internal/config"
 )
 
@@ -83,6 +81,31 @@ func Default() *Config {
 	}
 }
 
+// form is a host.toml.
+type form struct {
+	Timeout     string            `toml:"timeout"`
+	AllowFailed map[string]string `toml:"allow_failed"`
+	Running     []string          `toml:"running"`
+	Oneshots    []string          `toml:"oneshots"`
+	Timers      map[string]struct {
+		MaxAge string `toml:"max_age"`
+	} `toml:"timer"`
+	Units map[string]struct {
+		Program     string            `toml:"program"`
+		Environment map[string]string `toml:"environment"`
+	} `toml:"unit"`
+	Endpoints []struct {
+		Endpoint
+		Limit string `toml:"timeout"`
+	} `toml:"endpoint"`
+	State struct {
+		MinFree   uint64 `toml:"min_free_mib"`
+		MinInodes uint64 `toml:"min_free_inodes"`
+	} `toml:"state"`
+	Docker *string `toml:"docker"`
+	Sweep  *string `toml:"sweep"`
+}
+
 // ReadConfig reads a host.toml. What it leaves out is Default's. If there is
 // no file and may be none, all is. All mistakes are reported together.
 func ReadConfig(file string, mayLack bool) (*Config, error) {
@@ -94,122 +117,95 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var form struct {
-		Timeout     string            `toml:"timeout"`
-		AllowFailed map[string]string `toml:"allow_failed"`
-		Running     []string          `toml:"running"`
-		Oneshots    []string          `toml:"oneshots"`
-		Timers      map[string]struct {
-			MaxAge string `toml:"max_age"`
-		} `toml:"timer"`
-		Units map[string]struct {
-			Program     string            `toml:"program"`
-			Environment map[string]string `toml:"environment"`
-		} `toml:"unit"`
-		Endpoints []struct {
-			Endpoint
-			Limit string `toml:"timeout"`
-		} `toml:"endpoint"`
-		State struct {
-			MinFree   uint64 `toml:"min_free_mib"`
-			MinInodes uint64 `toml:"min_free_inodes"`
-		} `toml:"state"`
-		Docker *string `toml:"docker"`
-		Sweep  *string `toml:"sweep"`
+	var f form
+	at, err := config.Decode(file, data, &f)
+	if err != nil {
+		return nil, err
 	}
-	at, errs := config.Decode(file, data, &form)
-	if at == nil {
-		return nil, errs
+	c.Timeout = at.Duration("timeout", f.Timeout, c.Timeout)
+	c.takeUnits(at, f)
+	c.takeEndpoints(at, f)
+	if at.Has("state.min_free_mib") {
+		c.MinFree = f.State.MinFree << 20
 	}
-	fail := func(key, format string, args ...any) {
-		errs = multierror.Append(errs, at.Errorf(key, format, args...))
+	if at.Has("state.min_free_inodes") {
+		c.MinInodes = f.State.MinInodes
 	}
-	duration := func(key, text string, otherwise time.Duration) time.Duration {
-		if !at.Has(key) {
-			return otherwise
+	if f.Docker != nil {
+		if *f.Docker != "" && !filepath.IsAbs(*f.Docker) {
+			at.Fail("docker", "docker = %q is not an absolute path", *f.Docker)
 		}
-		d, err := time.ParseDuration(text)
-		if err != nil || d <= 0 {
-			fail(key, "%s = %q is not a length of time (like \"10s\")", key, text)
-		}
-		return d
+		c.Docker = *f.Docker
 	}
-	unit := func(key, name string, suffixes ...string) {
+	if f.Sweep != nil {
+		c.Sweep = *f.Sweep
+	}
+	return c, at.Err()
+}
+
+// takeUnits takes what a file says of units and timers.
+func (c *Config) takeUnits(at *config.File, f form) {
+	named := func(key, name string, suffixes ...string) {
 		for _, s := range suffixes {
 			if stem, ok := strings.CutSuffix(name, s); ok && stemRE.MatchString(stem) {
 				return
 			}
 		}
-		fail(key, "%q is not a unit's name (NAME%s)", name, strings.Join(suffixes, ", NAME"))
+		at.Fail(key, "%q is not a unit's name (NAME%s)", name, strings.Join(suffixes, ", NAME"))
 	}
-
-	c.Timeout = duration("timeout", form.Timeout, c.Timeout)
-	if form.AllowFailed != nil {
-		c.AllowFailed = form.AllowFailed
+	if f.AllowFailed != nil {
+		c.AllowFailed = f.AllowFailed
 	}
 	for name, why := range c.AllowFailed {
 		if strings.TrimSpace(why) == "" {
-			fail("allow_failed."+name, "allow_failed: %s: say why it may fail", name)
+			at.Fail("allow_failed."+name, "allow_failed: %s: say why it may fail", name)
 		}
 	}
-	if form.Running != nil {
-		c.Running = form.Running
+	if f.Running != nil {
+		c.Running = f.Running
 	}
 	for i, name := range c.Running {
-		unit(fmt.Sprintf("running[%d]", i), name, ".service", ".socket", ".mount", ".target", ".path", ".swap", ".timer", ".slice", ".scope", ".device", ".automount")
+		named(fmt.Sprintf("running[%d]", i), name, ".service", ".socket", ".mount", ".target", ".path", ".swap", ".timer", ".slice", ".scope", ".device", ".automount")
 	}
-	c.Oneshots = form.Oneshots
+	c.Oneshots = f.Oneshots
 	for i, name := range c.Oneshots {
-		unit(fmt.Sprintf("oneshots[%d]", i), name, ".service")
+		named(fmt.Sprintf("oneshots[%d]", i), name, ".service")
 	}
-	if len(form.Timers) > 0 || at.Has("timer") {
+	if len(f.Timers) > 0 || at.Has("timer") {
 		c.Timers = map[string]time.Duration{}
 	}
-	for name, t := range form.Timers {
+	for name, t := range f.Timers {
 		key := "timer." + name
-		unit(key, name, ".timer")
-		c.Timers[name] = duration(key+".max_age", t.MaxAge, 0)
+		named(key, name, ".timer")
+		c.Timers[name] = at.Duration(key+".max_age", t.MaxAge, 0)
 	}
 	c.Units = map[string]Unit{}
-	for name, u := range form.Units {
-		unit("unit."+name, name, ".service")
+	for name, u := range f.Units {
+		named("unit."+name, name, ".service")
 		c.Units[name] = Unit{u.Program, u.Environment}
 	}
-	for i, e := range form.Endpoints {
+}
+
+// takeEndpoints takes what a file says of endpoints.
+func (c *Config) takeEndpoints(at *config.File, f form) {
+	for i, e := range f.Endpoints {
 		key := fmt.Sprintf("endpoint[%d]", i)
 		if u, err := url.Parse(e.URL); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-			fail(key+".url", "endpoint: %q is not a URL of http or https", e.URL)
+			at.Fail(key+".url", "endpoint: %q is not a URL of http or https", e.URL)
 		}
 		if !at.Has(key + ".status") {
 			e.Status = 200
 		}
 		if e.Status < 100 || e.Status > 599 {
-			fail(key+".status", "endpoint: status = %d is none of HTTP's", e.Status)
+			at.Fail(key+".status", "endpoint: status = %d is none of HTTP's", e.Status)
 		}
 		if !at.Has(key + ".min_days") {
 			e.MinDays = 14
 		}
 		if e.MinDays < 0 || e.MinDays > 3650 {
-			fail(key+".min_days", "endpoint: min_days = %d is not from 0 to 3650", e.MinDays)
+			at.Fail(key+".min_days", "endpoint: min_days = %d is not from 0 to 3650", e.MinDays)
 		}
-		e.Timeout = duration(key+".timeout", e.Limit, 0)
+		e.Timeout = at.Duration(key+".timeout", e.Limit, 0)
 		c.Endpoints = append(c.Endpoints, e.Endpoint)
 	}
-	if at.Has("state.min_free_mib") {
-		c.MinFree = form.State.MinFree << 20
-	}
-	if at.Has("state.min_free_inodes") {
-		c.MinInodes = form.State.MinInodes
-	}
-	if form.Docker != nil {
-		if *form.Docker != "" && !filepath.IsAbs(*form.Docker) {
-			fail("docker", "docker = %q is not an absolute path", *form.Docker)
-		}
-		c.Docker = *form.Docker
-	}
-	if form.Sweep != nil {
-		c.Sweep = *form.Sweep
-	}
-	config.Sort(errs)
-	return c, errs.ErrorOrNil()
 }

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/go-multierror"
-
 	"cc-ci-run/internal/config"
 	"cc-ci-run/internal/env"
 )
@@ -46,22 +44,9 @@ func ReadConfig(file, recipes string) (*Config, error) {
 			Timeout string `toml:"timeout"`
 		} `toml:"recipe"`
 	}
-	at, errs := config.Decode(file, data, &form)
-	if at == nil {
-		return nil, errs
-	}
-	fail := func(key, format string, args ...any) {
-		errs = multierror.Append(errs, at.Errorf(key, format, args...))
-	}
-	duration := func(key, text string) time.Duration {
-		if !at.Has(key) {
-			return 0
-		}
-		d, err := time.ParseDuration(text)
-		if err != nil || d <= 0 {
-			fail(key, "%s = %q is not a length of time (like \"1h30m\")", key, text)
-		}
-		return d
+	at, err := config.Decode(file, data, &form)
+	if err != nil {
+		return nil, err
 	}
 	all, err := recipesIn(recipes)
 	if err != nil {
@@ -69,33 +54,32 @@ func ReadConfig(file, recipes string) (*Config, error) {
 	}
 	known := func(key, name string) {
 		if !slices.Contains(all, name) {
-			fail(key, "%q: no such recipe in %s%s", name, recipes, env.Suggest(name, all))
+			at.Fail(key, "%q: no such recipe in %s%s", name, recipes, env.Suggest(name, all))
 		}
 	}
 
 	c := &Config{Recipes: form.Recipes, Jobs: form.Jobs, Timeouts: map[string]time.Duration{}}
-	c.Timeout, c.Grace = duration("timeout", form.Timeout), duration("grace", form.Grace)
+	c.Timeout, c.Grace = at.Duration("timeout", form.Timeout, 0), at.Duration("grace", form.Grace, 0)
 	if at.Has("jobs") && form.Jobs < 1 {
-		fail("jobs", "jobs = %d: at least one", form.Jobs)
+		at.Fail("jobs", "jobs = %d: at least one", form.Jobs)
 	}
 	if at.Has("recipes") && len(form.Recipes) == 0 {
-		fail("recipes", "recipes is empty: leave it out for all of them")
+		at.Fail("recipes", "recipes is empty: leave it out for all of them")
 	}
 	for i, name := range form.Recipes {
 		key := fmt.Sprintf("recipes[%d]", i)
 		known(key, name)
 		if slices.Contains(form.Recipes[:i], name) {
-			fail(key, "%q is named twice", name)
+			at.Fail(key, "%q is named twice", name)
 		}
 	}
 	for name, r := range form.Recipe {
 		key := "recipe." + name
 		known(key, name)
 		if !at.Has(key + ".timeout") {
-			fail(key, "%s says nothing", key)
+			at.Fail(key, "%s says nothing", key)
 		}
-		c.Timeouts[name] = duration(key+".timeout", r.Timeout)
+		c.Timeouts[name] = at.Duration(key+".timeout", r.Timeout, 0)
 	}
-	config.Sort(errs)
-	return c, errs.ErrorOrNil()
+	return c, at.Err()
 }

@@ -36,7 +36,7 @@ func newBench(t testing.TB) *bench {
 	b := &bench{t, Options{
 		Recipes: filepath.Join(dir, "recipes"), State: state.Dir(filepath.Join(dir, "state")),
 		Program: filepath.Join(dir, "program"), Runner: filepath.Join(dir, "runner", "run.py"),
-		Manifest: filepath.Join(dir, "manifest.json"), Timeout: 20 * time.Second, Grace: 200 * time.Millisecond,
+		Manifest: filepath.Join(dir, "manifest.json"), Timeout: 10 * time.Minute, Grace: 5 * time.Minute,
 		KeepLogs: 3, KeepFor: time.Hour, Environ: os.Environ(), Jobs: 1,
 	}}
 	b.write(b.Program, program, 0o755)
@@ -175,7 +175,9 @@ func TestGitWorkTree(t *testing.T) {
 // What tests do to a sweep.
 func TestUnrulyRecipes(t *testing.T) {
 	b := newBench(t)
-	b.Timeout = 500 * time.Millisecond
+	// The one that would go on for ever; what the others do takes what it takes.
+	b.Timeouts = map[string]time.Duration{"ignores-term": 500 * time.Millisecond}
+	b.Grace = 200 * time.Millisecond
 	mark := filepath.Join(t.TempDir(), "alive")
 	b.recipe("daemon", "(while sleep 0.1; do touch "+mark+"; done) & exit 0")
 	b.recipe("ignores-term", "trap '' TERM; while :; do sleep 0.1; done")
@@ -183,11 +185,7 @@ func TestUnrulyRecipes(t *testing.T) {
 	b.recipe("vanishes", "cd ..; rm -r vanishes; exit 0")
 	b.recipe("dies", "kill -9 $$")
 	b.write(filepath.Join(b.Recipes, "empty", "x"), "", 0o644)
-	begin := time.Now()
 	b.want("all", "changes ERROR", "daemon PROMOTE", "dies HOLD", "empty ERROR", "ignores-term HOLD", "vanishes ERROR")
-	if took := time.Since(begin); took > 10*time.Second {
-		t.Errorf("took %s", took)
-	}
 	_ = os.Remove(mark)
 	time.Sleep(300 * time.Millisecond)
 	if _, err := os.Stat(mark); err == nil {
@@ -352,20 +350,16 @@ func TestKilledSweepsRuns(t *testing.T) {
 		t.Fatal(err)
 	}
 	there := func(name string) bool { _, err := os.Stat(filepath.Join(dir, name)); return err == nil }
-	wait := func(what string, until func() bool) {
+	wait := func(until func() bool) {
 		t.Helper()
-		for range 500 {
-			if until() {
-				return
-			}
+		for !until() { // or the test's own time limit says where it hangs
 			time.Sleep(20 * time.Millisecond)
 		}
-		t.Fatalf("not in time: %s", what)
 	}
-	wait("both run", func() bool { return there("started-told") && there("started-deaf") })
+	wait(func() bool { return there("started-told") && there("started-deaf") })
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
-	wait("the run is told to end", func() bool { return there("told") })
+	wait(func() bool { return there("told") })
 
 	for _, name := range []string{"told", "deaf"} {
 		b.recipe(name, "exit 0")
@@ -414,22 +408,21 @@ func TestOptions(t *testing.T) {
 func TestTwoSweeps(t *testing.T) {
 	b := newBench(t)
 	started := filepath.Join(t.TempDir(), "started")
-	b.recipe("a", "touch "+started+"; sleep 1")
+	end := started + "-end"
+	b.recipe("a", "touch "+started+"; until [ -e "+end+" ]; do sleep 0.05; done")
 	first := make(chan error)
 	go func() {
 		_, err := Run(context.Background(), b.Options, func(Event) {})
 		first <- err
 	}()
-	for range 100 {
-		if _, err := os.Stat(started); err == nil {
-			break
-		}
+	for _, err := os.Stat(started); err != nil; _, err = os.Stat(started) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	_, err := Run(context.Background(), b.Options, func(Event) {})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since", os.Getpid())) {
 		t.Errorf("the second: %v", err)
 	}
+	b.write(end, "", 0o644)
 	if err := <-first; err != nil {
 		t.Errorf("the first: %v", err)
 	}
@@ -438,16 +431,21 @@ func TestTwoSweeps(t *testing.T) {
 // An interrupted sweep ends its runs, and writes of none that it was over.
 func TestInterrupted(t *testing.T) {
 	b := newBench(t)
+	started := t.TempDir()
 	b.Jobs = 2
 	for _, name := range []string{"a", "b", "c"} {
-		b.recipe(name, "sleep 30")
+		b.recipe(name, "touch "+filepath.Join(started, name)+"; exec sleep 1000")
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	time.AfterFunc(300*time.Millisecond, cancel)
-	begin := time.Now()
+	go func() { // once two run
+		for names, _ := os.ReadDir(started); len(names) < 2; names, _ = os.ReadDir(started) {
+			time.Sleep(20 * time.Millisecond)
+		}
+		cancel()
+	}()
 	results, err := Run(ctx, b.Options, func(Event) {})
-	if err == nil || len(results) != 0 || time.Since(begin) > 5*time.Second {
-		t.Errorf("%+v, %v after %s", results, err, time.Since(begin))
+	if err == nil || len(results) != 0 {
+		t.Errorf("%+v, %v", results, err)
 	}
 	if files, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/recipes/*.json")); len(files) != 0 {
 		t.Errorf("state was written: %q", files)

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/go-multierror"
-
 	"cc-ci-run/internal/config"
 	"cc-ci-run/internal/env"
 )
@@ -122,16 +120,15 @@ func IsCommand(name string) bool { return commandRE.MatchString(name) && name !=
 
 // ParseToolset reads a toolset strictly. file is how the toolset is named
 // in errors. All mistakes are reported together, as a *multierror.Error of
-// lines "FILE:LINE: what: why"; only a file that is no TOML at all gives one.
+// lines "FILE:LINE: what: why"; only a file that is not TOML at all gives one.
 func ParseToolset(file string, data []byte) (*Toolset, error) {
 	t := &Toolset{}
-	var errs *multierror.Error
-	if t.file, errs = config.Decode(file, data, t); t.file == nil {
-		return nil, errs
+	var err error
+	if t.file, err = config.Decode(file, data, t); err != nil {
+		return nil, err
 	}
-	errs = multierror.Append(errs, t.check()...)
-	config.Sort(errs)
-	return t, errs.ErrorOrNil()
+	t.check()
+	return t, t.file.Err()
 }
 
 // Packages lists the Debian packages of the whole toolset, each once,
@@ -148,65 +145,20 @@ func (t *Toolset) Packages() []string {
 	return slices.Compact(all)
 }
 
-func (t *Toolset) check() []error {
-	var errs []error
-	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
+func (t *Toolset) check() {
+	fail := t.file.Fail
 
 	if len(t.Tools) == 0 {
 		fail("tool", "no [[tool]]: a toolset declares at least one")
 	}
 	first := map[string]string{} // tool name -> its key
 	for i, tool := range t.Tools {
-		key := fmt.Sprintf("tool[%d]", i)
-		label := tool.Name
-		switch {
-		case tool.Name == "":
-			label = "[[tool]]"
-			fail(key, "[[tool]] without a name")
-		case !IsTool(tool.Name):
-			fail(key+".name", "%q: not a name (letters, digits, . _ + -)", tool.Name)
-		case first[tool.Name] != "":
-			fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.file.Line(first[tool.Name]))
-		default:
-			first[tool.Name] = key + ".name"
-		}
-		if !IsAttribute(tool.Nix) {
-			fail(key+".nix", "%s: nix = %q is not an attribute path of nixpkgs", label, tool.Nix)
-		}
-		if !t.file.Has(key + ".debian") {
-			fail(key, "%s: no debian package named (\"\" where Debian has none)", label)
-		}
-		errs = append(errs, t.checkDebian(key+".debian", label, tool.Debian)...)
-		if strings.TrimSpace(tool.Why) == "" {
-			fail(key+".why", "%s: no why: say who relies on it", label)
-		}
-		if len(tool.Commands) == 0 {
-			fail(key, "%s: no commands: a tool brings at least one", label)
-		}
-		for j, c := range tool.Commands {
-			at := fmt.Sprintf("%s.commands[%d]", key, j)
-			if !IsCommand(c) {
-				fail(at, "%s: %q is not a command's name", label, c)
-			} else if slices.Contains(tool.Commands[:j], c) {
-				fail(at, "%s: command %s appears twice", label, c)
-			} else if slices.Contains(t.Python.Commands, c) {
-				fail(at, "%s: command %s is [python]'s", label, c)
-			}
-		}
-		for c, file := range tool.Files {
-			at := key + ".files." + c
-			if !slices.Contains(tool.Commands, c) {
-				fail(at, "%s: files names %s, which is not one of its commands", label, c)
-			}
-			if !filepath.IsAbs(file) {
-				fail(at, "%s: files.%s = %q is not an absolute path", label, c, file)
-			}
-		}
+		t.checkTool(fmt.Sprintf("tool[%d]", i), tool, first)
 	}
 
 	for _, table := range []struct {
 		name  string
-		check func() []error
+		check func()
 	}{
 		{"python", t.checkPython},
 		{"browsers", t.checkBrowsers},
@@ -217,25 +169,74 @@ func (t *Toolset) check() []error {
 		if !t.file.Has(table.name) {
 			fail(table.name, "no [%s] table", table.name)
 		} else {
-			errs = append(errs, table.check()...)
+			table.check()
 		}
 	}
-	return append(errs, t.checkSeal()...) // a toolset may do without the table
+	t.checkSeal() // a toolset may do without the table
+}
+
+// checkTool checks one [[tool]], whose key in the file is key. first has the keys
+// of those before.
+func (t *Toolset) checkTool(key string, tool Tool, first map[string]string) {
+	fail := t.file.Fail
+	label := tool.Name
+	switch {
+	case tool.Name == "":
+		label = "[[tool]]"
+		fail(key, "[[tool]] without a name")
+	case !IsTool(tool.Name):
+		fail(key+".name", "%q: not a name (letters, digits, . _ + -)", tool.Name)
+	case first[tool.Name] != "":
+		fail(key+".name", "%s: declared twice, first in line %d", tool.Name, t.file.Line(first[tool.Name]))
+	default:
+		first[tool.Name] = key + ".name"
+	}
+	if !IsAttribute(tool.Nix) {
+		fail(key+".nix", "%s: nix = %q is not an attribute path of nixpkgs", label, tool.Nix)
+	}
+	if !t.file.Has(key + ".debian") {
+		fail(key, "%s: no debian package named (\"\" where Debian has none)", label)
+	}
+	t.checkDebian(key+".debian", label, tool.Debian)
+	if strings.TrimSpace(tool.Why) == "" {
+		fail(key+".why", "%s: no why: say who relies on it", label)
+	}
+	if len(tool.Commands) == 0 {
+		fail(key, "%s: no commands: a tool brings at least one", label)
+	}
+	for j, c := range tool.Commands {
+		at := fmt.Sprintf("%s.commands[%d]", key, j)
+		if !IsCommand(c) {
+			fail(at, "%s: %q is not a command's name", label, c)
+		} else if slices.Contains(tool.Commands[:j], c) {
+			fail(at, "%s: command %s appears twice", label, c)
+		} else if slices.Contains(t.Python.Commands, c) {
+			fail(at, "%s: command %s is [python]'s", label, c)
+		}
+	}
+	for c, file := range tool.Files {
+		at := key + ".files." + c
+		if !slices.Contains(tool.Commands, c) {
+			fail(at, "%s: files names %s, which is not one of its commands", label, c)
+		}
+		if !filepath.IsAbs(file) {
+			fail(at, "%s: files.%s = %q is not an absolute path", label, c, file)
+		}
+	}
 }
 
 // checkDebian keeps what apt-get would take for an option from it.
-func (t *Toolset) checkDebian(key, label, packages string) (errs []error) {
+func (t *Toolset) checkDebian(key, label, packages string) {
 	for _, p := range strings.Fields(packages) {
 		if !IsDebian(p) {
-			errs = append(errs, t.file.Errorf(key, "%s: %q is not a Debian package's name", label, p))
+			t.file.Fail(key, "%s: %q is not a Debian package's name", label, p)
 		}
 	}
-	return errs
 }
 
-func (t *Toolset) checkPython() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
-	errs = append(errs, t.checkDebian("python.debian", "python", t.Python.Debian)...)
+func (t *Toolset) checkPython() {
+	fail := t.file.Fail
+	t.checkDebian("python.debian", "python", t.Python.Debian)
 	if !attrRE.MatchString(t.Python.Nix) {
 		fail("python.nix", "python: nix = %q is not an attribute path of nixpkgs", t.Python.Nix)
 	}
@@ -263,33 +264,30 @@ func (t *Toolset) checkPython() (errs []error) {
 	if t.Python.Requirements == "" {
 		fail("python.requirements", "python: no requirements: the host backend installs from a pinned, hashed lock")
 	}
-	return errs
 }
 
-func (t *Toolset) checkBrowsers() (errs []error) {
-	errs = append(errs, t.checkDebian("browsers.debian", "browsers", t.Browsers.Debian)...)
+func (t *Toolset) checkBrowsers() {
+	t.checkDebian("browsers.debian", "browsers", t.Browsers.Debian)
 	if !attrRE.MatchString(t.Browsers.Nix) {
-		errs = append(errs, t.file.Errorf("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix))
+		t.file.Fail("browsers.nix", "browsers: nix = %q is not an attribute path of nixpkgs", t.Browsers.Nix)
 	}
 	if !filepath.IsAbs(t.Browsers.Host) {
-		errs = append(errs, t.file.Errorf("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host))
+		t.file.Fail("browsers.host", "browsers: host = %q is not an absolute path", t.Browsers.Host)
 	}
-	return errs
 }
 
-func (t *Toolset) checkProcess() (errs []error) {
+func (t *Toolset) checkProcess() {
 	if _, err := t.Process.UmaskBits(); err != nil {
-		errs = append(errs, t.file.Errorf("process.umask", "%v", err))
+		t.file.Fail("process.umask", "%v", err)
 	}
 	if t.Process.NoFile < 64 {
-		errs = append(errs, t.file.Errorf("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile))
+		t.file.Fail("process.nofile", "process: nofile = %d: Python alone needs more (64 at least)", t.Process.NoFile)
 	}
-	return errs
 }
 
-func (t *Toolset) checkHost() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
-	errs = append(errs, t.checkDebian("host.debian", "host", t.Host.Debian)...)
+func (t *Toolset) checkHost() {
+	fail := t.file.Fail
+	t.checkDebian("host.debian", "host", t.Host.Debian)
 	if len(t.Host.Paths) == 0 {
 		fail("host.paths", "host: no paths: shell=True in Python runs /bin/sh at least")
 	}
@@ -301,11 +299,10 @@ func (t *Toolset) checkHost() (errs []error) {
 			fail(at, "host: %s appears twice", p)
 		}
 	}
-	return errs
 }
 
-func (t *Toolset) checkSeal() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
+func (t *Toolset) checkSeal() {
+	fail := t.file.Fail
 	for i, p := range t.Seal.Execute {
 		at := fmt.Sprintf("seal.execute[%d]", i)
 		switch {
@@ -317,11 +314,10 @@ func (t *Toolset) checkSeal() (errs []error) {
 			fail(at, "seal: %s appears twice", p)
 		}
 	}
-	return errs
 }
 
-func (t *Toolset) checkVariables() (errs []error) {
-	fail := func(key, format string, args ...any) { errs = append(errs, t.file.Errorf(key, format, args...)) }
+func (t *Toolset) checkVariables() {
+	fail := t.file.Fail
 	v := t.Environment
 
 	patterns := func(table string, list []string) {
@@ -386,7 +382,6 @@ func (t *Toolset) checkVariables() (errs []error) {
 			fail(at, "environment.require: %s appears twice", name)
 		}
 	}
-	return errs
 }
 
 // checkPattern accepts a variable's name, or a glob of path.Match over names.
