@@ -5,8 +5,8 @@
 #   path      one directory with cc-ci-run and all of the toolset's commands,
 #             for a unit whose PATH it is
 #
-# Below share/cc-ci-run are the runner, the recipes that come with it, and a
-# link to the manifest.
+# Below share/cc-ci-run are the runner, the recipes that come with it, the schemas
+# of TOML files, and a link to the manifest.
 {
   lib,
   buildGoModule,
@@ -34,8 +34,10 @@ let
         name = lib.removePrefix (toString ../. + "/") path;
         among = dir: name == dir || lib.hasPrefix (dir + "/") name;
       in
-      lib.any among [
+      name == "docs"
+      || lib.any among [
         "cmd"
+        "docs/schemas"
         "internal"
         "recipes"
         "runner"
@@ -87,7 +89,7 @@ build (finalAttrs: {
     mkdir -p $out/share/cc-ci-run $out/libexec
     mv $out/bin/cc-ci-run-full $out/libexec
     $out/libexec/cc-ci-run-full manifest --compile ${toolset.manifest} > $out/share/cc-ci-run/manifest.plan
-    cp -r runner recipes $out/share/cc-ci-run
+    cp -r runner recipes docs/schemas $out/share/cc-ci-run
     rm -rf $out/share/cc-ci-run/runner/tests
     ln -s ${toolset.manifest} $out/share/cc-ci-run/manifest.json
   '';

@@ -28,6 +28,17 @@ type Config struct {
 	Timeouts       map[string]time.Duration // of single recipes
 }
 
+// form is a sweep.toml.
+type form struct {
+	Recipes []string `toml:"recipes"`
+	Jobs    int      `toml:"jobs"`
+	Timeout string   `toml:"timeout"`
+	Grace   string   `toml:"grace"`
+	Recipe  map[string]struct {
+		Timeout string `toml:"timeout"`
+	} `toml:"recipe"`
+}
+
 // ReadConfig reads a sweep.toml for a directory of recipes. All mistakes are
 // reported together, each with its line; a recipe that is not there is one.
 func ReadConfig(file, recipes string) (*Config, error) {
@@ -35,15 +46,7 @@ func ReadConfig(file, recipes string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	var form struct {
-		Recipes []string `toml:"recipes"`
-		Jobs    int      `toml:"jobs"`
-		Timeout string   `toml:"timeout"`
-		Grace   string   `toml:"grace"`
-		Recipe  map[string]struct {
-			Timeout string `toml:"timeout"`
-		} `toml:"recipe"`
-	}
+	var form form
 	at, err := config.Decode(file, data, &form)
 	if err != nil {
 		return nil, err

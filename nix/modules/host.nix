@@ -214,7 +214,9 @@ in
       }
     ];
 
-    environment.etc."cc-ci-run/host.toml".text = import ../toml.nix settings;
+    environment.etc."cc-ci-run/host.toml".text =
+      "#:schema ${harness.package}/share/cc-ci-run/schemas/host.schema.json\n"
+      + import ../toml.nix settings;
 
     services.cc-ci.host = {
       running = [ "docker.service" ];
