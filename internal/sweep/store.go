@@ -27,14 +27,6 @@ type State struct {
 	Last      Result `json:"last"`      // of the last run at all
 }
 
-// Inputs are what decides how a recipe's tests go, and when that was.
-type Inputs struct {
-	Identity
-	Fingerprint string    `json:"fingerprint"` // of the environment
-	Runner      string    `json:"runner"`      // SHA-256 of the runner's folder
-	Time        time.Time `json:"time"`
-}
-
 // store is the sweep's part of the state directory, locked.
 type store struct {
 	state.Dir
