@@ -24,7 +24,6 @@ import (
 	"runtime"
 	"strconv"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -120,40 +119,6 @@ func setLimit(resource int, value uint64) error {
 	}
 	have.Cur = min(value, have.Max)
 	return unix.Setrlimit(resource, &have)
-}
-
-// sigaction is the kernel's struct sigaction, the same on every 64-bit Linux
-// that Go runs on (but for MIPS).
-type sigaction struct {
-	handler  uintptr
-	flags    uint64
-	restorer uintptr
-	mask     uint64
-}
-
-const (
-	sigDefault = 0  // SIG_DFL
-	sigIgnore  = 1  // SIG_IGN
-	lastSignal = 64 // _NSIG
-)
-
-// defaultSignals sets each ignored signal but SIGHUP to its default. Handlers
-// need no care: execve resets those. Go's runtime has put its own in place of
-// most ignored signals already, but leaves SIGHUP, SIGINT, the stop signals
-// and 32 to 34 as they were. It is asked of the kernel, not of /proc, so that
-// it works in a container without one.
-func defaultSignals() {
-	for n := uintptr(1); n <= lastSignal; n++ {
-		if n == uintptr(unix.SIGKILL) || n == uintptr(unix.SIGSTOP) || n == uintptr(unix.SIGHUP) {
-			continue
-		}
-		var old sigaction
-		if _, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, 0, uintptr(unsafe.Pointer(&old)), 8, 0, 0); e != 0 || old.handler != sigIgnore {
-			continue
-		}
-		dfl := sigaction{handler: sigDefault}
-		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&dfl)), 0, 8, 0, 0)
-	}
 }
 
 // closeOnExec marks every descriptor above 2. They are not closed here: Go's

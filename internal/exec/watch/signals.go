@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/exec"
 )
 
 // A parent that stays in the child's process group must hand on a signal that
@@ -24,19 +26,7 @@ var handlerPipe uintptr
 
 func handlerAddresses() (handler, restorer uintptr)
 
-// sigaction is the kernel's struct sigaction, the same on every 64-bit Linux
-// that Go runs on (but for MIPS).
-type sigaction struct {
-	handler  uintptr
-	flags    uint64
-	restorer uintptr
-	mask     uint64
-}
-
 const (
-	sigIgnore  = 1  // SIG_IGN
-	lastSignal = 64 // _NSIG
-
 	saSiginfo  = 0x4
 	saOnStack  = 0x08000000
 	saRestart  = 0x10000000
@@ -52,7 +42,7 @@ func caught(s unix.Signal) bool {
 		unix.SIGURG, unix.SIGPIPE, unix.SIGTTIN, unix.SIGTTOU, 32, 33:
 		return false
 	}
-	return s <= lastSignal
+	return s <= exec.LastSignal
 }
 
 // catchSignals gives a descriptor from which the siginfo of each signal can be
@@ -67,17 +57,17 @@ func catchSignals() (signals int, end func(), err error) {
 	handlerPipe = uintptr(pipe[1])
 	_, _ = unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, 1<<20) // of 8,192 signals
 	// All are blocked in the handler: its frames would fill the signal stack.
-	act := sigaction{flags: saSiginfo | saOnStack | saRestart, mask: ^uint64(0)}
-	if act.handler, act.restorer = handlerAddresses(); act.restorer != 0 {
-		act.flags |= saRestorer
+	act := exec.SigAction{Flags: saSiginfo | saOnStack | saRestart, Mask: ^uint64(0)}
+	if act.Handler, act.Restorer = handlerAddresses(); act.Restorer != 0 {
+		act.Flags |= saRestorer
 	}
-	var before [lastSignal + 1]sigaction
+	var before [exec.LastSignal + 1]exec.SigAction
 	var changed []unix.Signal
-	for s := unix.Signal(1); s <= lastSignal; s++ {
-		if !caught(s) || setAction(s, nil, &before[s]) != nil || s == unix.SIGHUP && before[s].handler == sigIgnore {
+	for s := unix.Signal(1); s <= exec.LastSignal; s++ {
+		if !caught(s) || exec.SetSigAction(s, nil, &before[s]) != nil || s == unix.SIGHUP && before[s].Handler == exec.SigIgnore {
 			continue
 		}
-		if err := setAction(s, &act, nil); err != nil {
+		if err := exec.SetSigAction(s, &act, nil); err != nil {
 			return -1, nil, fmt.Errorf("signal %d: %w", s, err)
 		}
 		changed = append(changed, s)
@@ -86,17 +76,9 @@ func catchSignals() (signals int, end func(), err error) {
 	var none unix.Sigset_t
 	return pipe[0], func() {
 		for _, s := range changed {
-			_ = setAction(s, &before[s], nil)
+			_ = exec.SetSigAction(s, &before[s], nil)
 		}
 	}, unix.PthreadSigmask(unix.SIG_SETMASK, &none, nil)
-}
-
-func setAction(s unix.Signal, to, from *sigaction) error {
-	_, _, e := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(to)), uintptr(unsafe.Pointer(from)), 8, 0, 0)
-	if e != 0 {
-		return e
-	}
-	return nil
 }
 
 // siginfo is what is read of the kernel's siginfo_t, 128 bytes.
