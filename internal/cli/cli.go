@@ -1,9 +1,10 @@
 // Package cli is the command line: what each command and flag is called and
 // how results are shown. One file holds one command; the work is done in the
-// packages below: env, launch, exec, pty, record, sweep, live and host.
+// packages below.
 //
-// A plain run (`cc-ci-run SCRIPT …`) does not come here at all, unless there
-// is something unusual about it: package launch has done it already.
+// Runs (SCRIPT, exec, shell) are started by the small program (package run), not
+// here. Here they have their help, and what the small program does not take for
+// a run is handed back to it in a spelling that it knows, or gets its message.
 package cli
 
 import (

@@ -18,9 +18,7 @@
 // is nowhere: it would be let through. So a seccomp filter refuses those that
 // could be executed; see [filterMemoryFiles].
 //
-// It is a package of its own, not part of exec, as the small program would
-// otherwise start with all of go-landlock in it. What the seal does not stop
-// is in docs/seal.md; a test tries each line of it.
+// What the seal does not stop is in docs/seal.md; a test tries each line of it.
 package seal
 
 import (
