@@ -18,7 +18,7 @@ import (
 // Revision agrees with git, in every kind of repository that it may meet.
 func TestRevision(t *testing.T) {
 	if _, err := exec.LookPath("git"); err != nil {
-		t.Skip("needs git")
+		t.Skip("needs git on PATH: apt-get install git")
 	}
 	dir := t.TempDir()
 	git := func(dir string, args ...string) string {

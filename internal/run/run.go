@@ -260,8 +260,8 @@ func (r *Request) account(plan *env.Plan, given env.Environment, invoker env.Inv
 		return nil
 	}
 	// The parent learns where its report goes, and which run this is.
-	hello := strings.Join([]string{string(dir), entry.ID, entry.Time.Format(time.RFC3339Nano), record.Recipe(r.Program, r.Args), invoker.Name, plan.Fingerprint}, "\x00")
-	return watch.Enter(watch.Descriptor, r.Audited == "true", []byte(hello))
+	hello := Audited{dir, entry.ID, entry.Time, record.Recipe(r.Program, r.Args), invoker.Name, plan.Fingerprint}
+	return watch.Enter(watch.Descriptor, r.Audited == "true", hello.encode())
 }
 
 // Audited is what a run tells the process that audits it.
@@ -274,7 +274,11 @@ type Audited struct {
 	Fingerprint string
 }
 
-// ParseAudited reads what a run told.
+func (a Audited) encode() []byte {
+	return []byte(strings.Join([]string{string(a.State), a.ID, a.Time.Format(time.RFC3339Nano), a.Recipe, a.Invoker, a.Fingerprint}, "\x00"))
+}
+
+// ParseAudited reads what [Audited] was written as.
 func ParseAudited(hello []byte) (a Audited, err error) {
 	f := strings.Split(string(hello), "\x00")
 	if len(f) != 6 {

@@ -59,7 +59,7 @@ func TestScriptArgv(t *testing.T) {
 func TestLinksLittle(t *testing.T) {
 	out, err := osexec.Command("go", "list", "-deps", "cc-ci-run/cmd/cc-ci-run").Output()
 	if err != nil {
-		t.Skip("no go command: ", err)
+		t.Skip("needs the go command on PATH, to list what is linked: ", err)
 	}
 	for _, name := range []string{"regexp", "net", "debug/elf", "encoding/xml", "github.com/BurntSushi/toml", "github.com/spf13/cobra", "github.com/godbus/dbus/v5"} {
 		if slices.Contains(strings.Fields(string(out)), name) {

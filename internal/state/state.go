@@ -4,7 +4,7 @@
 //	dir := state.Dir("/var/lib/cc-ci-run")
 //	err := dir.Put(state.Runs, "ID.json", data)   // whole or not at all
 //	names, err := dir.List(state.Runs, ".json")   // sorted
-//	data, err := dir.Read(state.Runs, "ID.json")
+//	data, err := state.Read(dir.Path(state.Runs, "ID.json"))
 //
 // Each kind of file has a [Place], and this package alone knows where that is,
 // what mode its directory has, and how large a file there may be. The NixOS
@@ -114,11 +114,8 @@ func (d Dir) Put(p Place, name string, data []byte) error {
 // Has says whether there is a file of that name.
 func (d Dir) Has(p Place, name string) bool { return exec.Exists(d.Path(p, name)) }
 
-// Read reads a file. It neither follows a FIFO's writer nor reads more than
-// any file of ours has.
-func (d Dir) Read(p Place, name string) ([]byte, error) { return Read(d.Path(p, name)) }
-
-// Read reads a file of a state directory by its path.
+// Read reads a file of a state directory by its path: a regular file, and no more
+// of it than any of ours has. It does not wait for the writer of a FIFO.
 func Read(path string) ([]byte, error) { return exec.ReadRegular(path, maxFile) }
 
 // List gives the names in a place that end in suffix, sorted; none if the
