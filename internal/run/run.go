@@ -105,6 +105,8 @@ func readPlan(path string) (*env.Plan, error) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, errors.New("compiled manifest " + path + ": not found: the environment was never built, or was removed; " + rebuild)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, errors.New("compiled manifest " + path + ": permission denied; it must be readable for everybody who runs tests")
 	case err != nil:
 		return nil, exec.Wrap("compiled manifest", err)
 	}
