@@ -31,6 +31,7 @@ import (
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/systemd"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -92,7 +93,7 @@ func Look(ctx context.Context, h Host) Report {
 	report := Report{Time: time.Now().UTC(), Fingerprint: h.Manifest.Fingerprint(), Failed: -1}
 
 	// All that is asked of systemd goes over one connection.
-	s := &systemd{config: c, root: h.Root}
+	s := &manager{config: c, root: h.Root}
 	report.Results = limited(ctx, check{"D-Bus", c.Timeout, s.connect})
 	for _, r := range report.Results {
 		if conn, ok := r.Detail.(*dbus.Conn); ok {
@@ -113,13 +114,13 @@ func Look(ctx context.Context, h Host) Report {
 		checks = append(checks, check{e.name(), limit, e.look})
 	}
 	// Two checks ask for the sweep's unit; nil if it is not known.
-	sweepUnit := sync.OnceValue(func() properties {
+	sweepUnit := sync.OnceValue(func() systemd.Properties {
 		if s.conn == nil || c.Sweep == "" {
 			return nil
 		}
 		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
 		defer cancel()
-		p, _ := s.properties(ctx, c.Sweep)
+		p, _ := systemd.Unit(ctx, s.conn, c.Sweep)
 		return p
 	})
 	checks = append(
@@ -240,7 +241,7 @@ func (h Host) parity(context.Context) []finding.Finding {
 
 // sweep tells of the last sweep: its unit's end, and each recipe's verdict.
 // That recipes are held is not a fault of the host.
-func (h Host) sweep(unit func() properties) []finding.Finding {
+func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	const name = "last sweep"
 	states, damaged, err := sweep.States(h.State)
 	if err != nil {
@@ -261,15 +262,15 @@ func (h Host) sweep(unit func() properties) []finding.Finding {
 	last.End = newest
 	result := finding.Finding{Verdict: finding.OK, What: name, Since: newest, Detail: last}
 	if p := unit(); p != nil {
-		if end := p.time("ExecMainExitTimestamp"); !end.IsZero() {
-			last.End, last.Status, result.Since = end, int(p.number("ExecMainStatus")), end
+		if end := p.Time("ExecMainExitTimestamp"); !end.IsZero() {
+			last.End, last.Status, result.Since = end, int(p.Number("ExecMainStatus")), end
 		}
 		// 1 is the sweep's word for held recipes; all else is its own failure,
 		// also that it could not be started at all.
-		held := p.text("Result") == "exit-code" && p.number("ExecMainStatus") == 1
-		if p.text("Result") != "success" && !held {
-			result.Verdict, result.Since = finding.Fault, p.time("StateChangeTimestamp")
-			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.text("Result"), p.number("ExecMainStatus"))
+		held := p.Text("Result") == "exit-code" && p.Number("ExecMainStatus") == 1
+		if p.Text("Result") != "success" && !held {
+			result.Verdict, result.Since = finding.Fault, p.Time("StateChangeTimestamp")
+			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.Text("Result"), p.Number("ExecMainStatus"))
 			result.Fix = "journalctl -u " + h.Config.Sweep
 		}
 	}
@@ -292,7 +293,7 @@ func (h Host) sweep(unit func() properties) []finding.Finding {
 }
 
 // disk looks at the file system of the state directory.
-func (h Host) disk(unit func() properties) []finding.Finding {
+func (h Host) disk(unit func() systemd.Properties) []finding.Finding {
 	const name = "state directory"
 	var fsys unix.Statfs_t
 	if err := unix.Statfs(string(h.State), &fsys); errors.Is(err, fs.ErrNotExist) {
@@ -315,7 +316,7 @@ func (h Host) disk(unit func() properties) []finding.Finding {
 		return one(finding.Fault, name, fmt.Sprintf("%s; %d files are wanted", state, h.Config.MinInodes), fix)
 	}
 	// Who runs tests must be able to write there.
-	if user := unit().text("User"); user != "" {
+	if user := unit().Text("User"); user != "" {
 		if why := writableFor(string(h.State), user); why != "" {
 			return one(finding.Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
 		}

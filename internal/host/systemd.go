@@ -16,70 +16,38 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/systemd"
 )
 
-// systemd is asked over D-Bus.
-type systemd struct {
+// manager is systemd, asked over one connection.
+type manager struct {
 	config *Config
 	root   bool
 	conn   *dbus.Conn // nil if there is none
 }
 
-// connect opens the connection, the detail of a result. Without a bus root
-// still reaches systemd.
-func (s *systemd) connect(ctx context.Context) []finding.Finding {
-	ctx = context.WithoutCancel(ctx) // a connection lasts as long as its context
-	conn, err := dbus.NewSystemConnectionContext(ctx)
-	if err == nil {
+// connect opens the connection, the detail of a result.
+func (s *manager) connect(ctx context.Context) []finding.Finding {
+	conn, noBus, err := systemd.Connect(ctx)
+	if err == nil && noBus == nil {
 		return []finding.Finding{{Verdict: finding.OK, What: "D-Bus", State: "answers", Detail: conn}}
 	}
-	bus := finding.Finding{Verdict: finding.Fault, What: "D-Bus", State: fmt.Sprintf("does not answer: %v", err), Fix: "systemctl start dbus.socket dbus.service"}
-	if !s.root {
-		return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
-	}
-	conn, err = dbus.NewSystemdConnectionContext(ctx)
-	if err != nil {
+	bus := finding.Finding{Verdict: finding.Fault, What: "D-Bus", State: fmt.Sprintf("does not answer: %v", noBus), Fix: "systemctl start dbus.socket dbus.service"}
+	switch {
+	case err == nil:
+		bus.Detail = conn
+		return []finding.Finding{bus}
+	case s.root:
 		return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", err.Error(), "is it this host's init?")...)
 	}
-	bus.Detail = conn
-	return []finding.Finding{bus}
-}
-
-// properties are a unit's, by systemd's names (org.freedesktop.systemd1(5)).
-type properties map[string]any
-
-func (s *systemd) properties(ctx context.Context, unit string) (properties, error) {
-	return s.conn.GetAllPropertiesContext(ctx, unit)
-}
-
-func (p properties) text(name string) string   { s, _ := p[name].(string); return s }
-func (p properties) list(name string) []string { l, _ := p[name].([]string); return l }
-func (p properties) number(name string) int64 {
-	switch n := p[name].(type) {
-	case int32:
-		return int64(n)
-	case uint32:
-		return int64(n)
-	case uint64:
-		return int64(n)
-	}
-	return 0
-}
-
-// time is zero where systemd has none (0, or "never").
-func (p properties) time(name string) time.Time {
-	n, _ := p[name].(uint64)
-	if n == 0 || n == ^uint64(0) {
-		return time.Time{}
-	}
-	return time.UnixMicro(int64(n)).UTC()
+	return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
 }
 
 // failedUnits is how many units failed that may not.
 type failedUnits int
 
 // failed lists failed units, and counts those that may not.
-func (s *systemd) failed(ctx context.Context) []finding.Finding {
+func (s *manager) failed(ctx context.Context) []finding.Finding {
 	const name = "failed units"
 	units, err := s.conn.ListUnitsByPatternsContext(ctx, []string{"failed"}, nil)
 	if err != nil {
@@ -90,9 +58,9 @@ func (s *systemd) failed(ctx context.Context) []finding.Finding {
 	count := 0
 	for _, u := range units {
 		r := finding.Finding{Verdict: finding.Fault, What: "unit " + u.Name, State: "failed", Fix: "journalctl -u " + u.Name + "; systemctl reset-failed " + u.Name}
-		if p, err := s.properties(ctx, u.Name); err == nil {
-			r.Since = p.time("StateChangeTimestamp")
-			if result := p.text("Result"); result != "" {
+		if p, err := systemd.Unit(ctx, s.conn, u.Name); err == nil {
+			r.Since = p.Time("StateChangeTimestamp")
+			if result := p.Text("Result"); result != "" {
 				r.State = "failed: " + result
 			}
 		}
@@ -111,16 +79,16 @@ func (s *systemd) failed(ctx context.Context) []finding.Finding {
 }
 
 // checks are those of single units.
-func (s *systemd) checks() []check {
+func (s *manager) checks() []check {
 	var list []check
-	add := func(what, name string, look func(check, name string, p properties) []finding.Finding) {
+	add := func(what, name string, look func(check, name string, p systemd.Properties) []finding.Finding) {
 		title := what + name
 		list = append(list, check{title, s.config.Timeout, func(ctx context.Context) []finding.Finding {
-			p, err := s.properties(ctx, name)
+			p, err := systemd.Unit(ctx, s.conn, name)
 			if err != nil {
 				return one(finding.Unknown, title, err.Error(), "systemctl status "+name)
 			}
-			if state := p.text("LoadState"); state != "loaded" {
+			if state := p.Text("LoadState"); state != "loaded" {
 				return one(finding.Fault, title, state, "is its module enabled? systemctl status "+name)
 			}
 			return look(title, name, p)
@@ -133,12 +101,12 @@ func (s *systemd) checks() []check {
 		add("unit ", name, oneshot)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.config.Timers)) {
-		add("unit ", name, func(check, name string, p properties) []finding.Finding {
+		add("unit ", name, func(check, name string, p systemd.Properties) []finding.Finding {
 			return timer(check, name, p, s.config.Timers[name])
 		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.config.Units)) {
-		add("environment of ", name, func(check, name string, p properties) []finding.Finding {
+		add("environment of ", name, func(check, name string, p systemd.Properties) []finding.Finding {
 			return environment(check, name, p, s.config.Units[name])
 		})
 	}
@@ -150,11 +118,11 @@ func (s *systemd) checks() []check {
 const settle = time.Minute
 
 // running is for units that must be active.
-func running(check, name string, p properties) []finding.Finding {
-	state := p.text("ActiveState")
-	r := finding.Finding{Verdict: finding.OK, What: check, State: state + " (" + p.text("SubState") + ")", Since: p.time("StateChangeTimestamp")}
-	up := p.time("ActiveEnterTimestamp")
-	switch restarts := p.number("NRestarts"); {
+func running(check, name string, p systemd.Properties) []finding.Finding {
+	state := p.Text("ActiveState")
+	r := finding.Finding{Verdict: finding.OK, What: check, State: state + " (" + p.Text("SubState") + ")", Since: p.Time("StateChangeTimestamp")}
+	up := p.Time("ActiveEnterTimestamp")
+	switch restarts := p.Number("NRestarts"); {
 	case state != "active" && state != "reloading" && state != "refreshing":
 		r.Verdict, r.Fix = finding.Fault, "systemctl start "+name+"; journalctl -u "+name
 	case restarts > 0 && time.Since(up) < settle:
@@ -165,18 +133,17 @@ func running(check, name string, p properties) []finding.Finding {
 }
 
 // oneshot is for services that must have run, and succeeded.
-func oneshot(check, name string, p properties) []finding.Finding {
-	exit := p.time("ExecMainExitTimestamp")
+func oneshot(check, name string, p systemd.Properties) []finding.Finding {
+	exit := p.Time("ExecMainExitTimestamp")
 	r := finding.Finding{Verdict: finding.OK, What: check, State: "succeeded", Since: exit}
-	remain, _ := p["RemainAfterExit"].(bool)
 	fix := "systemctl start " + name + "; journalctl -u " + name
-	switch state := p.text("ActiveState"); {
+	switch state := p.Text("ActiveState"); {
 	case state == "activating":
 		r.Verdict, r.State, r.Fix = finding.Fault, "still runs", "wait for it (--wait), or journalctl -u "+name
-	case p.text("Result") != "success":
+	case p.Text("Result") != "success":
 		r.Verdict, r.Fix = finding.Fault, fix
-		r.State = fmt.Sprintf("failed: %s, exit status %d", p.text("Result"), p.number("ExecMainStatus"))
-	case remain && state != "active":
+		r.State = fmt.Sprintf("failed: %s, exit status %d", p.Text("Result"), p.Number("ExecMainStatus"))
+	case p.Bool("RemainAfterExit") && state != "active":
 		r.Verdict, r.State, r.Fix = finding.Fault, state+", and should remain active", fix
 	case exit.IsZero():
 		r.Verdict, r.State, r.Fix = finding.Fault, "never ran since boot", fix
@@ -185,9 +152,9 @@ func oneshot(check, name string, p properties) []finding.Finding {
 }
 
 // timer is for timers that must be active, and have fired in time.
-func timer(check, name string, p properties, maxAge time.Duration) []finding.Finding {
-	last, next := p.time("LastTriggerUSec"), p.time("NextElapseUSecRealtime")
-	active := p.time("ActiveEnterTimestamp")
+func timer(check, name string, p systemd.Properties, maxAge time.Duration) []finding.Finding {
+	last, next := p.Time("LastTriggerUSec"), p.Time("NextElapseUSecRealtime")
+	active := p.Time("ActiveEnterTimestamp")
 	r := finding.Finding{Verdict: finding.OK, What: check, Since: last}
 	lastText, nextText := "has not fired yet", "no next time"
 	if !last.IsZero() {
@@ -196,16 +163,16 @@ func timer(check, name string, p properties, maxAge time.Duration) []finding.Fin
 	if !next.IsZero() {
 		nextText = "next " + next.Local().Format("Mon 15:04 MST")
 	}
-	if next.IsZero() && p.number("NextElapseUSecMonotonic") > 0 {
+	if next.IsZero() && p.Number("NextElapseUSecMonotonic") > 0 {
 		nextText = "next by the time since boot"
 	}
 	r.State = lastText + ", " + nextText
-	if p.text("ActiveState") != "active" {
-		r.Verdict, r.State, r.Since = finding.Fault, p.text("ActiveState")+", so it never fires; "+lastText, p.time("StateChangeTimestamp")
+	if p.Text("ActiveState") != "active" {
+		r.Verdict, r.State, r.Since = finding.Fault, p.Text("ActiveState")+", so it never fires; "+lastText, p.Time("StateChangeTimestamp")
 		r.Fix = "systemctl start " + name
 		return []finding.Finding{r}
 	}
-	if state := p.text("SubState"); state == "elapsed" {
+	if state := p.Text("SubState"); state == "elapsed" {
 		r.Verdict, r.State, r.Fix = finding.Fault, "elapsed: it never fires again; "+lastText, "look at its OnCalendar="
 		return []finding.Finding{r}
 	}
@@ -216,7 +183,7 @@ func timer(check, name string, p properties, maxAge time.Duration) []finding.Fin
 		since = active
 		r.Since = active
 	}
-	delay := time.Duration(p.number("RandomizedDelayUSec")+p.number("AccuracyUSec"))*time.Microsecond + time.Minute
+	delay := time.Duration(p.Number("RandomizedDelayUSec")+p.Number("AccuracyUSec"))*time.Microsecond + time.Minute
 	if maxAge > 0 && time.Since(since) > maxAge && !next.IsZero() && time.Since(active) < delay {
 		r.Verdict, r.State = finding.Note, "overdue, as this host was down or the timer off; "+r.State
 		return []finding.Finding{r}
@@ -232,10 +199,10 @@ func timer(check, name string, p properties, maxAge time.Duration) []finding.Fin
 
 // environment compares what a service's tests would start from with what the
 // package gave it. A drop-in that adds a PATH is how lists begin to drift.
-func environment(check, name string, p properties, want Unit) []finding.Finding {
+func environment(check, name string, p systemd.Properties, want Unit) []finding.Finding {
 	var faults []string
 	have := map[string]string{}
-	for _, kv := range p.list("Environment") {
+	for _, kv := range p.List("Environment") {
 		k, v, _ := strings.Cut(kv, "=")
 		have[k] = v
 	}
@@ -252,24 +219,24 @@ func environment(check, name string, p properties, want Unit) []finding.Finding 
 		}
 	}
 	for _, property := range []string{"PassEnvironment", "UnsetEnvironment"} {
-		if names := p.list(property); len(names) > 0 {
+		if names := p.List(property); len(names) > 0 {
 			faults = append(faults, property+"="+strings.Join(names, " ")+" is added")
 		}
 	}
-	if programs := commands(p, "ExecStart"); want.Program != "" && (len(programs) != 1 || programs[0] != want.Program) {
+	if programs := p.Programs("ExecStart"); want.Program != "" && (len(programs) != 1 || programs[0] != want.Program) {
 		faults = append(faults, fmt.Sprintf("it starts %s, should be %s", strings.Join(programs, " and "), want.Program))
 	}
 	for _, property := range []string{"ExecCondition", "ExecStartPre", "ExecStartPost"} {
-		if programs := commands(p, property); want.Program != "" && len(programs) > 0 {
+		if programs := p.Programs(property); want.Program != "" && len(programs) > 0 {
 			faults = append(faults, property+"="+strings.Join(programs, " and ")+" is added")
 		}
 	}
-	if changed, _ := p["NeedDaemonReload"].(bool); changed {
+	if p.Bool("NeedDaemonReload") {
 		faults = append(faults, "its files changed since systemd read them (systemctl daemon-reload)")
 	}
 	results := process(check, p, want)
 	fix := "systemctl revert " + name + ", or deploy again; a tool goes into toolset.toml"
-	if dropIns := p.list("DropInPaths"); len(dropIns) > 0 {
+	if dropIns := p.List("DropInPaths"); len(dropIns) > 0 {
 		fix = "look at " + strings.Join(dropIns, ", ") + "; " + fix
 	}
 	if len(faults) > 0 {
@@ -280,8 +247,8 @@ func environment(check, name string, p properties, want Unit) []finding.Finding 
 
 // process looks at the PATH of a running service's own process: an
 // EnvironmentFile= may have set it, or it runs since before a change.
-func process(check string, p properties, want Unit) []finding.Finding {
-	pid, path := p.number("MainPID"), want.Environment["PATH"]
+func process(check string, p systemd.Properties, want Unit) []finding.Finding {
+	pid, path := p.Number("MainPID"), want.Environment["PATH"]
 	if pid == 0 || path == "" {
 		return nil
 	}
@@ -299,7 +266,7 @@ func process(check string, p properties, want Unit) []finding.Finding {
 		}
 		time.Sleep(200 * time.Millisecond)
 	}
-	return one(finding.Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.text("Id"))
+	return one(finding.Fault, check+", of its process", fmt.Sprintf("PATH=%s, should be %s", have, path), "look at its EnvironmentFile=, then systemctl restart "+p.Text("Id"))
 }
 
 // expands says whether systemd may have made have of want, in which "%" and a
@@ -311,17 +278,4 @@ func expands(want, have string) bool {
 	pattern := regexp.MustCompile("%[A-Za-z]").ReplaceAllString(regexp.QuoteMeta(want), ".+")
 	ok, err := regexp.MatchString("^"+pattern+"$", have)
 	return ok && err == nil
-}
-
-// commands are the programs of ExecStart= and the like.
-func commands(p properties, property string) []string {
-	list, _ := p[property].([][]any)
-	var programs []string
-	for _, command := range list {
-		if len(command) > 0 {
-			path, _ := command[0].(string)
-			programs = append(programs, path)
-		}
-	}
-	return programs
 }

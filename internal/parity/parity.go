@@ -1,3 +1,7 @@
+// Package parity says in what the environments of two runs differ.
+//
+//	for _, f := range parity.Compare(a, b) { … }      // f.Verdict: identical, declared, drift
+//	r, err := parity.Prober{…}.Probe(ctx, "systemd")  // a run of now, for Compare
 package parity
 
 import (
