@@ -3,7 +3,7 @@
 //	c := audit.NewCollector(manifest)
 //	status, hello, err := watch.Run(…, watch.Watcher{c.Interesting, c.Known, c.See})
 //	report := c.Report(run, status, took)
-//	report.Suggest(ctx, manifest, audit.Debian{})
+//	report.Suggest(ctx, manifest, audit.Packages{debian.Owners, debian.Known})
 //	err = report.Write(state)
 //
 // [watch.Run] tells of each call to execute a file, wherever in the tree of

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -37,51 +36,22 @@ func (m Fix) String() string {
 	return m.Package + " (" + m.From + ")"
 }
 
-// Packages looks packages up.
-type Packages interface {
+// Packages looks packages up: [debian.Owners] and [debian.Known] do.
+type Packages struct {
 	// Owners are the installed packages that files are of.
-	Owners(ctx context.Context, files []string) map[string]string
+	Owners func(ctx context.Context, files []string) map[string]string
 	// Known are those of names by which a package can be installed.
-	Known(ctx context.Context, names []string) []string
+	Known func(ctx context.Context, names []string) []string
 }
 
-// Debian is the package database of this machine.
-type Debian struct{}
-
-// Owners is [Packages.Owners], asked of dpkg.
-func (Debian) Owners(ctx context.Context, files []string) map[string]string {
-	owners := map[string]string{}
-	for line := range strings.Lines(output(ctx, "/usr/bin/dpkg-query", append([]string{"--search", "--"}, files...)...)) {
-		owner, file, ok := strings.Cut(strings.TrimSpace(line), ": ")
-		owner, _, _ = strings.Cut(owner, ",")
-		if ok && !strings.Contains(owner, " ") { // "diversion by dash from", "local diversion to"
-			owners[file], _, _ = strings.Cut(owner, ":") // without its architecture
-		}
+// places are the files that a command of an installed package may be.
+func places(command string) []string {
+	var files []string
+	for _, dir := range toolset.HostPath {
+		files = append(files, filepath.Join(dir, command))
 	}
-	return owners
+	return files
 }
-
-// Known is [Packages.Known], asked of apt's lists.
-func (Debian) Known(ctx context.Context, names []string) (known []string) {
-	for line := range strings.Lines(output(ctx, "/usr/bin/apt-cache", append([]string{"show", "--no-all-versions", "--"}, names...)...)) {
-		if name, ok := strings.CutPrefix(line, "Package: "); ok {
-			known = append(known, strings.TrimSpace(name))
-		}
-	}
-	return known
-}
-
-func output(ctx context.Context, command string, args ...string) string {
-	cmd := exec.CommandContext(ctx, command, args...)
-	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/bin:/bin"}
-	out, _ := cmd.Output() // no such program or no such package: no answer
-	return string(out)
-}
-
-// places are where a package of Debian's puts a command. dpkg knows a file by
-// the name it was packaged under, which before the merge of / and /usr may
-// have been /bin/….
-var places = []string{"/usr/bin/", "/usr/sbin/", "/bin/", "/sbin/"}
 
 // Suggest fills in the fixes of what is missing.
 func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Packages) {
@@ -94,9 +64,7 @@ func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Pack
 			continue
 		}
 		names = append(names, miss.Name)
-		for _, dir := range places {
-			files = append(files, dir+miss.Name)
-		}
+		files = append(files, places(miss.Name)...)
 	}
 	var owners map[string]string
 	var known []string
@@ -104,7 +72,7 @@ func (r *Report) Suggest(ctx context.Context, m *toolset.Manifest, packages Pack
 		owners = packages.Owners(ctx, files)
 		// apt takes half a second for its lists; only if dpkg does not know all.
 		names = slices.DeleteFunc(names, func(name string) bool {
-			return slices.ContainsFunc(places, func(dir string) bool { return owners[dir+name] != "" })
+			return slices.ContainsFunc(places(name), func(file string) bool { return owners[file] != "" })
 		})
 		if len(names) > 0 {
 			known = packages.Known(ctx, names)
@@ -138,9 +106,9 @@ func fix(m *toolset.Manifest, owners map[string]string, known []string, miss *Mi
 		}
 		return Fix{From: "a path outside the toolset"}
 	}
-	for _, dir := range places {
-		if owner := owners[dir+name]; owner != "" {
-			return Fix{Package: owner, From: "dpkg: it has " + dir + name}
+	for _, file := range places(name) {
+		if owner := owners[file]; owner != "" {
+			return Fix{Package: owner, From: "dpkg: it has " + file}
 		}
 	}
 	if slices.Contains(known, name) {

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/audit"
+	"cc-ci-run/internal/debian"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/watch"
@@ -135,7 +136,7 @@ func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, 
 	}
 	r := collector.Report(audit.Run{ID: who.ID, Time: who.Time, Recipe: who.Recipe, Invoker: who.Invoker, Fingerprint: who.Fingerprint}, status, time.Since(begin))
 	limited, cancel := context.WithTimeout(ctx, suggestLimit)
-	r.Suggest(limited, m, audit.Debian{})
+	r.Suggest(limited, m, audit.Packages{Owners: debian.Owners, Known: debian.Known})
 	cancel()
 	if who.State != "" {
 		if err := r.Write(who.State); err != nil {

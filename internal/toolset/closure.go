@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"cc-ci-run/internal/debian"
 	ccexec "cc-ci-run/internal/exec"
 )
 
@@ -101,53 +102,13 @@ func onPath(file string) bool {
 	return slices.Contains(HostPath, filepath.Dir(file)) || strings.HasPrefix(file, "/usr/local/")
 }
 
-// privateExecutables asks dpkg for the executables, outside the directories of
-// PATH, of the packages that the toolset needs and of those that they depend
-// on. A machine without dpkg has none.
+// privateExecutables lists the executables, outside the directories of PATH, of the
+// Debian packages that the toolset needs and of those that they depend on. A machine
+// without dpkg has none.
 func (b HostBuild) privateExecutables(ctx context.Context, m *Manifest) ([]string, error) {
-	out, err := dpkg(ctx, "--show", "--showformat=${db:Status-Abbrev}\t${Package}\t${binary:Package}\t${Pre-Depends}, ${Depends}\t${Provides}\n")
-	if len(out) == 0 || err != nil {
-		return nil, err
-	}
-	depends := map[string][]string{}  // package -> those that it depends on, or could
-	instance := map[string][]string{} // package -> its names with the architecture
-	provider := map[string][]string{} // virtual package -> those that stand for it
-	for line := range strings.Lines(string(out)) {
-		f := strings.Split(strings.TrimRight(line, "\n"), "\t")
-		if len(f) != 5 || !strings.HasPrefix(f[0], "ii") {
-			continue
-		}
-		name := f[1]
-		depends[name] = append(depends[name], packageNames(f[3])...)
-		instance[name] = append(instance[name], f[2])
-		for _, virtual := range packageNames(f[4]) {
-			provider[virtual] = append(provider[virtual], name)
-		}
-	}
-
-	wanted := b.wanted(m)
-	seen := map[string]bool{}
-	var args []string
-	for len(wanted) > 0 {
-		name := wanted[len(wanted)-1]
-		wanted = wanted[:len(wanted)-1]
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		args = append(args, instance[name]...)
-		wanted = append(append(wanted, depends[name]...), provider[name]...)
-	}
-	if len(args) == 0 {
-		return nil, nil
-	}
-	slices.Sort(args)
-	if out, err = dpkg(ctx, append([]string{"--listfiles", "--"}, args...)...); err != nil {
-		return nil, err
-	}
+	files, err := debian.Files(ctx, b.wanted(m))
 	var list []string
-	for path := range strings.Lines(string(out)) {
-		path = strings.TrimSpace(path)
+	for _, path := range files {
 		if path = "/" + strings.TrimPrefix(strings.TrimPrefix(path, "/usr"), "/"); !isPrivate(path) {
 			continue
 		}
@@ -158,7 +119,7 @@ func (b HostBuild) privateExecutables(ctx context.Context, m *Manifest) ([]strin
 			}
 		}
 	}
-	return list, nil
+	return list, err
 }
 
 // isPrivate says whether a file of a package, below / or /usr, is where
@@ -178,28 +139,14 @@ func isPrivate(path string) bool {
 // wanted are the packages of the tools that this environment has.
 func (b HostBuild) wanted(m *Manifest) []string {
 	t := *b.Toolset
-	t.Tools = slices.DeleteFunc(slices.Clone(t.Tools), func(tool Tool) bool { return slices.Contains(b.Without, tool.Name) })
+	t.Tools = slices.DeleteFunc(slices.Clone(t.Tools), func(tool Tool) bool { return !b.has(tool) })
 	list := t.Packages()
-	add := func(packages []Package) {
-		for _, p := range packages {
-			name, _, _ := strings.Cut(p.Name, ":")
-			list = append(list, name)
-		}
-	}
+	brought := slices.Clone(m.Browsers.Packages)
 	for _, tool := range m.Tools {
-		add(tool.Packages)
+		brought = append(brought, tool.Packages...)
 	}
-	add(m.Browsers.Packages)
+	for _, p := range brought {
+		list = append(list, p.Name)
+	}
 	return list
-}
-
-// packageNames are those in a field like "a (>= 1), b:any | c".
-func packageNames(field string) []string {
-	var names []string
-	for _, one := range strings.FieldsFunc(field, func(r rune) bool { return r == ',' || r == '|' }) {
-		if one = strings.TrimSpace(one); one != "" {
-			names = append(names, one[:strings.IndexAny(one+" ", " (:")])
-		}
-	}
-	return names
 }

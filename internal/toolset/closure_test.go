@@ -3,17 +3,8 @@ package toolset
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 )
-
-// Debian's fields of dependencies.
-func TestPackageNames(t *testing.T) {
-	got := packageNames("libc6 (>= 2.36), perl:any, default-mta | mail-transport-agent, , x")
-	if want := []string{"libc6", "perl", "default-mta", "mail-transport-agent", "x"}; !slices.Equal(got, want) {
-		t.Errorf("%q, want %q", got, want)
-	}
-}
 
 // A sealed run may execute what is listed, and what is below a directory that
 // is.
