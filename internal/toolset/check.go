@@ -30,41 +30,13 @@ const checkLimit = time.Minute
 // caller's environment; the programs that Check starts run in the toolset's
 // own, with a HOME of their own.
 func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]finding.Finding, error) {
-	var list []finding.Finding
-	add := func(verdict finding.Verdict, what, state, fix string) {
-		list = append(list, result(verdict, what, state, fix))
-	}
-
-	list = append(list, m.checkCommands()...)
+	list := m.checkCommands()
 	if plan != "" {
-		// Runs read the compiled form only, so it must say the same.
-		data, err := os.ReadFile(plan)
-		switch {
-		case err != nil:
-			add(finding.Fault, "compiled manifest", err.Error(), "run `make build`")
-		case !bytes.Equal(data, m.Compile(manifest).Encode()):
-			add(finding.Fault, "compiled manifest", plan+" and "+manifest+" do not agree", "run `make build`")
-		default:
-			add(finding.OK, "compiled manifest", plan, "")
-		}
+		list = append(list, m.checkCompiled(manifest, plan))
 	}
-	for _, s := range m.Shadowed {
-		add(finding.Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it comes first", s.By, s.Tool, s.By), "")
-	}
-	for _, a := range m.Absent {
-		add(finding.Note, a.Name, "absent: this environment was built --without "+a.Name, "")
-	}
-
+	list = append(list, m.notes()...)
 	if m.Seal.Every {
-		faults := seal.Faults(m.Closure, m.Seal.Execute)
-		for _, f := range faults {
-			add(finding.Fault, f.What, f.State, f.Fix)
-		}
-		if err := seal.Supported(); err != nil {
-			add(finding.Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true")
-		} else if len(faults) == 0 {
-			add(finding.OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), "")
-		}
+		list = append(list, m.checkSeal()...)
 	}
 
 	home, err := os.MkdirTemp("/tmp", "cc-ci-run-check-") // not TMPDIR, which is the caller's
@@ -78,24 +50,8 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 	}
 	list = append(list, m.checkPython(ctx, home, e.Environ())...)
 	list = append(list, m.checkBrowser(ctx, home, e.Environ()))
-
-	for _, v := range e {
-		if v.Verdict == env.Fixed && filepath.IsAbs(v.Value) {
-			if _, err := os.Stat(v.Value); err != nil {
-				add(finding.Fault, v.Name, err.Error(), "install what brings it, or fix "+v.Why()+" in toolset.toml")
-			} else {
-				add(finding.OK, v.Name, v.Value, "")
-			}
-		}
-	}
-	for _, p := range m.Host.Paths {
-		if real, err := filepath.EvalSymlinks(p); err != nil {
-			add(finding.Fault, p, err.Error(), "the host must provide it ([host] paths in toolset.toml)")
-		} else {
-			add(finding.OK, p, real, "")
-		}
-	}
-	return list, nil
+	list = append(list, checkPaths(e)...)
+	return append(list, m.checkHostPaths()...), nil
 }
 
 func (m *Manifest) checkCommands() []finding.Finding {
@@ -136,6 +92,72 @@ func (m *Manifest) checkCommands() []finding.Finding {
 		summary.Verdict, summary.Fix = finding.Fault, "see below"
 	}
 	return append([]finding.Finding{summary}, list...)
+}
+
+// checkCompiled finds whether the compiled form, which alone runs read, says what
+// the manifest says.
+func (m *Manifest) checkCompiled(manifest, plan string) finding.Finding {
+	const what, fix = "compiled manifest", "run `make build`"
+	data, err := os.ReadFile(plan)
+	switch {
+	case err != nil:
+		return result(finding.Fault, what, err.Error(), fix)
+	case !bytes.Equal(data, m.Compile(manifest).Encode()):
+		return result(finding.Fault, what, plan+" and "+manifest+" do not agree", fix)
+	}
+	return result(finding.OK, what, plan, "")
+}
+
+// notes are what is worth knowing of how the environment was built.
+func (m *Manifest) notes() []finding.Finding {
+	var list []finding.Finding
+	for _, s := range m.Shadowed {
+		list = append(list, result(finding.Note, s.Command, fmt.Sprintf("offered by %s and %s; %s's is used, as it comes first", s.By, s.Tool, s.By), ""))
+	}
+	for _, a := range m.Absent {
+		list = append(list, result(finding.Note, a.Name, "absent: this environment was built --without "+a.Name, ""))
+	}
+	return list
+}
+
+// checkSeal finds what keeps runs from being sealed, where all of them are.
+func (m *Manifest) checkSeal() []finding.Finding {
+	list := faults(seal.Faults(m.Closure, m.Seal.Execute))
+	if err := seal.Supported(); err != nil {
+		return append(list, result(finding.Fault, "seal", err.Error(), "no run starts without it, as the toolset has seal = true"))
+	}
+	if len(list) == 0 {
+		list = append(list, result(finding.OK, "seal", fmt.Sprintf("every run is sealed: %d files and directories may be executed", len(m.Executable())), ""))
+	}
+	return list
+}
+
+// checkPaths finds whether the fixed variables that hold a path lead anywhere.
+func checkPaths(e env.Environment) []finding.Finding {
+	var list []finding.Finding
+	for _, v := range e {
+		if v.Verdict != env.Fixed || !filepath.IsAbs(v.Value) {
+			continue
+		}
+		if _, err := os.Stat(v.Value); err != nil {
+			list = append(list, result(finding.Fault, v.Name, err.Error(), "install what brings it, or fix "+v.Why()+" in toolset.toml"))
+		} else {
+			list = append(list, result(finding.OK, v.Name, v.Value, ""))
+		}
+	}
+	return list
+}
+
+func (m *Manifest) checkHostPaths() []finding.Finding {
+	var list []finding.Finding
+	for _, p := range m.Host.Paths {
+		if real, err := filepath.EvalSymlinks(p); err != nil {
+			list = append(list, result(finding.Fault, p, err.Error(), "the host must provide it ([host] paths in toolset.toml)"))
+		} else {
+			list = append(list, result(finding.OK, p, real, ""))
+		}
+	}
+	return list
 }
 
 // checkPython imports each declared package, in the toolset's own Python.
@@ -224,6 +246,14 @@ func (m *Manifest) output(ctx context.Context, home string, environ []string, ar
 		return nil, err
 	}
 	return out, nil
+}
+
+func faults(list []env.Fault) []finding.Finding {
+	var found []finding.Finding
+	for _, f := range list {
+		found = append(found, result(finding.Fault, f.What, f.State, f.Fix))
+	}
+	return found
 }
 
 func result(verdict finding.Verdict, what, state, fix string) finding.Finding {

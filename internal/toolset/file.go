@@ -161,19 +161,17 @@ func (t *tree) outside(root, link string) error {
 // changed compares each file of the host backend with the manifest: what
 // every run looks at, and the content of those that look unchanged.
 func (m *Manifest) changed() []finding.Finding {
-	var list []finding.Finding
-	faults := m.Compile("").Changed()
+	list := faults(m.Compile("").Changed())
 	known := map[string]bool{}
-	for _, f := range faults {
+	for _, f := range list {
 		known[f.What] = true
-		list = append(list, finding.Finding{Verdict: finding.Fault, What: f.What, State: f.State, Fix: f.Fix})
 	}
 	m.files(func(c Command, path string) {
 		if known[c.Name] || c.File == nil {
 			return
 		}
 		if sum, err := hashFile(path); err != nil || sum != c.File.SHA256 {
-			list = append(list, finding.Finding{Verdict: finding.Fault, What: c.Name, State: "changed its content (" + c.Path + ")", Fix: "run `make build`"})
+			list = append(list, result(finding.Fault, c.Name, "changed its content ("+c.Path+")", "run `make build`"))
 		}
 	})
 	return list

@@ -317,30 +317,45 @@ func (t *Toolset) checkSeal() {
 }
 
 func (t *Toolset) checkVariables() {
-	fail := t.file.Fail
 	v := t.Environment
-
-	patterns := func(table string, list []string) {
-		for i, p := range list {
-			at := fmt.Sprintf("%s[%d]", table, i)
-			if err := checkPattern(p); err != nil {
-				fail(at, "%s: %v", table, err)
-			} else if rule := env.ForbiddenBy(p); rule != "" {
-				fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", table, p, rule)
-			} else if slices.Contains(list[:i], p) {
-				fail(at, "%s: %s appears twice", table, p)
-			}
-		}
-	}
-	patterns("environment.pass", v.Pass)
-	patterns("environment.site", v.Site)
+	t.checkPatterns("environment.pass", v.Pass)
+	t.checkPatterns("environment.site", v.Site)
 	for invoker, list := range v.Only {
 		if !slices.Contains(Invokers, invoker) {
-			fail("environment.only."+invoker, "environment.only: %q is not an invoker (%s)", invoker, strings.Join(Invokers, ", "))
+			t.file.Fail("environment.only."+invoker, "environment.only: %q is not an invoker (%s)", invoker, strings.Join(Invokers, ", "))
 		}
-		patterns("environment.only."+invoker, list)
+		t.checkPatterns("environment.only."+invoker, list)
 	}
+	t.checkValues()
+	for i, name := range v.Require {
+		at := fmt.Sprintf("environment.require[%d]", i)
+		if !env.IsVariable(name) {
+			t.file.Fail(at, "environment.require: %q is not a variable's name", name)
+		} else if env.Match(v.Pass, name) == "" {
+			t.file.Fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
+		} else if slices.Contains(v.Require[:i], name) {
+			t.file.Fail(at, "environment.require: %s appears twice", name)
+		}
+	}
+}
 
+// checkPatterns checks the patterns of what passes, which are at key.
+func (t *Toolset) checkPatterns(key string, list []string) {
+	for i, p := range list {
+		at := fmt.Sprintf("%s[%d]", key, i)
+		if err := checkPattern(p); err != nil {
+			t.file.Fail(at, "%s: %v", key, err)
+		} else if rule := env.ForbiddenBy(p); rule != "" {
+			t.file.Fail(at, "%s: %s never passes (it changes a run from outside; rule %s)", key, p, rule)
+		} else if slices.Contains(list[:i], p) {
+			t.file.Fail(at, "%s: %s appears twice", key, p)
+		}
+	}
+}
+
+// checkValues checks the variables that have a value in the toolset.
+func (t *Toolset) checkValues() {
+	fail, v := t.file.Fail, t.Environment
 	fixed := map[string]string{} // name -> table
 	for _, table := range []struct {
 		name string
@@ -370,16 +385,6 @@ func (t *Toolset) checkVariables() {
 					fail(key, "environment.%s: %s: unknown placeholder %s ({bin}, {browsers}; in environment.nix also {attribute})", table.name, name, b)
 				}
 			}
-		}
-	}
-	for i, name := range v.Require {
-		at := fmt.Sprintf("environment.require[%d]", i)
-		if !env.IsVariable(name) {
-			fail(at, "environment.require: %q is not a variable's name", name)
-		} else if env.Match(v.Pass, name) == "" {
-			fail(at, "environment.require: %s is not in environment.pass, so no run could have it", name)
-		} else if slices.Contains(v.Require[:i], name) {
-			fail(at, "environment.require: %s appears twice", name)
 		}
 	}
 }
