@@ -236,7 +236,10 @@ func (c *Collector) sort(path, file string) (name, tool string) {
 	}
 	switch {
 	case len(names) > 0:
-		return name, c.tool(name)
+		if tool := c.m.ToolOf(name); tool != nil {
+			return name, tool.Name
+		}
+		return name, PythonTool
 	case c.host[file] != "":
 		return c.host[file], HostTool
 	case c.inClosure(file): // also if all of the toolset is below /tmp
@@ -256,17 +259,6 @@ func (c *Collector) inClosure(file string) bool {
 		}
 	}
 	return false
-}
-
-func (c *Collector) tool(command string) string {
-	for _, t := range c.m.Tools {
-		for _, has := range t.Commands {
-			if has.Name == command {
-				return t.Name
-			}
-		}
-	}
-	return PythonTool
 }
 
 func (c *Collector) miss(path, by string, at time.Duration, look bool) {

@@ -97,7 +97,10 @@ func fix(m *toolset.Manifest, owners map[string]string, known []string, miss *Mi
 			return Fix{Package: a.Name, From: "declared; built --without " + a.Name, TOML: "# " + name + ": nothing to add; build without --without " + a.Name + "\n"}
 		}
 	}
-	if miss.isCommand() && slices.ContainsFunc(m.Tools, func(t toolset.ResolvedTool) bool { return t.Name == name }) {
+	isTool := func(name string) bool {
+		return slices.ContainsFunc(m.Tools, func(t toolset.ResolvedTool) bool { return t.Name == name })
+	}
+	if miss.isCommand() && isTool(name) {
 		return Fix{Package: name, From: "declared, without this command", TOML: "# " + name + ": add it to the commands of [[tool]] " + name + "\n"}
 	}
 	if !miss.isCommand() {
@@ -115,12 +118,8 @@ func fix(m *toolset.Manifest, owners map[string]string, known []string, miss *Mi
 		return Fix{Package: name, Guess: true, From: "apt: there is a package of this name"}
 	}
 	// A command of a family that the toolset has: git-foo beside git.
-	if family, _, ok := strings.Cut(name, "-"); ok {
-		for _, t := range m.Tools {
-			if t.Name == family {
-				return Fix{Package: name, Guess: true, From: "its name, beside " + t.Name + " of the toolset"}
-			}
-		}
+	if family, _, ok := strings.Cut(name, "-"); ok && isTool(family) {
+		return Fix{Package: name, Guess: true, From: "its name, beside " + family + " of the toolset"}
 	}
 	if m.Backend == toolset.BackendNix {
 		return Fix{Package: name, Guess: true, From: "its name alone"}

@@ -67,14 +67,10 @@ type located struct {
 	Why     string `json:"why"`
 }
 
-// locate says which tool a command is of. The first that offers it has it.
+// locate says which tool a command is of.
 func locate(m *toolset.Manifest, c toolset.Command) located {
-	for _, t := range m.Tools {
-		for _, d := range t.Commands {
-			if d.Name == c.Name {
-				return located{c.Name, c.Path, t.Name, versions(t.Packages), t.Why}
-			}
-		}
+	if t := m.ToolOf(c.Name); t != nil {
+		return located{c.Name, c.Path, t.Name, versions(t.Packages), t.Why}
 	}
 	return located{c.Name, c.Path, "python", m.Python.Version, m.Python.Why}
 }

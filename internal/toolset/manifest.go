@@ -53,11 +53,12 @@ type Manifest struct {
 	Shadowed    []Shadowed        `json:"shadowed"` // offered by two tools
 	// Closure is all that the toolset may execute: store paths, or on the host
 	// backend the files (see closure.go).
-	Closure     []string           `json:"closure,omitempty"`
-	commands    map[string]Command // by name, of all tools and Python
-	data        []byte             // the file
-	fingerprint string             // of data
-	executables func() []string    // Executable, computed once
+	Closure     []string                 `json:"closure,omitempty"`
+	commands    map[string]Command       // by name, of all tools and Python
+	tools       map[string]*ResolvedTool // by command
+	data        []byte                   // the file
+	fingerprint string                   // of data
+	executables func() []string          // Executable, computed once
 }
 
 // ResolvedTool is a tool and where its commands were found.
@@ -201,6 +202,10 @@ func (m *Manifest) Command(name string) (Command, bool) {
 	return c, ok
 }
 
+// ToolOf finds the tool that a command is of: of two that offer it, the first. nil
+// for a command of Python's, or none of the toolset's.
+func (m *Manifest) ToolOf(command string) *ResolvedTool { return m.tools[command] }
+
 // CommandNames lists all commands, sorted.
 func (m *Manifest) CommandNames() []string {
 	names := make([]string, 0, len(m.commands))
@@ -215,18 +220,18 @@ func (m *Manifest) index() {
 	m.executables = sync.OnceValue(func() []string {
 		return exec.Executable(m.Closure, m.Host.Paths, m.Seal.Execute)
 	})
-	m.commands = map[string]Command{}
-	add := func(list []Command) {
+	m.commands, m.tools = map[string]Command{}, map[string]*ResolvedTool{}
+	add := func(list []Command, of *ResolvedTool) {
 		for _, c := range list {
 			if _, ok := m.commands[c.Name]; !ok {
-				m.commands[c.Name] = c
+				m.commands[c.Name], m.tools[c.Name] = c, of
 			}
 		}
 	}
-	for _, t := range m.Tools {
-		add(t.Commands)
+	for i := range m.Tools {
+		add(m.Tools[i].Commands, &m.Tools[i])
 	}
-	add(m.Python.Commands)
+	add(m.Python.Commands, nil)
 }
 
 // validate says what a manifest that parses as JSON still has wrong.
@@ -239,6 +244,25 @@ func (m *Manifest) validate() error {
 	if m.Backend != BackendNix && m.Backend != BackendHost {
 		fail("backend %q is neither %s nor %s", m.Backend, BackendNix, BackendHost)
 	}
+	m.validatePaths(fail)
+	for _, t := range m.Tools {
+		if len(t.Commands) == 0 {
+			fail("tool %q has no commands", t.Name)
+		}
+	}
+	for _, a := range m.Absent {
+		if strings.ContainsRune(a.Name, 0) {
+			fail("absent: %q is not a tool's name", a.Name)
+		}
+	}
+	m.Variables.validate(fail)
+	if _, err := m.Process.UmaskBits(); err != nil {
+		fail("%w", err)
+	}
+	return errs.ErrorOrNil()
+}
+
+func (m *Manifest) validatePaths(fail func(format string, args ...any)) {
 	for _, p := range []struct{ what, path string }{
 		{"bin", m.Bin}, {"interpreter", m.Interpreter}, {"state", m.State}, {"browsers.path", m.Browsers.Path},
 	} {
@@ -247,47 +271,36 @@ func (m *Manifest) validate() error {
 			fail("%s: %q is not an absolute path without \":\"", p.what, p.path)
 		}
 	}
-	for _, t := range m.Tools {
-		if len(t.Commands) == 0 {
-			fail("tool %q has no commands", t.Name)
+	for _, l := range []struct {
+		what string
+		list []string
+	}{{"host.paths", m.Host.Paths}, {"closure", m.Closure}, {"seal.execute", m.Seal.Execute}} {
+		for _, p := range l.list {
+			if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
+				fail("%s: %q is not an absolute path", l.what, p)
+			}
 		}
 	}
-	for _, list := range slices.AppendSeq([][]string{m.Variables.Pass, m.Variables.Site}, maps.Values(m.Variables.Only)) {
+}
+
+func (v ManifestVariables) validate(fail func(format string, args ...any)) {
+	for _, list := range slices.AppendSeq([][]string{v.Pass, v.Site}, maps.Values(v.Only)) {
 		for _, p := range list {
 			if err := checkPattern(p); err != nil {
 				fail("environment: %w", err)
 			}
 		}
 	}
-	for _, set := range []map[string]string{m.Variables.Set, m.Variables.Default} {
+	for _, set := range []map[string]string{v.Set, v.Default} {
 		for name, value := range set {
 			if !env.IsVariable(name) || env.Reserved(name) || strings.ContainsRune(value, 0) {
 				fail("environment: %q cannot be set", name)
 			}
 		}
 	}
-	for _, name := range m.Variables.Require {
+	for _, name := range v.Require {
 		if !env.IsVariable(name) {
 			fail("environment: require: %q is not a variable's name", name)
 		}
 	}
-	for _, p := range m.Host.Paths {
-		if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
-			fail("host.paths: %q is not an absolute path", p)
-		}
-	}
-	for _, p := range slices.Concat(m.Closure, m.Seal.Execute) {
-		if !filepath.IsAbs(p) || strings.ContainsRune(p, 0) {
-			fail("closure or seal.execute: %q is not an absolute path", p)
-		}
-	}
-	for _, a := range m.Absent {
-		if strings.ContainsRune(a.Name, 0) {
-			fail("absent: %q is not a tool's name", a.Name)
-		}
-	}
-	if _, err := m.Process.UmaskBits(); err != nil {
-		fail("%w", err)
-	}
-	return errs.ErrorOrNil()
 }
