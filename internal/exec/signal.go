@@ -1,6 +1,7 @@
 package exec
 
 import (
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -47,4 +48,13 @@ func defaultSignals() {
 			_ = SetSigAction(s, &SigAction{Handler: SigDefault}, nil)
 		}
 	}
+}
+
+// EndStatus is the exit status that a shell gives a process that ended: 128+N after
+// signal N.
+func EndStatus(w syscall.WaitStatus) int {
+	if w.Signaled() {
+		return StatusSignal + int(w.Signal())
+	}
+	return w.ExitStatus()
 }

@@ -41,20 +41,45 @@ const drainLimit = 100 * time.Millisecond
 // behaves as `script -qec` does: no echo, and an end-of-file on stdin is
 // typed as Ctrl-D. Signals sent to this process reach the program.
 func Run(path string, argv, environ []string, stdin, stdout *os.File) (status int, err error) {
-	master, slave, err := openPty()
+	interactive := term.IsTerminal(int(stdin.Fd()))
+	master, slave, err := open(stdin, interactive)
 	if err != nil {
 		return ccexec.StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
 	}
 	defer master.Close()
-	outer := int(stdin.Fd())
-	interactive := term.IsTerminal(outer)
-	if err := dress(slave, stdin, interactive); err != nil {
-		slave.Close()
-		return ccexec.StatusFailed, fmt.Errorf("pseudo-terminal: %w", err)
+	signals := catch(interactive) // before the program starts, so that no signal falls between
+	defer signal.Stop(signals)
+	cmd := &exec.Cmd{
+		Path: path, Args: argv, Env: environ, Stdin: slave, Stdout: slave, Stderr: slave,
+		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
 	}
+	err = cmd.Start()
+	slave.Close()
+	if err != nil {
+		s := ccexec.Failed(path, errors.Unwrap(err))
+		return s.Code, s.Err
+	}
+	r := relay{callerOf(stdin, interactive), master, cmd.Process}
+	r.raw()
+	defer r.cooked()
+	output := r.connect(stdout, interactive)
+	ended := inBackground(func() { _ = cmd.Wait() }) // its status is in ProcessState
+	for {
+		select {
+		case s := <-signals:
+			r.handOn(s)
+		case <-ended:
+			_ = master.SetReadDeadline(time.Now().Add(drainLimit))
+			<-output
+			return ccexec.EndStatus(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
+		}
+	}
+}
 
-	// Before the program starts, so that no signal falls between. An ignored
-	// SIGHUP is left ignored, for this process and for the program.
+// catch has this process told of the signals that it hands on or, at a terminal,
+// that it acts on. An ignored SIGHUP is left ignored, for this process and for the
+// program.
+func catch(interactive bool) chan os.Signal {
 	signals := make(chan os.Signal, 16)
 	for _, s := range forwarded {
 		if s != unix.SIGHUP || !signal.Ignored(s) {
@@ -67,80 +92,106 @@ func Run(path string, argv, environ []string, stdin, stdout *os.File) (status in
 	// A reader of stdout that goes away must not kill this process before it
 	// has restored the terminal; the write fails instead.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
-	defer signal.Stop(signals)
+	return signals
+}
 
-	cmd := &exec.Cmd{
-		Path: path, Args: argv, Env: environ, Stdin: slave, Stdout: slave, Stderr: slave,
-		SysProcAttr: &syscall.SysProcAttr{Setsid: true, Setctty: true},
-	}
-	err = cmd.Start()
-	slave.Close()
-	if err != nil {
-		s := ccexec.Failed(path, errors.Unwrap(err))
-		return s.Code, s.Err
-	}
-
-	cooked := func() {}
-	raw := cooked
-	if interactive {
-		before, err := term.GetState(outer)
-		if err == nil {
-			cooked = func() { _ = term.Restore(outer, before) }
-			raw = func() { _, _ = term.MakeRaw(outer) }
-		}
-	}
-	raw()
-	defer cooked()
-
-	// The caller's terminal, or who read stdout, is gone: hang up, as a
-	// closing ssh does. The kernel then sends SIGHUP to the new session.
-	hangUp := func() { master.Close() }
+// inBackground does something in a goroutine. The channel is closed at its end.
+func inBackground(do func()) <-chan struct{} {
+	done := make(chan struct{})
 	go func() {
-		typeIn(master, stdin, interactive)
+		defer close(done)
+		do()
+	}()
+	return done
+}
+
+// caller is the terminal that this process was called from, on its stdin.
+type caller struct {
+	stdin  *os.File
+	before *term.State // its settings; nil if there is no terminal
+}
+
+func callerOf(stdin *os.File, interactive bool) caller {
+	if !interactive {
+		return caller{stdin, nil}
+	}
+	before, _ := term.GetState(int(stdin.Fd())) // nil: then it stays as it is
+	return caller{stdin, before}
+}
+
+// raw has the caller's terminal hand on what is typed, key by key.
+func (c caller) raw() {
+	if c.before != nil {
+		_, _ = term.MakeRaw(int(c.stdin.Fd()))
+	}
+}
+
+// cooked gives the caller's terminal its settings back.
+func (c caller) cooked() {
+	if c.before != nil {
+		_ = term.Restore(int(c.stdin.Fd()), c.before)
+	}
+}
+
+// relay is between the caller and a program on a pseudo-terminal.
+type relay struct {
+	caller
+	master  *os.File // the pseudo-terminal's side that is this process's
+	program *os.Process
+}
+
+// connect copies what is typed to the pseudo-terminal, and what is shown there to
+// stdout. The channel is closed when all is shown. When the caller's terminal, or who
+// read stdout, is gone, the pseudo-terminal hangs up, as when ssh closes: the kernel
+// then sends SIGHUP to the new session.
+func (r relay) connect(stdout io.Writer, interactive bool) (output <-chan struct{}) {
+	go func() {
+		typeIn(r.master, r.stdin, interactive)
 		if interactive { // a raw terminal ends only by going away
-			hangUp()
+			r.master.Close()
 		}
 	}()
-	output := make(chan struct{})
-	go func() {
-		defer close(output)
-		if !show(stdout, master) {
-			hangUp()
+	return inBackground(func() {
+		if !show(stdout, r.master) {
+			r.master.Close()
 		}
-	}()
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // its status is in ProcessState
-		close(ended)
-	}()
+	})
+}
 
-	for {
-		select {
-		case s := <-signals:
-			switch s {
-			case unix.SIGWINCH:
-				_ = pty.InheritSize(stdin, master)
-			case unix.SIGTSTP: // sent, not typed: Ctrl-Z goes to the program
-				cooked()
-				_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
-			case unix.SIGCONT:
-				raw()
-				_ = pty.InheritSize(stdin, master)
-			case unix.SIGINT, unix.SIGQUIT:
-				// Most likely typed at the caller's terminal, where they go
-				// to the whole foreground job: so here, too.
-				if unix.IoctlSetInt(int(master.Fd()), unix.TIOCSIG, int(s.(syscall.Signal))) != nil {
-					_ = cmd.Process.Signal(s)
-				}
-			default:
-				_ = cmd.Process.Signal(s)
-			}
-		case <-ended:
-			_ = master.SetReadDeadline(time.Now().Add(drainLimit))
-			<-output
-			return exitStatus(cmd.ProcessState), nil
+// handOn does what a signal to this process asks for, or has the program do it.
+func (r relay) handOn(s os.Signal) {
+	switch s {
+	case unix.SIGWINCH:
+		_ = pty.InheritSize(r.stdin, r.master)
+	case unix.SIGTSTP: // sent, not typed: Ctrl-Z goes to the program
+		r.cooked()
+		_ = unix.Kill(unix.Getpid(), unix.SIGSTOP)
+	case unix.SIGCONT:
+		r.raw()
+		_ = pty.InheritSize(r.stdin, r.master)
+	case unix.SIGINT, unix.SIGQUIT:
+		// Most likely typed at the caller's terminal, where they go
+		// to the whole foreground job: so here, too.
+		if unix.IoctlSetInt(int(r.master.Fd()), unix.TIOCSIG, int(s.(syscall.Signal))) != nil {
+			_ = r.program.Signal(s)
 		}
+	default:
+		_ = r.program.Signal(s)
 	}
+}
+
+// open opens a pseudo-terminal with the settings and the size of the caller's, or
+// those of one that nobody types at.
+func open(stdin *os.File, interactive bool) (master, slave *os.File, err error) {
+	if master, slave, err = openPty(); err != nil {
+		return nil, nil, err
+	}
+	if err := dress(slave, stdin, interactive); err != nil {
+		master.Close()
+		slave.Close()
+		return nil, nil, err
+	}
+	return master, slave, nil
 }
 
 // openPty opens a pseudo-terminal whose master has read deadlines. pty.Open's
@@ -239,12 +290,4 @@ func show(stdout io.Writer, master *os.File) bool {
 			return true
 		}
 	}
-}
-
-// exitStatus is a program's status as a shell gives it.
-func exitStatus(s *os.ProcessState) int {
-	if w, ok := s.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-		return ccexec.StatusSignal + int(w.Signal())
-	}
-	return s.ExitCode()
 }

@@ -168,10 +168,7 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 	if a.listener >= 0 {
 		a.leave(rest)
 	}
-	if end.Signaled() {
-		return exec.StatusSignal + int(end.Signal()), a.hello, nil
-	}
-	return end.ExitStatus(), a.hello, nil
+	return exec.EndStatus(syscall.WaitStatus(end)), a.hello, nil
 }
 
 // serve handles what happens until the child has ended.
