@@ -89,58 +89,17 @@ const environmentLimit = 90 * time.Second
 // Look makes all checks at once. Results are in the order of the checks,
 // faults of one check in a stable order.
 func Look(ctx context.Context, h Host) Report {
-	c := h.Config
 	report := Report{Time: time.Now().UTC(), Fingerprint: h.Manifest.Fingerprint(), Failed: -1}
-
 	// All that is asked of systemd goes over one connection.
-	s := &manager{config: c, root: h.Root}
-	report.Results = limited(ctx, check{"D-Bus", c.Timeout, s.connect})
+	report.Results = limited(ctx, check{"D-Bus", h.Config.Timeout, h.connect})
+	s := manager{config: h.Config}
 	for _, r := range report.Results {
 		if conn, ok := r.Detail.(*dbus.Conn); ok {
 			s.conn = conn
 			defer conn.Close()
 		}
 	}
-	var checks []check
-	if s.conn != nil {
-		checks = append(checks, check{"failed units", c.Timeout, s.failed})
-		checks = append(checks, s.checks()...)
-	}
-	for _, e := range c.Endpoints {
-		limit := c.Timeout
-		if e.Timeout > 0 {
-			limit = e.Timeout
-		}
-		checks = append(checks, check{e.name(), limit, e.look})
-	}
-	// Two checks ask for the sweep's unit; nil if it is not known.
-	sweepUnit := sync.OnceValue(func() systemd.Properties {
-		if s.conn == nil || c.Sweep == "" {
-			return nil
-		}
-		ctx, cancel := context.WithTimeout(ctx, c.Timeout)
-		defer cancel()
-		p, _ := systemd.Unit(ctx, s.conn, c.Sweep)
-		return p
-	})
-	checks = append(
-		checks,
-		check{"environment", environmentLimit, h.environment},
-		check{"parity", c.Timeout, h.parity},
-		check{"last sweep", c.Timeout, func(context.Context) []finding.Finding { return h.sweep(sweepUnit) }},
-		check{"state directory", c.Timeout, func(context.Context) []finding.Finding { return h.disk(sweepUnit) }},
-	)
-	if c.Docker != "" {
-		checks = append(checks, check{"docker", c.Timeout, h.docker})
-	}
-
-	found := make([][]finding.Finding, len(checks))
-	var all sync.WaitGroup
-	for i, check := range checks {
-		all.Go(func() { found[i] = limited(ctx, check) })
-	}
-	all.Wait()
-	report.Results = append(report.Results, slices.Concat(found...)...)
+	report.Results = append(report.Results, atOnce(ctx, h.checks(ctx, s))...)
 	for _, r := range report.Results {
 		switch detail := r.Detail.(type) {
 		case *Sweep:
@@ -151,6 +110,43 @@ func Look(ctx context.Context, h Host) Report {
 	}
 	report.Healthy = report.Count(finding.Fault) == 0 && report.Count(finding.Unknown) == 0
 	return report
+}
+
+// checks are all that can be made.
+func (h Host) checks(ctx context.Context, s manager) []check {
+	c := h.Config
+	checks := s.checks()
+	for _, e := range c.Endpoints {
+		limit := c.Timeout
+		if e.Timeout > 0 {
+			limit = e.Timeout
+		}
+		checks = append(checks, check{e.name(), limit, e.look})
+	}
+	// Two checks ask for the sweep's unit.
+	sweepUnit := sync.OnceValue(func() systemd.Properties { return s.unit(ctx, c.Sweep) })
+	checks = append(
+		checks,
+		check{"environment", environmentLimit, h.environment},
+		check{"parity", c.Timeout, h.parity},
+		check{"last sweep", c.Timeout, func(context.Context) []finding.Finding { return h.sweep(sweepUnit) }},
+		check{"state directory", c.Timeout, func(context.Context) []finding.Finding { return h.disk(sweepUnit) }},
+	)
+	if c.Docker != "" {
+		checks = append(checks, check{"docker", c.Timeout, h.docker})
+	}
+	return checks
+}
+
+// atOnce makes checks at the same time, and gives what they find in their order.
+func atOnce(ctx context.Context, checks []check) []finding.Finding {
+	found := make([][]finding.Finding, len(checks))
+	var all sync.WaitGroup
+	for i, check := range checks {
+		all.Go(func() { found[i] = limited(ctx, check) })
+	}
+	all.Wait()
+	return slices.Concat(found...)
 }
 
 // limited makes a check, for as long as it may take. One that hangs in the

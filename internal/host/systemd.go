@@ -19,15 +19,8 @@ import (
 	"cc-ci-run/internal/systemd"
 )
 
-// manager is systemd, asked over one connection.
-type manager struct {
-	config *Config
-	root   bool
-	conn   *dbus.Conn // nil if there is none
-}
-
-// connect opens the connection, the detail of a result.
-func (s *manager) connect(ctx context.Context) []finding.Finding {
+// connect opens a connection to systemd, the detail of a result.
+func (h Host) connect(ctx context.Context) []finding.Finding {
 	conn, noBus, err := systemd.Connect(ctx)
 	if err == nil && noBus == nil {
 		return []finding.Finding{{Verdict: finding.OK, What: "D-Bus", State: "answers", Detail: conn}}
@@ -37,17 +30,34 @@ func (s *manager) connect(ctx context.Context) []finding.Finding {
 	case err == nil:
 		bus.Detail = conn
 		return []finding.Finding{bus}
-	case s.root:
+	case h.Root:
 		return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", err.Error(), "is it this host's init?")...)
 	}
 	return append([]finding.Finding{bus}, one(finding.Unknown, "systemd", "cannot be asked without D-Bus", "again as root: root needs no D-Bus for it")...)
+}
+
+// manager is systemd, asked over one connection.
+type manager struct {
+	config *Config
+	conn   *dbus.Conn // nil if there is none
+}
+
+// unit gives the properties of a unit, nil if they cannot be had.
+func (s manager) unit(ctx context.Context, name string) systemd.Properties {
+	if s.conn == nil || name == "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.config.Timeout)
+	defer cancel()
+	p, _ := systemd.Unit(ctx, s.conn, name)
+	return p
 }
 
 // failedUnits is how many units failed that may not.
 type failedUnits int
 
 // failed lists failed units, and counts those that may not.
-func (s *manager) failed(ctx context.Context) []finding.Finding {
+func (s manager) failed(ctx context.Context) []finding.Finding {
 	const name = "failed units"
 	units, err := s.conn.ListUnitsByPatternsContext(ctx, []string{"failed"}, nil)
 	if err != nil {
@@ -78,9 +88,12 @@ func (s *manager) failed(ctx context.Context) []finding.Finding {
 	return append([]finding.Finding{summary}, results...)
 }
 
-// checks are those of single units.
-func (s *manager) checks() []check {
-	var list []check
+// checks are those of the failed units, and of single ones; none without a connection.
+func (s manager) checks() []check {
+	if s.conn == nil {
+		return nil
+	}
+	list := []check{{"failed units", s.config.Timeout, s.failed}}
 	add := func(what, name string, look func(check, name string, p systemd.Properties) []finding.Finding) {
 		title := what + name
 		list = append(list, check{title, s.config.Timeout, func(ctx context.Context) []finding.Finding {
