@@ -90,17 +90,10 @@ const suggestLimit = 10 * time.Second
 
 // audit runs a script under the audit of this process.
 func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, out output, args []string) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
 	m, err := toolset.ReadManifest(p.Manifest)
 	if err != nil {
 		return err
 	}
-	shared.Audited = strconv.FormatBool(o.looks)
-	request := run.Request{Options: shared, Mode: run.Script, Program: args[0], Args: args[1:]}
-	argv := append([]string{p.Args[0]}, request.Argv()...)
 	var report *os.File // what cannot be written is said before the run
 	if o.file != "" {
 		if report, err = os.Create(o.file); err != nil {
@@ -111,38 +104,22 @@ func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, 
 	collector := audit.NewCollector(m)
 	see := collector.See
 	if o.log != "" {
-		f, err := os.Create(o.log)
+		log, err := os.Create(o.log)
 		if err != nil {
 			return err
 		}
-		defer f.Close()
-		lines := json.NewEncoder(f)
-		see = func(c watch.Call) {
-			_ = lines.Encode(c) // a full disk does not stop a run
-			collector.See(c)
-		}
+		defer log.Close()
+		see = logged(log, see)
 	}
+	shared.Audited = strconv.FormatBool(o.looks)
+	request := run.Request{Options: shared, Mode: run.Script, Program: args[0], Args: args[1:]}
 	begin := time.Now()
-	status, hello, err := watch.Run(p.Program, argv, p.Environ, []string{self, "audit", "--rest"}, watch.Watcher{Interesting: collector.Interesting, Known: collector.Known, See: see})
-	if err != nil {
+	status, who, err := p.watched(request, watch.Watcher{Interesting: collector.Interesting, Known: collector.Known, See: see})
+	if err != nil || who == nil {
 		return exec.Status{Code: status, Err: err}
 	}
-	if hello == nil { // it has said what was wrong
-		return exec.Status{Code: status}
-	}
-	who, err := run.ParseAudited(hello)
-	if err != nil {
-		return fmt.Errorf("audit: %w", err)
-	}
 	r := collector.Report(audit.Run{ID: who.ID, Time: who.Time, Recipe: who.Recipe, Invoker: who.Invoker, Fingerprint: who.Fingerprint}, status, time.Since(begin))
-	limited, cancel := context.WithTimeout(ctx, suggestLimit)
-	r.Suggest(limited, m, audit.Packages{Owners: debian.Owners, Known: debian.Known})
-	cancel()
-	if who.State != "" {
-		if err := r.Write(who.State); err != nil {
-			exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
-		}
-	}
+	p.keepReport(ctx, m, r, who.State)
 	if err := p.showReport(m, r, report, out); err != nil { // the script's status counts
 		exec.Tell(p.Stderr, "cc-ci-run: the audit's report: "+err.Error()+"\n")
 	}
@@ -153,6 +130,48 @@ func (p Process) audit(ctx context.Context, shared run.Options, o auditOptions, 
 		return exec.Status{Code: status}
 	}
 	return nil
+}
+
+// logged has each call written to a log, too.
+func logged(log io.Writer, see func(watch.Call)) func(watch.Call) {
+	lines := json.NewEncoder(log)
+	return func(c watch.Call) {
+		_ = lines.Encode(c) // a full disk does not stop a run
+		see(c)
+	}
+}
+
+// watched runs what is requested under the audit of w, and gives its exit status. who
+// says which run it is; nil if it did not become the script, and has said why.
+func (p Process) watched(request run.Request, w watch.Watcher) (status int, who *run.Audited, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return exec.StatusFailed, nil, err
+	}
+	argv := append([]string{p.Args[0]}, request.Argv()...)
+	status, hello, err := watch.Run(p.Program, argv, p.Environ, []string{self, "audit", "--rest"}, w)
+	if err != nil || hello == nil {
+		return status, nil, err
+	}
+	is, err := run.ParseAudited(hello)
+	if err != nil {
+		return exec.StatusFailed, nil, fmt.Errorf("audit: %w", err)
+	}
+	return status, &is, nil
+}
+
+// keepReport completes a report and puts it into the state directory of the run, if
+// that keeps a record.
+func (p Process) keepReport(ctx context.Context, m *toolset.Manifest, r *audit.Report, dir state.Dir) {
+	ctx, cancel := context.WithTimeout(ctx, suggestLimit)
+	defer cancel()
+	r.Suggest(ctx, m, audit.Packages{Owners: debian.Owners, Known: debian.Known})
+	if dir == "" {
+		return
+	}
+	if err := r.Write(dir); err != nil {
+		exec.Tell(p.Stderr, "cc-ci-run: the audit's report is not kept: "+err.Error()+"\n")
+	}
 }
 
 // showReport writes the report of one run to a file, or shows it on stderr:

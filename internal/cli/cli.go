@@ -83,24 +83,7 @@ signal N.`,
 			}
 			return nil
 		},
-		// What run.Parse did not take for a run: no word, or a flag in a
-		// spelling that it does not know.
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
-			}
-			if run.IsScript(args[0]) {
-				return p.start(run.Request{Options: o, Mode: run.Script, Program: args[0], Args: args[1:]})
-			}
-			var names []string
-			for _, c := range cmd.Commands() {
-				if c.Name() == args[0] {
-					return fmt.Errorf("%q after --: only a SCRIPT comes there", args[0])
-				}
-				names = append(names, c.Name())
-			}
-			return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return p.other(cmd, o, args) },
 	}
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
@@ -118,6 +101,25 @@ signal N.`,
 		}
 	}
 	return root
+}
+
+// other is for what run.Parse did not take for a run, and cobra for no command: no
+// word, or a flag in a spelling that run.Parse does not know.
+func (p Process) other(root *cobra.Command, o run.Options, args []string) error {
+	if len(args) == 0 {
+		return errors.New("no SCRIPT and no command: see `cc-ci-run --help`")
+	}
+	if run.IsScript(args[0]) {
+		return p.start(run.Request{Options: o, Mode: run.Script, Program: args[0], Args: args[1:]})
+	}
+	var names []string
+	for _, c := range root.Commands() {
+		if c.Name() == args[0] {
+			return fmt.Errorf("%q after --: only a SCRIPT comes there", args[0])
+		}
+		names = append(names, c.Name())
+	}
+	return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
 }
 
 // complain writes an error to stderr, a line each where it is of several.

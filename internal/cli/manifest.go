@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,10 +16,16 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
+// manifestOptions are the flags of manifest.
+type manifestOptions struct {
+	file, out, compile string
+	without            []string
+	packages           bool
+	state              string
+}
+
 func manifestCommand(p Process, shared *run.Options) *cobra.Command {
-	var file, out, compile string
-	var without []string
-	var packages bool
+	var o manifestOptions
 	cmd := &cobra.Command{
 		Use:   "manifest --out DIR [flags]",
 		Short: "Resolve the toolset on this host",
@@ -32,58 +40,62 @@ the one that this cc-ci-run runs scripts in.`,
   cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if compile != "" {
-				m, err := toolset.ReadManifest(compile)
-				if err != nil {
-					return err
-				}
-				_, err = p.Stdout.Write(m.Compile(compile).Encode())
-				return err
-			}
-			data, err := os.ReadFile(file)
-			if err != nil {
-				return fmt.Errorf("toolset: %w", err)
-			}
-			t, err := toolset.ParseToolset(file, data)
-			if err != nil {
-				return err
-			}
-			if packages {
-				_, err := fmt.Fprintln(p.Stdout, strings.Join(t.Packages(), "\n"))
-				return err
-			}
-			if out == "" {
-				return fmt.Errorf("--out DIR is needed: where to put the environment")
-			}
-			state := shared.State
-			if state == "" {
-				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
-			}
-			// An interrupted build ends in order, with what it started.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			m, err := toolset.HostBuild{
-				Toolset: t, Dir: filepath.Dir(file), Out: out, State: state, Without: without,
-				Environ: p.Environ, Log: prefixed{p.Stderr},
-			}.Run(ctx)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(p.Stderr, "cc-ci-run: environment %.12s: %d commands in %s\n", m.Fingerprint(), len(m.CommandNames()), m.Bin)
-			return nil
+			o.state = shared.State
+			return p.manifest(cmd.Context(), o)
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&file, "toolset", "toolset.toml", "the declaration")
-	f.StringVar(&out, "out", "", "the `directory` to make")
+	f.StringVar(&o.file, "toolset", "toolset.toml", "the declaration")
+	f.StringVar(&o.out, "out", "", "the `directory` to make")
 	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
-	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")
-	f.BoolVar(&packages, "packages", false, "only print the Debian packages that the toolset needs")
-	f.StringVar(&compile, "compile", "", "only compile this manifest `file`, to stdout: what runs read (the Nix package does)")
+	f.StringSliceVar(&o.without, "without", nil, "leave out this `tool`; each run then says that it is absent")
+	f.BoolVar(&o.packages, "packages", false, "only print the Debian packages that the toolset needs")
+	f.StringVar(&o.compile, "compile", "", "only compile this manifest `file`, to stdout: what runs read (the Nix package does)")
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagDirname("state")
 	_ = cmd.MarkFlagFilename("toolset", "toml")
 	return cmd
+}
+
+func (p Process) manifest(ctx context.Context, o manifestOptions) error {
+	if o.compile != "" {
+		m, err := toolset.ReadManifest(o.compile)
+		if err != nil {
+			return err
+		}
+		_, err = p.Stdout.Write(m.Compile(o.compile).Encode())
+		return err
+	}
+	data, err := os.ReadFile(o.file)
+	if err != nil {
+		return fmt.Errorf("toolset: %w", err)
+	}
+	t, err := toolset.ParseToolset(o.file, data)
+	if err != nil {
+		return err
+	}
+	if o.packages {
+		_, err := fmt.Fprintln(p.Stdout, strings.Join(t.Packages(), "\n"))
+		return err
+	}
+	if o.out == "" {
+		return errors.New("--out DIR is needed: where to put the environment")
+	}
+	if o.state == "" {
+		o.state = filepath.Join(filepath.Dir(filepath.Clean(o.out)), "state")
+	}
+	// An interrupted build ends in order, with what it started.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	m, err := toolset.HostBuild{
+		Toolset: t, Dir: filepath.Dir(o.file), Out: o.out, State: o.state, Without: o.without,
+		Environ: p.Environ, Log: prefixed{p.Stderr},
+	}.Run(ctx)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Stderr, "cc-ci-run: environment %.12s: %d commands in %s\n", m.Fingerprint(), len(m.CommandNames()), m.Bin)
+	return nil
 }
 
 // prefixed makes progress lines messages of cc-ci-run.
