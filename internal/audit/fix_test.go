@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"cc-ci-run/internal/toolset"
+	"cc-ci-run/internal/toolset/toolsettest"
 )
 
 // database is a package database: the owners of files, and what could be
@@ -98,36 +99,6 @@ func TestSuggestAsksLittle(t *testing.T) {
 	}
 }
 
-// rest is a toolset without tools.
-const rest = `
-[python]
-nix          = "python3"
-debian       = "python3"
-commands     = ["python3"]
-packages     = ["pytest"]
-requirements = "requirements.txt"
-why          = "the tests"
-
-[browsers]
-nix    = "browsers"
-debian = "chromium"
-host   = "/usr/bin/chromium"
-why    = "pages"
-
-[environment]
-pass    = ["HOME"]
-require = ["HOME"]
-
-[process]
-umask  = "0022"
-nofile = 1024
-core   = 0
-
-[host]
-debian = "dash"
-paths  = ["/bin/sh"]
-`
-
 // The lines can be pasted, whatever the command, the recipe and the program
 // that looked for it are called.
 func TestLinesArePasted(t *testing.T) {
@@ -170,7 +141,7 @@ func pasted(t *testing.T, command, recipe, program, guess string) {
 		miss.Fix = Fix{Package: command, Guess: true, From: guess}
 	}
 	text := lines(miss, recipe)
-	toolset, err := toolset.ParseToolset("toolset.toml", []byte(text+rest))
+	toolset, err := toolset.ParseToolset("toolset.toml", []byte(text+toolsettest.Tables))
 	if err != nil {
 		t.Errorf("%q of %q by %q: %v\n%s", command, recipe, program, err, text)
 		return

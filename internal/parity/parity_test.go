@@ -9,28 +9,13 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
-func testRecord(t *testing.T) (*record.Record, *toolset.Manifest) {
-	t.Helper()
-	m, err := toolset.ParseManifest([]byte(`{
-		"schema": 1, "backend": "nix", "state": "/s", "bin": "/t/bin", "interpreter": "/t/bin/python3", "tools": [],
-		"python": {"version": "3", "why": "", "packages": [], "commands": []}, "browsers": {"path": "/t/browsers", "packages": []},
-		"environment": {"pass": ["HOME", "GITEA_*"], "require": ["HOME"], "only": {}, "default": {}, "set": {}},
-		"process": {"umask": "0022", "nofile": 1024, "core": 0}, "host": {"paths": ["/bin/sh"]}, "absent": [], "shadowed": []
-	}`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	caller := []string{"HOME=/secret-home", "GITEA_PASSWORD=secret-value", "DROPPED=secret-dropped", "\xff=secret-bytes"}
-	e, err := m.Compile("").Environment(caller, "manual")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return record.New(m.Compile("m.json"), e, caller, env.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
-}
-
 // Compare tells what may differ from what must not.
 func TestCompare(t *testing.T) {
-	a, m := testRecord(t)
+	m := &toolset.Manifest{Interpreter: "/t/bin/python3"}
+	a := &record.Record{
+		Fingerprint: "f", Passed: []string{"HOME"},
+		HostPaths: exec.Pairs{{Name: "/bin/sh", Value: "/usr/bin/dash"}}, Process: exec.Capture(),
+	}
 	b := *a
 	a.Invoker, b.Invoker = env.Invoker{Name: "drone"}, env.Invoker{Name: "systemd"}
 	a.Process.Cgroup, b.Process.Cgroup = "8:pids:/\n0::/a", "8:pids:/\n0::/b"

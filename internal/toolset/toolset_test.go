@@ -4,59 +4,12 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"cc-ci-run/internal/toolset/toolsettest"
 )
 
-// small is a toolset without a mistake. Line numbers count from "[[tool]]".
-const small = `[[tool]]
-name     = "git"
-nix      = "git"
-debian   = "git"
-commands = ["git"]
-why      = "tests clone"
-
-[[tool]]
-name     = "awk"
-nix      = "gawk"
-debian   = "gawk"
-commands = ["awk"]
-files    = { awk = "/usr/bin/gawk" }
-why      = "tests use it"
-
-[python]
-nix          = "python3"
-debian       = "python3"
-commands     = ["python3"]
-packages     = ["pytest"]
-requirements = "requirements.txt"
-why          = "the tests"
-
-[browsers]
-nix    = "browsers"
-debian = "chromium"
-host   = "/usr/bin/chromium"
-why    = "pages"
-
-[environment]
-pass    = ["HOME", "X_*"]
-require = ["HOME"]
-[environment.only]
-drone = ["DRONE"]
-[environment.default]
-TERM = "dumb"
-[environment.set]
-SHELL = "{bin}/bash"
-[environment.nix]
-TZDIR = "{tzdata}/share/zoneinfo"
-
-[process]
-umask  = "0022"
-nofile = 1024
-core   = 0
-
-[host]
-debian = "dash"
-paths  = ["/bin/sh"]
-`
+// small is a toolset without a mistake. Line numbers count from its first line.
+const small = toolsettest.Tools + toolsettest.Tables
 
 func TestToolsetOfTheProject(t *testing.T) {
 	data, err := os.ReadFile("../../toolset.toml")
