@@ -18,16 +18,18 @@ import (
 
 // What systemd and a disk do is tried with the real ones, in e2e/host.
 
-func TestConfig(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "host.toml")
-	read := func(text string) (*Config, error) {
-		t.Helper()
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return ReadConfig(file, false)
+// written is a host.toml.
+func written(t *testing.T, text string) (file string) {
+	t.Helper()
+	file = filepath.Join(t.TempDir(), "host.toml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
 	}
-	c, err := read(`
+	return file
+}
+
+func TestConfig(t *testing.T) {
+	file := written(t, `
 timeout = "3s"
 oneshots = ["a.service"]
 [timer."a.timer"]
@@ -43,6 +45,7 @@ status = 302
 min_days = 0
 timeout = "1s"
 `)
+	c, err := ReadConfig(file, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +58,17 @@ timeout = "1s"
 	if c.MinFree != Default().MinFree || len(c.Running) == 0 {
 		t.Errorf("what is left out is not the default: %+v", c)
 	}
+	if _, err := ReadConfig(file+"x", false); err == nil {
+		t.Error("a named file may not lack")
+	}
+	if c, err := ReadConfig(file+"x", true); err != nil || len(c.Timers) != 1 {
+		t.Errorf("%+v, %v", c, err)
+	}
+}
 
-	// Every mistake, each in its line.
-	_, err = read(`timeout = "x"
+// Every mistake is named, each in its line.
+func TestConfigMistakes(t *testing.T) {
+	file := written(t, `timeout = "x"
 running = ["docker"]
 speed = 1
 [allow_failed]
@@ -68,6 +79,7 @@ max_age = "-1h"
 url = "ftp://x"
 status = 99
 `)
+	_, err := ReadConfig(file, false)
 	several, ok := err.(*multierror.Error)
 	if !ok {
 		t.Fatalf("%v", err)
@@ -80,12 +92,6 @@ status = 99
 		if i < len(want) && !strings.HasPrefix(e.Error(), file+want[i]) {
 			t.Errorf("%v, want %s", e, want[i])
 		}
-	}
-	if _, err := ReadConfig(file+"x", false); err == nil {
-		t.Error("a named file may not lack")
-	}
-	if c, err := ReadConfig(file+"x", true); err != nil || len(c.Timers) != 1 {
-		t.Errorf("%+v, %v", c, err)
 	}
 }
 

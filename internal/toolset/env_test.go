@@ -2,6 +2,7 @@ package toolset
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -169,39 +170,14 @@ func TestSuggest(t *testing.T) {
 // against the toolset: both backends have one form and one reader. `make
 // prove` and the Nix package name theirs.
 func TestManifestOfBackend(t *testing.T) {
-	path := os.Getenv("CC_CI_RUN_MANIFEST")
-	if path == "" {
-		path = "../../build/toolset/manifest.json"
-		if _, err := os.Stat(path); err != nil {
-			t.Skip("no manifest to read: `make build` makes one, CC_CI_RUN_MANIFEST names another")
-		}
-	}
-	m, err := ReadManifest(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	declared := os.Getenv("CC_CI_RUN_TOOLSET")
-	if declared == "" {
-		declared = "../../toolset.toml"
-	}
-	data, err := os.ReadFile(declared)
-	if err != nil {
-		t.Fatal(err)
-	}
-	declaration, err := ParseToolset(declared, data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	absent := map[string]bool{}
-	for _, a := range m.Absent {
-		absent[a.Name] = true
-	}
-	commands := slices.Clone(declaration.Python.Commands)
+	m, declaration := ofBackend(t)
+	var commands []string
 	for _, tool := range declaration.Tools {
-		if !absent[tool.Name] {
+		if !slices.ContainsFunc(m.Absent, func(a Absent) bool { return a.Name == tool.Name }) {
 			commands = append(commands, tool.Commands...)
 		}
 	}
+	commands = append(commands, declaration.Python.Commands...)
 	for _, name := range commands {
 		if c, ok := m.Command(name); !ok || !filepath.IsAbs(c.Path) {
 			t.Errorf("command %s: %+v", name, c)
@@ -220,8 +196,41 @@ func TestManifestOfBackend(t *testing.T) {
 	if faults := seal.Faults(m.Closure, m.Seal.Execute); faults != nil || !slices.Equal(m.Seal.Execute, declaration.Seal.Execute) {
 		t.Errorf("seal %+v, %v", m.Seal, faults)
 	}
-	// What runs start, by name and by the paths of their own; and what must not
-	// come along.
+	mayBeExecuted(t, m, commands)
+	t.Logf("backend %s, fingerprint %s", m.Backend, m.Fingerprint())
+}
+
+// ofBackend reads a manifest that a backend wrote, and the toolset.
+func ofBackend(t *testing.T) (*Manifest, *Toolset) {
+	t.Helper()
+	path := os.Getenv("CC_CI_RUN_MANIFEST")
+	if path == "" {
+		path = "../../build/toolset/manifest.json"
+		if _, err := os.Stat(path); err != nil {
+			t.Skip("no manifest to read: `make build` makes one, CC_CI_RUN_MANIFEST names another")
+		}
+	}
+	m, err := ReadManifest(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declared := cmp.Or(os.Getenv("CC_CI_RUN_TOOLSET"), "../../toolset.toml")
+	data, err := os.ReadFile(declared)
+	if err != nil {
+		t.Fatal(err)
+	}
+	declaration, err := ParseToolset(declared, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s and %s", path, declared)
+	return m, declaration
+}
+
+// mayBeExecuted finds whether a sealed run may execute the commands and what runs
+// start by paths of their own, and nothing that must not come along.
+func mayBeExecuted(t *testing.T, m *Manifest, commands []string) {
+	t.Helper()
 	for _, name := range commands {
 		real, err := filepath.EvalSymlinks(filepath.Join(m.Bin, name))
 		if m.Backend == BackendNix { // the packages of nix/stand-in lead out of the store
@@ -238,7 +247,6 @@ func TestManifestOfBackend(t *testing.T) {
 			t.Errorf("%s may be executed under the seal: %t, want %t", path, !want, want)
 		}
 	}
-	t.Logf("%s: backend %s, fingerprint %s", path, m.Backend, m.Fingerprint())
 }
 
 // The manifest's form is a contract between backends: these are its keys.
