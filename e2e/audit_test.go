@@ -499,18 +499,11 @@ os._exit(3)
 // Who reads what the script writes sees its end when the script closes it.
 func TestAuditHoldsNothingOpen(t *testing.T) {
 	cmd := command(t, "audit", "--no-record", script(t, "import os, time\nos.close(0); os.close(1)\ntime.sleep(1000)\n"))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(out); err != nil { // or it waits for the script's end
+	if _, err := io.ReadAll(started(t, cmd)); err != nil { // or it waits for the script's end
 		t.Fatal(err)
 	}
 	if _, err := in.Write([]byte("x")); err == nil {
@@ -612,14 +605,7 @@ while True:
         os.write(1, b"failed %d\n" % e.errno)
         break
 `))
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r := bufio.NewReader(out)
+	r := started(t, cmd)
 	pid := await(t, r, "ready")
 	_ = cmd.Process.Kill()
 	if got := await(t, r, "failed"); got != strconv.Itoa(int(syscall.ENOSYS)) {

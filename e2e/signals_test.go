@@ -81,6 +81,19 @@ func await(t testing.TB, r *bufio.Reader, word string) string {
 	}
 }
 
+// started starts a command, and gives what it writes to stdout.
+func started(t testing.TB, cmd *exec.Cmd) *bufio.Reader {
+	t.Helper()
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bufio.NewReader(out)
+}
+
 func alive(pid string) bool {
 	stat, err := os.ReadFile("/proc/" + pid + "/stat")
 	return err == nil && !bytes.Contains(stat, []byte(") Z "))
@@ -109,14 +122,7 @@ func TestSignalsReachTheScript(t *testing.T) {
 					args = append([]string{mode}, args...)
 				}
 				cmd := command(t, args...)
-				out, err := cmd.StdoutPipe()
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := cmd.Start(); err != nil {
-					t.Fatal(err)
-				}
-				r := bufio.NewReader(out)
+				r := started(t, cmd)
 				pid := await(t, r, "ready")
 				if err := cmd.Process.Signal(s); err != nil {
 					t.Fatal(err)
@@ -202,32 +208,21 @@ func (c terminal) press(t testing.TB, keys string) {
 	}
 }
 
-func TestTerminalControlC(t *testing.T) {
-	c := onTerminal(t, "--pty", "--no-record", script(t, catcher))
-	pid := await(t, c.r, "ready")
-	c.press(t, "\x03")
-	if got := await(t, c.r, "caught"); got != "2" {
-		t.Errorf("caught %s, want SIGINT", got)
-	}
-	_ = c.Wait()
-	if got := statusOf(c.ProcessState); got != 42 {
-		t.Errorf("exit status %d, want 42", got)
-	}
-	gone(t, pid)
-}
-
-// Ctrl-Z is typed into the script's own terminal, as with ssh -t: a script
-// that handles it gets it; cc-ci-run itself goes on.
-func TestTerminalControlZ(t *testing.T) {
-	c := onTerminal(t, "--pty", "--no-record", script(t, catcher))
-	await(t, c.r, "ready")
-	c.press(t, "\x1a")
-	if got := await(t, c.r, "caught"); got != "20" {
-		t.Errorf("caught %s, want SIGTSTP", got)
-	}
-	_ = c.Wait()
-	if got := statusOf(c.ProcessState); got != 60 {
-		t.Errorf("exit status %d, want 60", got)
+// Ctrl-C and Ctrl-Z are typed into the script's own terminal, as with ssh -t: a script
+// that handles their signals gets them; cc-ci-run itself goes on.
+func TestTerminalControlKeys(t *testing.T) {
+	for key, s := range map[string]syscall.Signal{"\x03": syscall.SIGINT, "\x1a": syscall.SIGTSTP} {
+		c := onTerminal(t, "--pty", "--no-record", script(t, catcher))
+		pid := await(t, c.r, "ready")
+		c.press(t, key)
+		if got := await(t, c.r, "caught"); got != strconv.Itoa(int(s)) {
+			t.Errorf("caught %s, want %s", got, s)
+		}
+		_ = c.Wait()
+		if got, want := statusOf(c.ProcessState), 40+int(s); got != want {
+			t.Errorf("%s: exit status %d, want %d", s, got, want)
+		}
+		gone(t, pid)
 	}
 }
 
@@ -373,14 +368,7 @@ func TestPtyWithoutTerminal(t *testing.T) {
 // it would without --pty.
 func TestPtyInterruptedFromOutside(t *testing.T) {
 	cmd := command(t, "exec", "--pty", "--no-record", "bash", "-c", "echo ready; sleep 30; echo after")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	r := bufio.NewReader(out)
+	r := started(t, cmd)
 	if line, err := r.ReadString('\n'); line != "ready\r\n" {
 		t.Fatalf("%q, %v", line, err)
 	}

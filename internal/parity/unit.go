@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
 
@@ -193,9 +194,25 @@ func (u *unit) run(ctx context.Context, name, said string) error {
 		text, _ := os.ReadFile(said)
 		return fmt.Errorf("a copy of %s ended with %q: %s", u.name, result, strings.TrimSpace(string(text)))
 	case <-ctx.Done():
-		_, _ = u.conn.StopUnitContext(always, name, "replace", nil)
+		u.end(always, name)
 		return fmt.Errorf("a copy of %s: %w", u.name, ctx.Err())
 	}
+}
+
+// end ends a copy at once, whatever the unit's own end would be, and has systemd
+// forget it.
+func (u *unit) end(ctx context.Context, name string) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	u.conn.KillUnitContext(ctx, name, int32(syscall.SIGKILL))
+	stopped := make(chan string, 1)
+	if _, err := u.conn.StopUnitContext(ctx, name, "replace", stopped); err == nil {
+		select {
+		case <-stopped:
+		case <-ctx.Done():
+		}
+	}
+	_ = u.conn.ResetFailedUnitContext(ctx, name)
 }
 
 // step is a script that starts the probe as Drone's runner starts a step: by
