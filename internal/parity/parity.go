@@ -37,11 +37,19 @@ const (
 
 // Kept is the manifest with a fingerprint, from beside the records.
 func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
-	m, err := toolset.ReadManifest(dir.Path(state.Manifests, fingerprint+".json"))
-	if err == nil && m.Fingerprint() != fingerprint {
-		err = fmt.Errorf("%s: is another manifest than its name says; remove it: the next run keeps it again", dir.Path(state.Manifests, fingerprint+".json"))
+	path := dir.Path(state.Manifests, fingerprint+".json")
+	data, err := state.Read(path)
+	if err != nil {
+		return nil, err
 	}
-	return m, err
+	m, err := toolset.ParseManifest(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if m.Fingerprint() != fingerprint {
+		return nil, fmt.Errorf("%s: is another manifest than its name says; remove it: the next run keeps it again", path)
+	}
+	return m, nil
 }
 
 // Run is one of the two runs that [Compare] compares.

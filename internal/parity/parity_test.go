@@ -1,11 +1,14 @@
 package parity
 
 import (
+	"strings"
+	"syscall"
 	"testing"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -64,5 +67,22 @@ func TestCompare(t *testing.T) {
 	}
 	if got["process cgroup"].A != "0::/a" {
 		t.Errorf("cgroup: %+v", got["process cgroup"])
+	}
+}
+
+// The tests' user may write where manifests are kept: what is no file there is an
+// error at once, not a wait.
+func TestKept(t *testing.T) {
+	dir := state.Dir(t.TempDir())
+	if err := dir.Put(state.Manifests, "damaged.json", []byte("{")); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(dir.Path(state.Manifests, "fifo.json"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for fingerprint, want := range map[string]string{"damaged": "damaged.json: damaged", "fifo": "is not a regular file", "none": "no such file"} {
+		if _, err := Kept(dir, fingerprint); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", fingerprint, err, want)
+		}
 	}
 }
