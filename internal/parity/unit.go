@@ -204,7 +204,7 @@ func (u *unit) run(ctx context.Context, name, said string) error {
 func (u *unit) end(ctx context.Context, name string) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	u.conn.KillUnitContext(ctx, name, int32(syscall.SIGKILL))
+	_ = u.conn.KillUnitWithTarget(ctx, name, dbus.All, int32(syscall.SIGKILL))
 	stopped := make(chan string, 1)
 	if _, err := u.conn.StopUnitContext(ctx, name, "replace", stopped); err == nil {
 		select {
