@@ -22,30 +22,40 @@ What belongs to a run, and what does not
   SIGKILL.
 - All else (PATH, variables, git's author, limits ...) is settled by cc-ci-run before this starts.
 
+The result
+----------
+cc-ci-run names a file in CC_CI_RUN_RESULT. When pytest's session is over, each test's outcome is
+written there, and beside it a JUnit report; see recipe_result.py. Without the variable there is none.
+
 Exit status
 -----------
 pytest's own: 0 passed, 1 failed, 2 interrupted or not collected, 3 and 4 internal and usage
-errors. Also 2 for a mistake in the arguments, and 5 when no test was executed: a run in which
-everything was skipped or deselected is not a pass. On SIGTERM and SIGHUP the fixtures are torn
-down, the temporary directory is removed, and the process dies by that signal (128+N in a shell).
+errors. Also 1 when a test failed and a conftest made the status 0, 2 for a mistake in the arguments,
+and 5 when no test was executed: a run in which everything was skipped or deselected is not a pass.
+On SIGTERM and SIGHUP the test under way is named with its stack, the fixtures are torn down, the
+temporary directory is removed, and the process dies by that signal (128+N in a shell).
 """
 
 import argparse
-import collections
 import contextlib
+import faulthandler
 import functools
 import gc
+import importlib.machinery
 import os
 import re
 import shutil
 import signal
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+TESTS_FAILED = 1
 USAGE_ERROR = 2
 NO_TEST_EXECUTED = 5
+JUNIT = "junit.xml"  # in the run's directory
 GRACE_SECONDS = 10  # for the fixtures' clean-up after a signal
 
 
@@ -139,6 +149,38 @@ def environment_line(recipe, environ):
     return f"run_recipe_ci: recipe {recipe}, {where}"
 
 
+class FromSource(importlib.machinery.SourceFileLoader):
+    """Loads a module from its source, whatever lies in __pycache__."""
+
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
+def ignore_bytecode():
+    """Import what is not the interpreter's own, or installed for it, from source only.
+
+    The sweep's hash of a recipe leaves out compiled files in __pycache__, since any run of Python makes
+    them. So none of them may be executed: one that is older than it seems, or was made by hand, would
+    run code that the hash has not seen.
+    """
+    sys.dont_write_bytecode = True
+    installed = tuple(path.rstrip("/") + "/" for path in sys.path if path != str(HERE))
+    finder = importlib.machinery.FileFinder.path_hook(
+        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
+        (FromSource, importlib.machinery.SOURCE_SUFFIXES),
+        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
+    )
+
+    def hook(path):
+        if (path + "/").startswith(installed):
+            raise ImportError(path)  # the interpreter's own finders come next
+        return finder(path)
+
+    sys.path_hooks.insert(0, hook)
+    sys.path_importer_cache.pop(str(HERE), None)
+
+
 def isolate(environ, run_dir):
     """Take out of `environ` what would change a run, and give it a HOME in run_dir."""
     for name in [name for name in environ if name.startswith(("PYTEST_", "XDG_"))]:
@@ -149,14 +191,14 @@ def isolate(environ, run_dir):
     home = run_dir / "home"
     home.mkdir()
     environ["HOME"] = str(home)
-    sys.dont_write_bytecode = True
+    environ["PYTHONPYCACHEPREFIX"] = str(run_dir / "pycache")  # for the tests' own interpreters
     try:
         os.getcwd()
     except OSError:
         os.chdir(run_dir)  # pytest can't start in a directory that was deleted
 
 
-def pytest_arguments(options, recipe, run_dir):
+def pytest_arguments(options, recipe, run_dir, junit):
     """pytest's arguments. Of an option given twice the last counts: isolation comes last."""
     ini = recipe / "pytest.ini"
     if not ini.is_file():
@@ -167,7 +209,7 @@ def pytest_arguments(options, recipe, run_dir):
         *["-v"] * options.v,
         *["-x"] * options.x,
         *(["-k", options.k] if options.k is not None else []),
-        *([f"--junitxml={options.junit}"] if options.junit else []),
+        *([f"--junitxml={run_dir / JUNIT}"] if junit else []),
         *options.pytest_args,
         f"--config-file={ini}",
         f"--rootdir={recipe}",
@@ -177,57 +219,36 @@ def pytest_arguments(options, recipe, run_dir):
     ]
 
 
-class Tally:
-    """A pytest plugin that counts what was really executed, and why the rest wasn't."""
-
-    def __init__(self):
-        self.executed = 0
-        self.deselected = 0
-        self.skipped = collections.Counter()
+class Collector:
+    """A pytest plugin that turns the collector of garbage on again: see run()."""
 
     def pytest_runtestloop(self):
-        # See run(). What is there by now stays; collections need not look at it again.
+        # What is there by now stays; collections need not look at it again.
         gc.freeze()
         gc.enable()
-
-    def pytest_deselected(self, items):
-        self.deselected += len(items)
-
-    def pytest_collectreport(self, report):
-        if report.skipped:
-            self._count_skip(report)
-
-    def pytest_runtest_logreport(self, report):
-        if report.skipped and not hasattr(report, "wasxfail"):
-            self._count_skip(report)
-        elif report.when == "call":
-            self.executed += 1
-
-    def _count_skip(self, report):
-        _file, _line, reason = report.longrepr
-        self.skipped[" ".join(reason.removeprefix("Skipped: ").split())] += 1
-
-    def __str__(self):
-        parts = [f"{count} skipped ({reason})" for reason, count in self.skipped.items()]
-        if self.deselected:
-            parts.append(f"{self.deselected} deselected")
-        return ", ".join(parts) or "it has none, or none was run"
 
 
 class OrderlyEnd:
     """Makes SIGTERM and SIGHUP tear the fixtures down first, and only then end the process."""
 
-    def __init__(self, exit_pytest):
+    def __init__(self, exit_pytest, result):
         self.signum = None  # the signal that came
+        self.running = ""  # the test under way then
+        self.stack = ""  # where the main thread was then
         self.clean_up = lambda: None
         self._exit_pytest = exit_pytest
+        self._result = result
         self._in_pytest = False
         # Under nohup, SIGHUP stays ignored.
         self._handled = [
             signum for signum in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(signum) is signal.SIG_DFL
         ]
+        # pytest puts stderr elsewhere while a test runs; the stacks go to the log.
+        stderr = os.dup(2)
         for signum in self._handled:
             signal.signal(signum, self._on_signal)
+            # Shows the stacks at once, also when the main thread does not come back to Python.
+            faulthandler.register(signum, stderr, all_threads=True, chain=True)
         # A test may fork without exec (multiprocessing). A signal to that child is the child's
         # alone; blocked meanwhile, it can't come before the child has the default back.
         os.register_at_fork(
@@ -249,20 +270,27 @@ class OrderlyEnd:
             self._in_pytest = False
 
     def die(self):
-        """Die by the signal that came, as the caller expects of a process it terminated."""
+        """Die by the signal that came, as the caller expects of a process that it terminated."""
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()
         signal.signal(self.signum, signal.SIG_DFL)
         signal.raise_signal(self.signum)
 
-    def _on_signal(self, signum, _frame):
+    @property
+    def name(self):
+        return signal.Signals(self.signum).name
+
+    def _on_signal(self, signum, frame):
         if self.signum is not None:
             return  # often sent twice: to the group, and passed on by a parent
         self.signum = signum
+        self.running = self._result.running
+        self.stack = "".join(traceback.format_stack(frame))
+        faulthandler.unregister(signum)  # once is enough
         signal.signal(signal.SIGALRM, self._on_alarm)
         signal.alarm(GRACE_SECONDS)
         if self._in_pytest:
-            self._exit_pytest(f"ended by {signal.Signals(signum).name}")
+            self._exit_pytest(f"ended by {self.name}")
 
     def _on_alarm(self, _signum, _frame):
         """A fixture didn't return in time, or a test swallowed pytest's exit."""
@@ -283,22 +311,63 @@ def run(options, recipe):
     # pytest's modules make tens of thousands of objects that stay: to look for garbage among them
     # would take a tenth of the time to the first test. Tests run with the collector on.
     gc.disable()
+    ignore_bytecode()
     import pytest  # here, so that --help and mistakes are answered at once
+    import _pytest.assertion.rewrite
 
-    tally = Tally()
-    end = OrderlyEnd(pytest.exit)
+    import recipe_result
+
+    owner = os.getpid()
+    path = os.environ.get("CC_CI_RUN_RESULT")
+    result = recipe_result.Result(Path(path) if path else None, options.recipe, recipe, os.environ)
+    end = OrderlyEnd(pytest.exit, result)
     with tempfile.TemporaryDirectory(prefix="cc-ci-run-", ignore_cleanup_errors=True) as name:
-        end.clean_up = functools.partial(shutil.rmtree, name, ignore_errors=True)
+        junit = Path(name) / JUNIT
+        end.clean_up = functools.partial(end_early, result, end, junit)
         isolate(os.environ, Path(name))
-        arguments = pytest_arguments(options, recipe, Path(name))
-        status = end.call(lambda: pytest.main(arguments, [tally]))
-    if end.signum is not None:
-        end.die()
-    if tally.executed == 0 and status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        # pytest keeps compiled test modules of its own in __pycache__.
+        _pytest.assertion.rewrite.get_cache_dir = lambda _file: Path(name) / "pycache"
+        arguments = pytest_arguments(options, recipe, Path(name), path or options.junit)
+        status = end.call(lambda: pytest.main(arguments, [Collector(), result]))
+        if os.getpid() != owner:
+            os._exit(1)  # a child that a test forked came all the way: the session is its parent's
+        if end.signum is not None:
+            end_early(result, end, junit)
+            end.die()
+        status = judge(options.recipe, int(status), result)
+        write(result.write, status, junit)
+        if options.junit and junit.is_file():
+            write(shutil.copyfile, junit, options.junit)
+    return status
+
+
+def end_early(result, end, junit):
+    """What is left to do when a signal ends a run."""
+    ended = f"ended by {end.name}"
+    if end.running:
+        tell(f"{ended} during {end.running}")
+    write(result.write, 128 + end.signum, junit, ended, end.running, end.stack)
+    shutil.rmtree(junit.parent, ignore_errors=True)
+
+
+def judge(recipe, status, result):
+    """The exit status: pytest's, unless that says that all is well and it is not."""
+    if status == 0 and result.failed():
+        tell(f"{result.failed()} tests of {recipe} failed, though pytest's exit status is 0: a conftest changed it")
+        return TESTS_FAILED
+    if status in (0, NO_TEST_EXECUTED) and result.executed() == 0:
         sys.stdout.flush()
-        tell(f"no test of {options.recipe} was executed, so this is not a pass: {tally}")
+        tell(f"no test of {recipe} was executed, so this is not a pass: {result.not_executed()}")
         return NO_TEST_EXECUTED
-    return int(status)
+    return status
+
+
+def write(write_file, *arguments):
+    """Write a report. That this fails does not change what the tests have shown."""
+    try:
+        write_file(*arguments)
+    except OSError as error:
+        tell(f"a report was not written: {error}")
 
 
 def tell(message):

@@ -1,6 +1,8 @@
 """The runner, run as a caller runs it, on small recipes made for each test."""
 
+import json
 import os
+import py_compile
 import signal
 import subprocess
 import sys
@@ -62,6 +64,201 @@ def place(tmp_path):
     made = Place(tmp_path)
     yield made
     assert list(made.tmp.iterdir()) == [], "a run left something in TMPDIR"
+
+
+# The result
+
+
+def result_of(place, *arguments, **environ):
+    """The exit status of a run of `demo`, and its result: (status, about, tests), or (status, None, None)."""
+    path = place.root / "result.json"
+    done = place.run("demo", *arguments, CC_CI_RUN_RESULT=str(path), **environ)
+    assert not list(place.root.glob(".*")), "half a file was left"
+    if not path.exists():
+        return done.returncode, None, None
+    results = json.loads(path.read_text())["results"]
+    return done.returncode, results["extra"]["cc_ci_run"], {t["name"]: t for t in results["tests"]}
+
+
+def test_result_has_each_test_with_outcome_and_reason(place):
+    place.recipe(
+        test_a="""
+import pytest
+def test_pass(): pass
+def test_skip(): pytest.skip("needs  a\\nmoon")
+@pytest.mark.xfail(reason="known")
+def test_xfail(): assert False
+def test_fail(): assert 1 == 2, 'say "ü"'
+@pytest.fixture
+def bad_before(): raise OSError("no disk")
+def test_setup(bad_before): pass
+@pytest.fixture
+def bad_after():
+    yield
+    assert False, "left over"
+def test_teardown(bad_after): pass
+def test_subtests(subtests):
+    with subtests.test("one"): assert "one" == "two"
+    with subtests.test("two"): pass
+""",
+        test_b="import pytest\npytest.skip('all of it', allow_module_level=True)\n",
+    )
+    status, about, tests = result_of(place, "-k", "not test_pass", CC_CI_RUN_INVOKER="drone")
+    assert status == 1
+    assert about["complete"] and about["why"] == "" and about["exit_status"] == 1
+    assert (about["recipe"], about["revision"], about["invoker"], about["deselected"]) == ("demo", "", "drone", 1)
+    assert {name: (t["status"], t["rawStatus"], t["message"].splitlines()[0]) for name, t in tests.items()} == {
+        "test_a.py::test_skip": ("skipped", "skipped", "needs a moon"),
+        "test_a.py::test_xfail": ("other", "xfailed", "known"),
+        "test_a.py::test_fail": ("failed", "failed", 'AssertionError: say "ü"'),
+        "test_a.py::test_setup": ("failed", "error", "in setup: OSError: no disk"),
+        "test_a.py::test_teardown": ("failed", "error", "in teardown: AssertionError: left over"),
+        "test_a.py::test_subtests": ("failed", "failed", "AssertionError: assert 'one' == 'two'"),
+        "test_b.py": ("skipped", "skipped", "all of it"),
+    }
+    junit = place.root / "result.xml"
+    assert xml.etree.ElementTree.parse(junit).getroot()[0].get("failures") == "3"
+    assert [path.stat().st_mode & 0o007 for path in (junit, junit.with_suffix(".json"))] == [0, 0]
+    assert not junit.with_suffix(".current").exists()
+
+
+# Each of these ends a run early with exit status 0, after a test that failed.
+EARLY = {
+    "a test": ("test_z", "import os\ndef test_z(): os._exit(0)\n"),
+    "a thread": ("test_z", "import os, threading\ndef test_z():\n t = threading.Thread(target=os._exit, args=(0,)); t.start(); t.join()\n"),
+    "another program": ("test_z", "import os\ndef test_z(): os.execv('/bin/true', ['true'])\n"),
+    "a fixture's teardown": ("test_z", "import os, pytest\n@pytest.fixture\ndef f():\n yield\n os._exit(0)\ndef test_z(f): pass\n"),
+    "pytest.exit": ("test_z", "import pytest\ndef test_z(): pytest.exit('enough', returncode=0)\n"),
+    "the conftest, at the session's end": ("conftest", "import os\ndef pytest_sessionfinish(): os._exit(0)\n"),
+    "the conftest, after it": ("conftest", "import os\ndef pytest_unconfigure(): os._exit(0)\n"),
+    "the conftest, during import": ("conftest", "import os\nos._exit(0)\n"),
+    "the conftest, in the loop": ("conftest", "def pytest_runtestloop(session): return True\n"),
+    "shouldstop": ("conftest", "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_runtest_logfinish(): pytest.exit('x', 0)\n"),
+}
+
+
+@pytest.mark.parametrize("way", EARLY)
+def test_an_early_end_leaves_no_complete_result(place, way):
+    name, source = EARLY[way]
+    place.recipe(**{"test_a": FAIL + PASS, name: source})
+    _status, about, _tests = result_of(place)
+    assert about is None or not about["complete"] and about["why"]
+    for left in place.tmp.iterdir():
+        subprocess.run(["rm", "-r", left], check=True)  # nobody was left to do it
+
+
+def test_a_status_that_a_conftest_changed(place):
+    place.recipe(test_a=FAIL, conftest="def pytest_sessionfinish(session): session.exitstatus = 0\n")
+    status, about, tests = result_of(place)
+    assert status == 1 and tests["test_a.py::test_fail"]["status"] == "failed"
+
+
+def test_a_forked_child_writes_no_result(place):
+    # The child goes on with the session that it inherited, and ends first.
+    place.recipe(
+        test_a="""
+import os
+def test_fork():
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+        assert not os.path.exists(os.environ["CC_CI_RUN_RESULT"])
+        assert os.path.isdir(os.environ["HOME"]), "the child cleaned up what is its parent's"
+def test_after(): pass
+"""
+    )
+    status, about, tests = result_of(place)
+    assert status == 0 and about["complete"]
+    assert [t["status"] for t in tests.values()] == ["passed", "passed"]
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(1000)", "threading.Lock().acquire(), threading.Lock().acquire(), lock()"])
+def test_a_signal_names_the_test_under_way(place, hang):
+    place.recipe(
+        test_a=f"""
+import pathlib, threading, time
+def lock():
+    held = threading.Lock()
+    held.acquire()
+    held.acquire()
+def test_before(): pass
+def test_hangs():
+    pathlib.Path({str(place.cwd / "ready")!r}).touch()
+    {hang}
+def test_after(): pass
+"""
+    )
+    path = place.root / "result.json"
+    environ = {**place.environ, "CC_CI_RUN_RESULT": str(path)}
+    child = subprocess.Popen(place.command("demo"), cwd=place.cwd, env=environ, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+    while not (place.cwd / "ready").exists():
+        time.sleep(0.02)
+    assert path.with_suffix(".current").read_text() == "test_a.py::test_hangs"
+    child.terminate()
+    _out, stderr = child.communicate()
+    assert child.returncode == -signal.SIGTERM
+    assert "ended by SIGTERM during test_a.py::test_hangs" in stderr
+    assert "in test_hangs" in stderr, "the stack"
+    results = json.loads(path.read_text())["results"]
+    about, tests = results["extra"]["cc_ci_run"], {t["name"]: t for t in results["tests"]}
+    assert (about["complete"], about["why"], about["running"]) == (False, "ended by SIGTERM", "test_a.py::test_hangs")
+    assert tests["test_a.py::test_before"]["status"] == "passed"
+    assert tests["test_a.py::test_hangs"]["status"] == "other" and "in test_hangs" in tests["test_a.py::test_hangs"]["trace"]
+
+
+def test_result_that_cant_be_written(place):
+    place.recipe(test_a=PASS)
+    done = place.run("demo", CC_CI_RUN_RESULT=str(place.root / "none" / "result.json"))
+    assert done.returncode == 0
+    assert "a report was not written: " in done.stderr
+
+
+@pytest.mark.parametrize("owner", [None, 65534])
+def test_revision_of_the_recipe(place, owner):
+    folder = place.recipe(test_a=PASS)
+    git = ["git", "-C", folder, "-c", "user.name=a", "-c", "user.email=a@b"]
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
+        subprocess.run([*git, *arguments], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    if owner is not None:
+        if os.getuid() != 0:
+            pytest.skip("giving a folder to another user needs root")
+        subprocess.run(["chown", "-R", str(owner), folder], check=True)
+    assert result_of(place)[1]["revision"] == commit
+
+
+# What a sweep's hash leaves out is not executed
+
+
+def test_compiled_files_are_not_executed(place):
+    folder = place.recipe(
+        test_a="""
+import subprocess, sys
+import helper, package.inner
+def test_import(): assert helper.value == package.inner.value == "source"
+def test_own_interpreter():
+    code = "import helper; print(helper.value)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=sys.path[0], text=True) == "source\\n"
+""",
+        helper='value = "source"\n',
+        conftest="",
+    )
+    (folder / "package").mkdir()
+    (folder / "package" / "inner.py").write_text('value = "source"\n')
+    evil = place.root / "evil.py"
+    evil.write_text('value = "compiled"\ndef test_import(): assert False\n')
+    for source in [*folder.rglob("*.py")]:
+        tag = sys.implementation.cache_tag
+        for tag in (tag, f"{tag}-pytest-{pytest.__version__}"):
+            compiled = source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc"
+            # Never held against its source; pytest does so by size and time.
+            py_compile.compile(evil, compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
+            if "pytest" in tag:
+                data, stat = bytearray(compiled.read_bytes()), source.stat()
+                data[4:16] = bytes(4) + int(stat.st_mtime).to_bytes(4, "little") + stat.st_size.to_bytes(4, "little")
+                compiled.write_bytes(data)
+    status, _about, tests = result_of(place)
+    assert (status, [t["status"] for t in tests.values()]) == (0, ["passed", "passed"])
 
 
 # Which environment

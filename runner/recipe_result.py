@@ -1,0 +1,296 @@
+"""The result of a run: a CTRF file and a JUnit file beside it.
+
+cc-ci-run names the file in CC_CI_RUN_RESULT. The runner writes it in one step when pytest's session is
+over, so a file that is there is whole: a run that ended early (os._exit in a test, a crash, SIGKILL)
+leaves none, and a run that a signal ended leaves one that says so. An exit status alone says neither.
+
+CTRF is the Common Test Report Format (https://ctrf.io, version 1.0.0). What it has no name for is
+below `results.extra.cc_ci_run`:
+
+    schema      1
+    recipe      name of the recipe
+    revision    the commit of its work tree, "" if its folder is not a git work tree
+    invoker     drone, systemd or manual
+    fingerprint of the environment
+    complete    true if pytest ended by itself and each test that was collected has an outcome
+    why         if it is not complete: what ended it
+    running     the test that was under way then, "" for none
+    exit_status of the run
+    deselected  how many tests were collected and left out by -k
+    errors      errors of the collection, each a text
+
+The plugin pytest-json-ctrf was tried. It writes while fixtures are still to be torn down, not in one
+step, knows no errors of the collection, and adds a fixture to every test.
+
+While tests run, a file beside the result (`.current` in the place of `.json`) has the test under way:
+for who must end a run that answers no signal.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+SCHEMA = 1
+MODE = 0o640  # a failure's message may hold what a site keeps secret
+MAX_TEXT = 64 << 10  # characters of one message or trace: a result is read whole
+# Of several reports of one test (its phases, subtests), the worst counts.
+RANK = ["passed", "other", "failed"]
+
+
+class Result:
+    """A pytest plugin that notes each test's outcome, and writes the files."""
+
+    def __init__(self, path, recipe, folder, environ):
+        self.path = path  # None: nothing is written
+        self._owner = os.getpid()  # a test may fork, and its child go on with the session
+        self._start = time.time()
+        self._about = {
+            "recipe": recipe,
+            "revision": revision(folder) if path else "",
+            "invoker": environ.get("CC_CI_RUN_INVOKER", ""),
+            "fingerprint": environ.get("CC_CI_RUN_FINGERPRINT", ""),
+        }
+        self._tests = {}
+        self.running = ""  # the test under way, for people
+        self._errors = []
+        self._deselected = 0
+        self._collected = None
+        self._session_status = None
+        self._fd = self._open_current()
+
+    # What happens, as pytest tells it
+
+    def pytest_collection(self):
+        self._now("the collection")
+
+    def pytest_collection_finish(self, session):
+        self._collected = [item.nodeid for item in session.items]
+
+    def pytest_deselected(self, items):
+        self._deselected += len(items)
+
+    def pytest_collectreport(self, report):
+        if report.failed:
+            self._errors.append(text(report.longreprtext))
+        elif report.skipped:
+            test = self._test(report.nodeid)
+            test.update(status="skipped", rawStatus="skipped", message=skip_reason(report))
+            test["over"] = True
+
+    def pytest_runtest_logstart(self, nodeid):
+        self._now(nodeid)
+        self._test(nodeid)["start"] = milliseconds(time.time())
+
+    def pytest_runtest_logreport(self, report):
+        test = self._test(report.nodeid)
+        test["duration"] += milliseconds(report.duration)
+        status, raw = outcome(report)
+        if status == "skipped" and test["status"] is None:
+            test.update(status=status, rawStatus=raw, message=skip_reason(report))
+        elif status in RANK and RANK.index(status) > rank(test):
+            test.update(status=status, rawStatus=raw)
+            if status == "failed":
+                test["message"] = text(failure(report))
+                test["trace"] = text(report.longreprtext)
+            elif raw == "xfailed":
+                test["message"] = text(report.wasxfail)
+        test["called"] |= report.when == "call" and status != "skipped"
+        if report.when == "teardown":
+            test["over"] = True
+            test["stop"] = milliseconds(time.time())
+
+    def pytest_runtest_logfinish(self):
+        self._now("the end of the session")
+
+    def pytest_sessionfinish(self, exitstatus):
+        self._session_status = int(exitstatus)
+
+    # What came of it
+
+    def failed(self):
+        """How many tests failed, with the errors of the collection."""
+        return sum(test["status"] == "failed" for test in self._tests.values()) + len(self._errors)
+
+    def executed(self):
+        """How many tests' functions were called, and did not skip themselves."""
+        return sum(test["called"] for test in self._tests.values())
+
+    def not_executed(self):
+        """Why the other tests were not executed, for people."""
+        reasons = {}
+        for test in self._tests.values():
+            if test["status"] == "skipped":
+                reasons[test["message"]] = reasons.get(test["message"], 0) + 1
+        parts = [f"{count} skipped ({reason})" for reason, count in reasons.items()]
+        if self._deselected:
+            parts.append(f"{self._deselected} deselected")
+        return ", ".join(parts) or "it has none, or none was run"
+
+    def incomplete(self):
+        """Why the result is not complete, or ""."""
+        if self._session_status is None or self._collected is None:
+            return "pytest's session did not end"
+        if self._errors:
+            return f"{len(self._errors)} errors in the collection"
+        left = [nodeid for nodeid in self._collected if not settled(self._tests.get(nodeid))]
+        if left:
+            return f"pytest ended before {len(left)} of {len(self._collected)} tests, the first {left[0]}"
+        return ""
+
+    def write(self, status, junit, ended="", running="", stack=""):
+        """Write the files. If pytest did not end by itself: what ended it, during which test, and where."""
+        if self.path is None or os.getpid() != self._owner:
+            return
+        why = ended or self.incomplete()
+        if running in self._tests and self._tests[running]["status"] != "failed":
+            self._tests[running].update(status="other", rawStatus="ended", message=text(ended), trace=text(stack))
+        about = {"schema": SCHEMA, **self._about, "complete": not why, "why": why, "running": running}
+        about |= {"exit_status": status, "deselected": self._deselected, "errors": self._errors}
+        data = json.dumps(self._ctrf(about), ensure_ascii=False, indent=1)
+        write_in_one_step(self.path, data.encode(errors="backslashreplace") + b"\n")
+        if junit.is_file():
+            write_in_one_step(self.path.with_suffix(".xml"), junit.read_bytes())
+        self._close_current()
+
+    def _ctrf(self, about):
+        import uuid  # here, as it takes long to import
+
+        tests = [in_ctrf(test) for test in self._tests.values()]
+        counts = {s: 0 for s in ("passed", "failed", "pending", "skipped", "other")}
+        for test in tests:
+            counts[test["status"]] += 1
+        return {
+            "reportFormat": "CTRF",
+            "specVersion": "1.0.0",
+            "reportId": str(uuid.uuid4()),
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "generatedBy": "run_recipe_ci.py",
+            "results": {
+                "tool": {"name": "pytest"},
+                "summary": {
+                    "tests": len(tests),
+                    **counts,
+                    "start": milliseconds(self._start),
+                    "stop": milliseconds(time.time()),
+                },
+                "tests": tests,
+                "extra": {"cc_ci_run": about},
+            },
+        }
+
+    def _test(self, nodeid):
+        new = {"name": nodeid, "status": None, "rawStatus": "", "duration": 0, "called": False, "over": False}
+        return self._tests.setdefault(nodeid, new)
+
+    # The test under way. The file is held open, as a test may change the directory's name or mode.
+
+    def _open_current(self):
+        if self.path is None:
+            return None
+        with contextlib.suppress(OSError):
+            return os.open(self.path.with_suffix(".current"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, MODE)
+        return None
+
+    def _now(self, what):
+        if os.getpid() != self._owner:
+            return
+        self.running = what
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, 0)
+                os.pwrite(self._fd, what.encode(errors="backslashreplace"), 0)
+
+    def _close_current(self):
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+                self.path.with_suffix(".current").unlink()
+            self._fd = None
+
+
+def outcome(report):
+    """CTRF's status for one report, and pytest's own word. ("", "") if the report decides nothing."""
+    if hasattr(report, "wasxfail"):
+        if report.skipped:
+            return "other", "xfailed"
+        return ("passed", "xpassed") if report.when == "call" else ("", "")
+    if report.failed:
+        return "failed", "failed" if report.when == "call" else "error"
+    if report.skipped:
+        return "skipped", "skipped"
+    return ("passed", "passed") if report.when == "call" else ("", "")
+
+
+def settled(test):
+    """Whether a test has an outcome, and its fixtures are torn down."""
+    return test is not None and test["over"] and test["status"] is not None
+
+
+def rank(test):
+    return RANK.index(test["status"]) if test["status"] in RANK else -1
+
+
+def in_ctrf(test):
+    """A test as CTRF has it: without our own marks, `pending` if it has no outcome."""
+    shown = {key: value for key, value in test.items() if key not in ("called", "over")}
+    if shown["status"] is None:
+        shown.update(status="pending", rawStatus="not run")
+    return shown
+
+
+def skip_reason(report):
+    if isinstance(report.longrepr, tuple):
+        _file, _line, reason = report.longrepr
+    else:
+        reason = report.longreprtext
+    return text(" ".join(reason.removeprefix("Skipped: ").split()))
+
+
+def failure(report):
+    """The line that says what failed."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    message = crash.message if crash else report.longreprtext
+    prefix = {"setup": "in setup: ", "teardown": "in teardown: "}.get(report.when, "")
+    return prefix + message
+
+
+def text(value):
+    if len(value) <= MAX_TEXT:
+        return value
+    return value[: MAX_TEXT // 2] + f"\n... {len(value) - MAX_TEXT} characters left out ...\n" + value[-MAX_TEXT // 2 :]
+
+
+def milliseconds(seconds):
+    return round(seconds * 1000)
+
+
+def revision(folder):
+    """The commit of a folder that is a git work tree of its own, or ""."""
+    if not (folder / ".git").exists():
+        return ""
+    # Whoever owns it: nothing of the work tree is executed to answer this.
+    command = ["git", "-c", "safe.directory=*", "-C", folder, "rev-parse", "--verify", "--quiet", "HEAD"]
+    with contextlib.suppress(OSError):
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        return done.stdout.strip()
+    return ""
+
+
+def write_in_one_step(path, data):
+    """Replace a file: a reader sees the earlier one, this one or none, also after a crash."""
+    fd, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+    try:
+        with os.fdopen(fd, "wb") as file:
+            os.fchmod(fd, MODE)
+            file.write(data)
+            file.flush()
+            os.fsync(fd)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
