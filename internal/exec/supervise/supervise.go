@@ -1,0 +1,227 @@
+// Package supervise runs a command so that nothing of it outlives it, whatever
+// process groups or sessions its processes make.
+//
+//	runs, err := supervise.New([]string{"cc-ci-run-full", "supervise"})
+//	run, err := runs.Start(command)
+//	<-run.Done()          // or run.Terminate() first
+//	end := run.End()      // its status; all of its processes are gone
+//
+// Between the caller and the command there is a process of its own, the
+// supervisor ([Main]). The kernel gives it each process of the command whose
+// own parent ended (PR_SET_CHILD_SUBREAPER, prctl(2)), so all of them become
+// its children in the end, and it kills its children until it has none. A child
+// that was not waited for keeps its number, so no kill can hit a stranger.
+//
+// Where the caller's own cgroup is delegated to it, the command also gets a
+// cgroup of its own, whose processes the kernel kills at once (cgroup.kill).
+//
+// If the supervisor is killed, the kernel gives its orphans to the caller,
+// which is a subreaper too and kills what is a child of its own and was not
+// started by it. If the caller is killed, the supervisor ends the command. If
+// both are, [Sweep] finds what is left by the variable that marks each run.
+//
+// Every wait has a limit. A process that does not die of SIGKILL (it waits for
+// a disk, or is frozen) is named in [End.Left].
+package supervise
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// killTime is how long a killed process may take to be gone. The kernel needs
+// microseconds; a machine that swaps may need a second.
+const killTime = 10 * time.Second
+
+// Command is what to run.
+type Command struct {
+	Argv    []string      // the program's path first
+	Environ []string      // its environment
+	Output  *os.File      // its stdout and stderr; stdin is /dev/null
+	Grace   time.Duration // between SIGTERM and SIGKILL
+}
+
+// End is how a command ended.
+type End struct {
+	Exit   int            // exit status, if it exited
+	Signal syscall.Signal // that killed it, if one did
+	// Failed says why it could not be started, "" if it was.
+	Failed string
+	// Lost says that the supervisor was killed, so that neither is known.
+	Lost bool
+	// Left names the processes that SIGKILL did not end, for people.
+	Left []string
+}
+
+// Runs starts commands, and ends what their supervisors could not.
+type Runs struct {
+	supervisor []string
+	base       string // the delegated cgroup that this process is in, or ""
+	// mine are the children that this package, or [Runs.Other], started. Who
+	// starts one, or looks for others, holds the lock.
+	lock sync.Mutex
+	mine map[int]bool
+}
+
+// New makes this process a subreaper. supervisor are the first words of a
+// command that calls [Main] with the rest.
+func New(supervisor []string) (*Runs, error) {
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		return nil, fmt.Errorf("PR_SET_CHILD_SUBREAPER: %w", err)
+	}
+	return &Runs{supervisor: supervisor, base: delegated(), mine: map[int]bool{}}, nil
+}
+
+// Run is a command that was started.
+type Run struct {
+	Cgroup string // its own, or ""
+
+	runs *Runs
+	cmd  *exec.Cmd
+	done chan struct{}
+	end  End
+}
+
+// Start starts a command. The thread that calls must not end before the
+// command: the kernel ends the supervisor with it.
+func (r *Runs) Start(c Command) (*Run, error) {
+	cgroup := newCgroup(r.base)
+	report, theirs, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer theirs.Close()
+	cmd := exec.Command(r.supervisor[0], slices.Concat(r.supervisor[1:], []string{c.Grace.String(), cgroup}, c.Argv)...)
+	cmd.Env, cmd.Stdout, cmd.Stderr = c.Environ, c.Output, c.Output
+	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+	// A group of its own: Ctrl-C at a terminal is for the caller alone, which
+	// then ends its runs.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if err := r.start(cmd); err != nil {
+		report.Close()
+		removeCgroup(cgroup)
+		return nil, err
+	}
+	run := &Run{Cgroup: cgroup, runs: r, cmd: cmd, done: make(chan struct{})}
+	go run.wait(report)
+	return run, nil
+}
+
+// start starts a child of this process and notes that it is one.
+func (r *Runs) start(cmd *exec.Cmd) error {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	r.mine[cmd.Process.Pid] = true
+	return nil
+}
+
+// forget is called while the child is a zombie, or its number may be another's.
+func (r *Runs) forget(pid int) {
+	r.lock.Lock()
+	delete(r.mine, pid)
+	r.lock.Unlock()
+}
+
+// Other runs another short command of the caller, and gives its output. Every
+// child of the process must be started through r: what is not is taken for
+// what a killed supervisor left.
+func (r *Runs) Other(cmd *exec.Cmd) ([]byte, error) {
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.start(cmd); err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(out)
+	waitable(cmd.Process.Pid)
+	r.forget(cmd.Process.Pid)
+	return data, errors.Join(err, cmd.Wait())
+}
+
+// Terminate asks the command to end: SIGTERM, and after the grace SIGKILL for
+// all that is left.
+func (r *Run) Terminate() { _ = r.cmd.Process.Signal(syscall.SIGTERM) }
+
+// Kill ends a command whose supervisor does not answer.
+func (r *Run) Kill() { _ = r.cmd.Process.Kill() }
+
+// Done is closed when the command and all of its processes are gone, or those
+// that are left are known.
+func (r *Run) Done() <-chan struct{} { return r.done }
+
+// End is how it ended, once it is done.
+func (r *Run) End() End {
+	<-r.done
+	return r.end
+}
+
+// wait waits for the supervisor and, if that did not do its work, does it.
+func (r *Run) wait(report *os.File) {
+	defer close(r.done)
+	pid := r.cmd.Process.Pid
+	waitable(pid)
+	r.runs.forget(pid)
+	_ = r.cmd.Wait()
+	// A supervisor that ended has written its report, or never will.
+	_ = report.SetReadDeadline(time.Now().Add(time.Second))
+	data, _ := io.ReadAll(report)
+	report.Close()
+	if err := json.Unmarshal(data, &r.end); err != nil {
+		r.end = End{Lost: true}
+		killCgroup(r.Cgroup)
+		r.end.Left = r.runs.killOrphans()
+	}
+	removeCgroup(r.Cgroup)
+}
+
+// killOrphans kills the children that this process did not start.
+func (r *Runs) killOrphans() []string {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	return killAll(func(pid int) bool { return !r.mine[pid] })
+}
+
+// killAll kills the children of this process that are wanted, and what becomes
+// its child thereby, and gives those that do not die.
+func killAll(wanted func(pid int) bool) (left []string) {
+	limit := time.Now().Add(killTime)
+	for pause := time.Duration(0); ; pause = min(pause+100*time.Microsecond, 20*time.Millisecond) {
+		alive := false
+		left = nil
+		for _, p := range children() {
+			if !wanted(p.pid) {
+				continue
+			}
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+			if reaped, _ := syscall.Wait4(p.pid, nil, syscall.WNOHANG, nil); reaped == p.pid {
+				pause = 0 // its children are ours by now
+			}
+			alive = true
+			left = append(left, p.String())
+		}
+		if !alive || time.Now().After(limit) {
+			return left
+		}
+		time.Sleep(pause)
+	}
+}
+
+// waitable waits until a child has ended, and leaves it a zombie.
+func waitable(pid int) {
+	for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+	}
+}
