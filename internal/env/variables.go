@@ -11,11 +11,18 @@ import (
 const (
 	InvokerVariable     = "CC_CI_RUN_INVOKER"     // drone, systemd or manual
 	FingerprintVariable = "CC_CI_RUN_FINGERPRINT" // of the manifest, in hex
+	// ResultVariable is given to scripts: the file that the runner writes the
+	// outcome of each test to (package record).
+	ResultVariable = "CC_CI_RUN_RESULT"
 )
 
 // Reserved says whether cc-ci-run itself sets a variable.
 func Reserved(name string) bool {
-	return name == "PATH" || name == InvokerVariable || name == FingerprintVariable
+	switch name {
+	case "PATH", InvokerVariable, FingerprintVariable, ResultVariable:
+		return true
+	}
+	return false
 }
 
 // forbidden never pass, whatever the toolset says: each of them changes what
@@ -98,6 +105,18 @@ func (e Environment) Environ() []string {
 		}
 	}
 	return list
+}
+
+// With is the environment with one more variable that cc-ci-run itself gives,
+// whatever the caller has of that name.
+func (e Environment) With(name, value string) Environment {
+	v := Variable{name, value, Given, "cc-ci-run tells each run", ""}
+	i, ok := slices.BinarySearchFunc(e, name, func(v Variable, name string) int { return strings.Compare(v.Name, name) })
+	if ok {
+		e[i] = v
+		return e
+	}
+	return slices.Insert(e, i, v)
 }
 
 // Names lists the variables with one of the verdicts, sorted.

@@ -3,6 +3,7 @@ package record
 import (
 	"os"
 	"testing"
+	"time"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
@@ -17,7 +18,7 @@ func BenchmarkStart(b *testing.B) {
 	data = data[:env.PlanSize([]byte(data))]
 	caller := append(os.Environ(), "HOME=/")
 	e, _ := p.Environment(caller, "manual")
-	r := New(p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false)
+	r := New(time.Now(), p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false)
 	dir := state.Dir(b.TempDir())
 	if err := r.Write(dir); err != nil {
 		b.Fatal(err)
@@ -29,7 +30,7 @@ func BenchmarkStart(b *testing.B) {
 	}{
 		{"plan", func() { _, _ = env.DecodePlan(data) }},
 		{"environment", func() { p.Environment(caller, "manual") }},
-		{"record", func() { New(p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false) }},
+		{"record", func() { New(time.Now(), p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false) }},
 		{"record/state", func() { exec.Capture() }},
 		{"record/revision", func() { Revision(here) }},
 		{"record/paths", func() {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"reflect"
 	"testing"
+	"time"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
@@ -27,7 +28,7 @@ func TestAppendJSON(t *testing.T) {
 	caller := []string{"HOME=/h", "DRONE=true", "DRONE_REPO=a\"\\\n\x01é<>&", "\xff=x", "PATH=/usr/bin:\xfe"}
 	e, _ := testPlan().Environment(caller, "drone")
 	for _, args := range [][]string{{}, {"a", "\xff", "\u2028", "\t", "\x7f", ""}} {
-		r := New(testPlan(), e, caller, env.DetectInvoker(caller, false), "script", "./x.py", args, true)
+		r := New(time.Now(), testPlan(), e, caller, env.DetectInvoker(caller, false), "script", "./x.py", args, true)
 		r.Sealed = "none: a reason"
 		var got, want map[string]any
 		if err := json.Unmarshal(r.AppendJSON(nil), &got); err != nil {

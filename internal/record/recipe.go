@@ -2,20 +2,51 @@ package record
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"cc-ci-run/internal/exec"
 )
 
 // Recipe is what a run is of: the first argument of run_recipe_ci.py, or of
 // what is called as a sweep calls that (--recipes DIR RECIPE); or the script.
 // Arguments of other scripts are theirs, and may be secret.
 func Recipe(program string, args []string) string {
+	if name, _ := recipe(program, args); name != "" {
+		return name
+	}
+	return filepath.Base(program)
+}
+
+// recipe is the recipe that a run is of, and the folder that it is in; "" for
+// a script that is not called as a runner is.
+func recipe(program string, args []string) (name, recipes string) {
 	runner := filepath.Base(program) == "run_recipe_ci.py"
+	recipes = filepath.Join(filepath.Dir(program), "..", "recipes")
 	if len(args) > 2 && args[0] == "--recipes" {
-		runner, args = true, args[2:]
+		runner, recipes, args = true, args[1], args[2:]
+	} else if i := slices.Index(args, "--recipes"); runner && i > 0 && i+1 < len(args) && !slices.Contains(args[:i], "--") {
+		recipes = args[i+1]
 	}
 	const longest = 255 // a folder's name (NAME_MAX)
 	if runner && len(args) > 0 && args[0] != "" && len(args[0]) <= longest && !strings.HasPrefix(args[0], "-") && !strings.Contains(args[0], "/") {
-		return args[0]
+		return args[0], recipes
 	}
-	return filepath.Base(program)
+	return "", ""
+}
+
+// folder is what a run's revision is of: the recipe's folder, or the working
+// directory if there is none.
+func folder(program string, args []string, dir string) string {
+	name, recipes := recipe(program, args)
+	if name == "" {
+		return dir
+	}
+	if !filepath.IsAbs(recipes) {
+		recipes = filepath.Join(dir, recipes)
+	}
+	if path := filepath.Join(recipes, name); exec.Exists(path) {
+		return path
+	}
+	return dir
 }

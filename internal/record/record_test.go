@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/state"
@@ -114,7 +115,7 @@ func testRecord(t *testing.T) (*Record, *toolset.Manifest) {
 	if err := os.WriteFile(manifest, m.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	return New(m.Compile(manifest), e, caller, env.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
+	return New(time.Now(), m.Compile(manifest), e, caller, env.Invoker{Name: "manual"}, "script", "s.py", []string{"a", "\xff"}, false), m
 }
 
 // A record has names of variables and never a value that was passed.

@@ -31,7 +31,7 @@ type Record struct {
 	Audited   bool     `json:"audited"`   // by `cc-ci-run audit`, whose report has this ID
 	Sealed    string   `json:"sealed"`    // "full"; "none: REASON" if only the best effort was asked for; "" if none was
 	Directory string   `json:"directory"` // working directory
-	Revision  string   `json:"revision"`  // of the git work tree around Directory, "" without one
+	Revision  string   `json:"revision"`  // of the git work tree around the recipe, or around Directory if there is no recipe; "" without one
 
 	Fingerprint string     `json:"fingerprint"`
 	Manifest    string     `json:"manifest"` // the file it was read from
@@ -44,19 +44,24 @@ type Record struct {
 	Process     exec.State `json:"process"`
 }
 
+// ID names a run by when it starts and by this process. IDs sort by time.
+func ID(now time.Time) string {
+	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid())
+}
+
 // New gathers the record of a run that is about to start. The process
 // state is that of the moment, so it is called after [exec.Prepare].
-func New(p *env.Plan, e env.Environment, caller []string, invoker env.Invoker, mode, program string, args []string, pty bool) *Record {
-	now := time.Now().UTC()
+func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker env.Invoker, mode, program string, args []string, pty bool) *Record {
+	now = now.UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
 	r := &Record{
 		Schema: Schema,
-		ID:     now.Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(pid),
+		ID:     ID(now),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
-		Directory: printable(dir), Revision: Revision(dir),
+		Directory: printable(dir), Revision: Revision(folder(program, args, dir)),
 		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
 		Absent:    make([]string, 0, len(p.Absent)),
 		Passed:    printables(e.Names(env.Passed)),

@@ -12,6 +12,7 @@ type Options struct {
 	NoRecord bool
 	State    string // "" for the variable's, or the environment's
 	Seal     Seal
+	Result   string // file for a script's result; "" for STATE/results/ID.json
 	// Audited is for `audit`, which starts the run that it audits: "" not
 	// audited, "true" with looks for files, "false" without.
 	Audited string
@@ -49,6 +50,11 @@ var Flags = []Flag{
 		Name: "seal", Usage: "let the kernel refuse to execute what the toolset lacks; --seal=best-effort also runs where the kernel cannot", Bare: string(SealRequired),
 		Set: func(o *Options, v string) error { return o.Seal.Set(v) },
 		Get: func(o *Options) string { return string(o.Seal) },
+	},
+	{
+		Name: "result", Kind: "file", Usage: "`file` that SCRIPT writes its tests' outcomes to, with a JUnit report beside it (default: results/ of the state directory)",
+		Set: func(o *Options, v string) error { o.Result = v; return nil },
+		Get: func(o *Options) string { return o.Result },
 	},
 	{
 		Name: "audited",

@@ -75,6 +75,10 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	tellAbsent(plan, p.Stderr)
+	now := time.Now()
+	if result := r.result(now, plan, p); result != "" {
+		given = given.With(env.ResultVariable, result)
+	}
 	if err := exec.Prepare(plan.Process); err != nil {
 		return err
 	}
@@ -83,7 +87,7 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	// After the seal, so that the record has the state that the child gets.
-	if err := r.account(plan, given, invoker, sealed, p); err != nil {
+	if err := r.account(now, plan, given, invoker, sealed, p); err != nil {
 		return err
 	}
 	if !r.Pty {
@@ -243,13 +247,39 @@ func applySeal(flag Seal, plan *env.Plan, p Process) (sealed string, err error) 
 	return "full", seal.Apply(exec.Executable(lists.Closure, plan.HostPaths, plan.SealExecute))
 }
 
+// result is where a script writes its result: beside its record, and under the
+// same name, unless --result names another file. "" is nowhere.
+func (r *Request) result(now time.Time, plan *env.Plan, p Process) string {
+	path := r.Result
+	switch {
+	case r.Mode != Script:
+		return ""
+	case path != "":
+	case r.NoRecord:
+		return ""
+	default:
+		dir := r.StateDir(p.Environ, plan.State)
+		if err := dir.Make(state.Results); err != nil {
+			exec.Tell(p.Stderr, "cc-ci-run: no result: "+err.Error()+"\n")
+			return ""
+		}
+		path = dir.Path(state.Results, record.ID(now)+".json")
+	}
+	// The script may go to another directory.
+	if !filepath.IsAbs(path) {
+		dir, _ := syscall.Getwd()
+		path = filepath.Join(dir, path)
+	}
+	return path
+}
+
 // account writes the record, and puts the process under the audit of its
 // parent. A record that cannot be written never stops a run.
-func (r *Request) account(plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, p Process) error {
+func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, p Process) error {
 	if r.NoRecord && r.Audited == "" {
 		return nil
 	}
-	entry := record.New(plan, given, p.Environ, invoker, string(r.Mode), r.Program, r.Args, r.Pty)
+	entry := record.New(now, plan, given, p.Environ, invoker, string(r.Mode), r.Program, r.Args, r.Pty)
 	entry.Sealed, entry.Audited = sealed, r.Audited != ""
 	var dir state.Dir
 	if !r.NoRecord {

@@ -39,6 +39,7 @@ type Place string
 const (
 	Runs      Place = "runs"      // ID.json: run records
 	Manifests Place = "manifests" // FINGERPRINT.json: of the environments that the records name
+	Results   Place = "results"   // ID.json, ID.xml: the outcome of each test of a run
 	Audits    Place = "audits"    // ID.json: what audited runs executed
 	Sweep     Place = "sweep"     // the sweep's lock, and the following
 	Recipes   Place = "sweep/recipes"
@@ -47,7 +48,7 @@ const (
 )
 
 // Places are all of them, each after the one that it is in.
-var Places = []Place{Runs, Manifests, Audits, Sweep, Recipes, Logs, Running}
+var Places = []Place{Runs, Manifests, Results, Audits, Sweep, Recipes, Logs, Running}
 
 // maxFile is more than any file here has, in bytes.
 const maxFile = 64 << 20

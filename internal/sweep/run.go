@@ -1,176 +1,228 @@
 package sweep
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
-	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec/supervise"
+	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
 
-// run runs one recipe's tests through cc-ci-run, in a process group of their
-// own, with their output in a log. It gives the exit status (128+N after
-// signal N), or an error if they could not be run, took too long
-// (context.DeadlineExceeded) or the sweep ends.
-func (s *sweep) run(ctx context.Context, name string, started time.Time) (log string, status int, err error) {
+// patience is how long a supervisor may take beyond what it was given: it kills
+// for ten seconds at most.
+const patience = 20 * time.Second
+
+// run runs one recipe's tests through cc-ci-run, with their output in a log and
+// their result beside it. It says how the run ended.
+func (s *sweep) run(ctx context.Context, name string, started time.Time) (o Outcome, log, result string) {
 	dir := s.store.Path(state.Logs, url.PathEscape(name))
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", 0, err
-	}
-	log = filepath.Join(dir, started.Format("20060102T150405.000000000Z")+".log")
-	out, err := os.Create(log)
+	stem := filepath.Join(dir, started.Format("20060102T150405.000000000Z"))
+	log, result = stem+".log", stem+".json"
+	out, err := s.createLog(dir, log)
 	if err != nil {
-		return "", 0, err
+		return Outcome{Failed: err.Error()}, "", ""
 	}
 	defer out.Close()
 	defer expire(dir, s.KeepLogs, s.KeepFor)
 
-	cmd := exec.Command(s.Program, slices.Concat(s.How, []string{"--state", string(s.State), s.Runner, "--recipes", s.Recipes, name})...)
-	cmd.Env = s.Environ
-	r, w, err := os.Pipe()
+	run, written, err := s.start(name, result, out)
 	if err != nil {
-		return log, 0, err
+		return Outcome{Failed: err.Error()}, log, ""
 	}
-	defer r.Close()
-	cmd.Stdout, cmd.Stderr = w, w
-	// If the sweep is killed, its runs are told to end.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	err = cmd.Start()
-	w.Close()
-	if err != nil {
-		return log, 0, err
-	}
-	written := make(chan struct{})
-	go func() {
-		defer close(written)
-		copyLimited(out, r, maxLog)
-	}()
-	group := -cmd.Process.Pid
-	defer s.store.started(cmd.Process.Pid)()
-	ended := make(chan struct{})
-	go func() {
-		_ = cmd.Wait() // its status is in ProcessState
-		close(ended)
-	}()
-
-	limit := time.NewTimer(s.timeout(name))
-	defer limit.Stop()
-	var cause error
-	select {
-	case <-ended:
-	case <-limit.C:
-		cause = context.DeadlineExceeded
-	case <-ctx.Done():
-		cause = ctx.Err()
-	}
-	if cause != nil {
-		_ = syscall.Kill(group, syscall.SIGTERM)
-		select {
-		case <-ended:
-		case <-time.After(s.Grace):
-		}
-	}
-	// What it left running in its group goes, too. While the group has members
-	// its id is not given to another.
-	_ = syscall.Kill(group, syscall.SIGKILL)
-	<-ended
-	// A daemon that left the group may hold the pipe; what the tests wrote is
-	// in it by now.
-	_ = r.SetReadDeadline(time.Now().Add(time.Second))
+	o.Ended, o.Limit = s.attend(ctx, run, s.timeout(name))
+	end := run.End()
 	<-written
-	if cause != nil {
-		fmt.Fprintf(out, "\nsweep: ended: %v\n", cause)
-		return log, 0, cause
+	o.Status, o.Signal, o.Left = end.Exit, end.Signal, end.Left
+	switch {
+	case end.Failed != "":
+		o.Failed = end.Failed
+	case end.Lost && o.Ended == "" && o.Limit == 0:
+		o.Ended = "ended from outside: the process that watches over it was killed"
 	}
-	if w, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && w.Signaled() {
-		return log, 128 + int(w.Signal()), nil
+	s.readResult(&o, result)
+	if o.Ended != "" || o.Limit != 0 {
+		fmt.Fprintf(out, "\nsweep: %s\n", s.ending(o))
 	}
-	return log, cmd.ProcessState.ExitCode(), nil
+	return o, log, result
 }
 
-// endGroup kills the processes of a group that an earlier sweep's run had. The
-// number may have been given to others since (after a reboot, say), so each
-// process is asked for what cc-ci-run gives to all that it runs.
-func endGroup(group int) {
-	entries, _ := os.ReadDir("/proc")
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
+// createLog makes a log that people of the state directory's group can read,
+// and nobody else: what a test prints may be secret.
+func (s *sweep) createLog(dir, log string) (*os.File, error) {
+	info, err := os.Stat(s.store.Path(state.Logs, ""))
+	if err != nil {
+		return nil, err
+	}
+	mode := info.Mode() & (fs.ModePerm | fs.ModeSetgid) &^ 0o007
+	if err := os.Mkdir(dir, 0o700); err == nil {
+		err = os.Chmod(dir, mode)
 		if err != nil {
-			continue
+			return nil, err
 		}
-		if of, err := syscall.Getpgid(pid); err != nil || of != group {
-			continue
-		}
-		environ, _ := os.ReadFile(filepath.Join("/proc", e.Name(), "environ"))
-		if bytes.Contains(append([]byte{0}, environ...), []byte("\x00"+env.InvokerVariable+"=")) {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
+	} else if !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	return os.OpenFile(log, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+}
+
+// start starts a run. written is closed when all of its output is in the log.
+func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, written chan struct{}, err error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer w.Close()
+	argv := slices.Concat([]string{s.Program}, s.How, []string{"--state", string(s.State), "--result", result, s.Runner, "--recipes", s.Recipes, name})
+	run, err = s.runs.Start(supervise.Command{Argv: argv, Environ: s.Environ, Output: w, Reader: r, Grace: s.Grace})
+	if err != nil {
+		r.Close()
+		return nil, nil, err
+	}
+	forget := s.store.started(filepath.Base(result), running{Result: result, Cgroup: run.Cgroup})
+	written = make(chan struct{})
+	go func() {
+		defer close(written)
+		defer r.Close()
+		go func() {
+			<-run.Done()
+			forget()
+			// What could not be killed may hold the pipe; what the tests wrote is
+			// in it by now.
+			_ = r.SetReadDeadline(time.Now().Add(time.Second))
+		}()
+		limited := &limitedWriter{w: out, left: maxLog}
+		masking := s.mask.writer(limited)
+		_, _ = io.Copy(masking, r)
+		_ = masking.Close()
+		limited.close()
+	}()
+	return run, written, nil
+}
+
+// attend waits for a run's end, and ends it at its time limit or when the sweep
+// is ended. Neither of its results is set if it ended by itself.
+func (s *sweep) attend(ctx context.Context, run *supervise.Run, limit time.Duration) (ended string, reached time.Duration) {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-run.Done():
+		return "", 0
+	case <-timer.C:
+		reached = limit
+	case <-ctx.Done():
+		ended = endOf(ctx)
+	}
+	run.Terminate()
+	select {
+	case <-run.Done():
+	case <-time.After(s.Grace + patience):
+		run.Kill() // its supervisor does not answer
+	}
+	return ended, reached
+}
+
+// readResult reads what the runner wrote, once all processes of the run are
+// gone, and masks it.
+func (s *sweep) readResult(o *Outcome, path string) {
+	current := strings.TrimSuffix(path, ".json") + ".current"
+	if running, err := state.Read(current); err == nil {
+		o.Running, _ = strings.CutSuffix(strings.ToValidUTF8(string(running), "?"), "\n")
+		_ = os.Remove(current)
+	}
+	if err := errors.Join(s.mask.file(path), s.mask.file(strings.TrimSuffix(path, ".json")+".xml")); err != nil {
+		// What cannot be masked is not kept.
+		_ = os.Remove(path)
+		o.NoResult = err.Error()
+		return
+	}
+	result, err := record.ReadResult(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		o.NoResult = "there is no result"
+	case err != nil:
+		o.NoResult = err.Error()
+	default:
+		o.Result = result
+		if o.Running == "" {
+			o.Running = result.About().Running
 		}
 	}
+}
+
+// ending says at a log's end what ended the run.
+func (s *sweep) ending(o Outcome) string {
+	text := o.Ended
+	if o.Limit != 0 {
+		text = fmt.Sprintf("the run reached its time limit of %s", o.Limit)
+	}
+	if o.Running != "" {
+		text += ", during " + o.Running
+	}
+	return text
 }
 
 // maxLog is how much of one run's output is kept, in bytes.
 const maxLog = 64 << 20
 
-// copyLimited copies up to limit bytes, and reads on, so that the writer
-// neither waits nor notices: not if it writes more, nor if the disk is full.
-func copyLimited(w io.Writer, r io.Reader, limit int64) {
-	lost, err := int64(0), error(nil)
-	buffer := make([]byte, 64<<10)
-	for {
-		n, end := r.Read(buffer)
-		keep := int(min(int64(n), limit))
-		if err == nil && keep > 0 {
-			_, err = w.Write(buffer[:keep])
-			limit -= int64(keep)
-		}
-		if err != nil {
-			keep = 0
-		}
-		lost += int64(n - keep)
-		if end != nil {
-			break
-		}
+// limitedWriter keeps the first bytes and takes the rest without an error, so
+// that a run neither waits nor notices: not if it writes more, nor if the disk is full.
+type limitedWriter struct {
+	w          io.Writer
+	left, lost int64
+	err        error
+}
+
+func (l *limitedWriter) Write(p []byte) (int, error) {
+	n := 0
+	if l.err == nil {
+		n, l.err = l.w.Write(p[:min(int64(len(p)), l.left)])
+		l.left -= int64(n)
 	}
-	if lost > 0 {
-		fmt.Fprintf(w, "\nsweep: %d more bytes are not kept\n", lost)
+	l.lost += int64(len(p) - n)
+	return len(p), nil
+}
+
+func (l *limitedWriter) close() {
+	if l.lost > 0 {
+		fmt.Fprintf(l.w, "\nsweep: %d more bytes are not kept\n", l.lost)
 	}
 }
 
-// expire removes logs beyond the newest keep, and older than age. It never
-// removes the newest: a recipe's last log is worth more than its space.
+// expire removes the logs and results beyond the newest keep, and those older
+// than age. It never removes the newest: a recipe's last log is worth more than
+// its space.
 func expire(dir string, keep int, age time.Duration) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return
 	}
-	var logs []string
+	files := map[string][]fs.DirEntry{} // of each run
+	var stems []string
 	for _, e := range entries {
-		if strings.HasSuffix(e.Name(), ".log") {
-			logs = append(logs, e.Name())
+		stem := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
+		if files[stem] == nil {
+			stems = append(stems, stem)
 		}
+		files[stem] = append(files[stem], e)
 	}
-	slices.Sort(logs) // by time, as they are named
-	slices.Reverse(logs)
-	for i, name := range logs {
-		path := filepath.Join(dir, name)
-		info, err := os.Stat(path)
-		if i == 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		if i >= keep || err == nil && time.Since(info.ModTime()) > age {
-			_ = os.Remove(path)
+	slices.Sort(stems) // by time, as they are named
+	slices.Reverse(stems)
+	for i, stem := range stems {
+		for _, e := range files[stem] {
+			info, err := e.Info()
+			if i > 0 && (i >= keep || err == nil && time.Since(info.ModTime()) > age) {
+				_ = os.Remove(filepath.Join(dir, e.Name()))
+			}
 		}
 	}
 }

@@ -5,19 +5,25 @@
 // For each recipe there is one verdict:
 //
 //	RUN      it would be run (of a dry run only)
-//	SKIP     nothing changed since its last promoted run
+//	SKIP     the last run with the same inputs passed, and is not too old
 //	PROMOTE  its tests passed: the revision that was run is now canonical
-//	HOLD     they failed: the canonical revision stays what it was
-//	ERROR    they could not be run
+//	PASS     they passed in a sweep by hand, which does not promote here
+//	HOLD     they did not pass: the canonical revision stays what it was
+//	ERROR    they could not be run, or what was run says nothing
+//	CUT      its run was ended from outside, or not reached: there is no verdict
+//	GONE     its folder was removed
 //
-// "Nothing changed" means the recipe's [Identity], the environment's
-// fingerprint and the runner: if all three are those of the promoted run, the
-// same tests would run in the same environment.
+// The rules are in rules.go: which [Inputs] a verdict depends on, and which
+// follows from what. A run's exit status alone is never enough: the runner
+// leaves a result with each test's outcome (package record), and without a
+// complete one nothing is promoted.
 //
-// Each run goes through cc-ci-run itself, as a process of its own, so that it
-// gets the environment and the record that every other run gets. What a sweep
-// knows is in one small file a recipe (see [State]), replaced atomically after
-// each run: killed at any moment, the next sweep goes on where it stopped.
+// A sweep has three phases. It looks at each recipe and settles those that need
+// no run; it runs the others, the one that waits longest first; it forgets
+// those whose folder is gone. Each run goes through cc-ci-run itself, as a
+// process that nothing outlives (package supervise). What a sweep knows is in
+// one small file a recipe (see [State]), replaced atomically after each run:
+// killed at any moment, the next sweep goes on where it stopped.
 package sweep
 
 import (
@@ -38,6 +44,8 @@ import (
 	"github.com/hashicorp/go-multierror"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec/supervise"
+	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
 
@@ -49,29 +57,47 @@ const (
 	WouldRun Verdict = "RUN"
 	Skip     Verdict = "SKIP"
 	Promote  Verdict = "PROMOTE"
+	Pass     Verdict = "PASS"
 	Hold     Verdict = "HOLD"
 	Error    Verdict = "ERROR"
+	Cut      Verdict = "CUT"
+	Gone     Verdict = "GONE"
 )
+
+// Bad says whether a verdict makes a sweep's exit status 1.
+func (v Verdict) Bad() bool { return v == Hold || v == Error || v == Cut }
 
 // Options say what to sweep and how.
 type Options struct {
 	Recipes string   // directory of recipes
 	Only    []string // these recipes, in this order; all of the directory, by name, if empty
 	Jobs    int      // runs at once, at least 1
+	// Removed says whether a recipe that is known and has no folder any more is
+	// told and forgotten: not if somebody asked for single recipes.
+	Removed bool
 
 	Timeout  time.Duration            // of one recipe
 	Timeouts map[string]time.Duration // of these, instead
 	Grace    time.Duration            // between SIGTERM and SIGKILL
 
 	How    []string // words before the flags of each run: audit, --seal
-	Force  bool     // run what would be skipped
 	DryRun bool     // run nothing
+	Wait   bool     // for another sweep to end
+	Policy
+	SkipsHoldOf map[string]bool // Policy.SkipsHold of these, instead
 
 	State    state.Dir // the state directory; the sweep's part is sweep/ below it
 	Program  string    // cc-ci-run
 	Manifest string    // the file that is Program's environment
 	Runner   string    // run_recipe_ci.py
 	Environ  []string  // for the runs: the caller's
+	Site     []string  // of it, what a site gives to tests, as "NAME=VALUE"
+	Git      string    // the toolset's git; "" if it has none
+	// Supervisor are the first words of the command that is supervise.Main.
+	Supervisor []string
+	// Intact says how the environment changed since it was built; nil if it
+	// cannot change. It is asked before the sweep and after each run.
+	Intact func() error `json:"-"`
 
 	KeepLogs int           // logs kept of each recipe
 	KeepFor  time.Duration // and for how long
@@ -79,14 +105,16 @@ type Options struct {
 
 // Result is one recipe's.
 type Result struct {
-	Recipe   string        `json:"recipe"`
-	Verdict  Verdict       `json:"verdict"`
-	Why      string        `json:"why"`
-	Revision string        `json:"revision"`            // that was looked at or run
-	Promoted string        `json:"canonical,omitempty"` // the canonical revision, after this
-	Log      string        `json:"log,omitempty"`
-	Started  time.Time     `json:"started"`
-	Duration time.Duration `json:"duration_ns"`
+	Recipe   string         `json:"recipe"`
+	Verdict  Verdict        `json:"verdict"`
+	Why      string         `json:"why"`
+	Revision string         `json:"revision"`            // that was looked at or run
+	Promoted string         `json:"canonical,omitempty"` // the canonical revision, after this
+	Log      string         `json:"log,omitempty"`
+	Report   string         `json:"result,omitempty"` // file with each test's outcome; see record.Result
+	Tests    record.Summary `json:"tests"`
+	Started  time.Time      `json:"started"`
+	Duration time.Duration  `json:"duration_ns"`
 }
 
 // Event is what a sweep tells while it goes on.
@@ -95,6 +123,7 @@ type Event struct {
 	Result *Result // nil: it starts to run
 	Done   int     // recipes with a verdict
 	Total  int
+	Note   string // or this, of no recipe
 }
 
 // MaxJobs is how many runs at once a sweep takes.
@@ -124,8 +153,8 @@ func (o Options) Check() error {
 // Run sweeps. tell is called for each start and each verdict, by one
 // goroutine at a time. Results are in the order of the recipes. The error
 // says why the sweep could not do its work; failing recipes are no error of
-// the sweep. If ctx ends, running tests are ended and what has not run has
-// no result.
+// the sweep. If ctx ends, running tests are ended, and what has no verdict
+// is CUT.
 func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -134,63 +163,164 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &sweep{Options: o}
-	if s.runner, s.fingerprint, err = s.surroundings(); err != nil {
+	s := &sweep{Options: o, mask: newMasker(o.Site)}
+	if err := s.intact(); err != nil {
 		return nil, err
 	}
-	store, err := openStore(o.State, o.DryRun)
+	if s.now, err = s.surroundings(); err != nil {
+		return nil, err
+	}
+	if s.runs, err = supervise.New(o.Supervisor); err != nil {
+		return nil, err
+	}
+	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait); err != nil {
+		return nil, err
+	}
+	defer s.store.close()
+	key, err := siteKey(o.State, o.DryRun)
 	if err != nil {
 		return nil, err
 	}
-	defer store.close()
+	s.now.Site = siteHashes(key, o.Site)
+	return s.sweep(ctx, names, tell)
+}
 
-	s.store = store
-	results := make([]*Result, len(names))
-	var told sync.Mutex
-	done := 0
-	say := func(name string, r *Result) {
-		told.Lock()
-		defer told.Unlock()
-		if r != nil {
-			done++
-		}
-		tell(Event{name, r, done, len(names)})
+// sweep is Run once all is prepared.
+func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]Result, error) {
+	ctx, s.end = context.WithCancelCause(ctx)
+	defer s.end(nil)
+	summary := Summary{Schema: 1, Invoker: s.Invoker, Started: time.Now().UTC(), Verdicts: map[Verdict]int{}}
+	if err := s.writeSummary(summary); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	gone := s.gone(names)
+	t := teller{tell: tell, total: len(names) + len(gone)}
+	for _, left := range s.store.left {
+		tell(Event{Note: "a sweep that was killed left what cannot be ended: " + left})
 	}
 
+	jobs := make([]*job, len(names))
+	s.each(len(names), func(i int) {
+		jobs[i] = s.look(ctx, names[i])
+		if jobs[i].settled {
+			t.settled(jobs[i].Result)
+		}
+	})
+	pending := waiting(jobs)
+	s.each(len(pending), func(i int) {
+		s.settle(ctx, pending[i], i < s.Jobs, func() { t.starts(pending[i].Recipe) })
+		t.settled(pending[i].Result)
+	})
+	var results []Result
+	for _, j := range jobs {
+		results = append(results, j.Result)
+	}
+	for _, r := range gone {
+		t.settled(r)
+		results = append(results, r)
+	}
+	slices.SortStableFunc(results[len(names):], func(a, b Result) int { return strings.Compare(a.Recipe, b.Recipe) })
+
+	failure := s.failure(ctx, results)
+	for _, r := range results {
+		summary.Verdicts[r.Verdict]++
+		if r.Verdict.Bad() {
+			summary.Status = 1
+		}
+	}
+	summary.Ended = time.Now().UTC()
+	if failure != nil {
+		summary.Status, summary.Failure = 125, failure.Error()
+	}
+	if err := s.writeSummary(summary); err != nil && failure == nil {
+		failure = fmt.Errorf("state directory: %w", err)
+	}
+	return results, failure
+}
+
+// each calls f for 0 to n-1, as many at once as there are jobs.
+func (s *sweep) each(n int, f func(int)) {
 	next := make(chan int)
 	var workers sync.WaitGroup
-	for range min(o.Jobs, len(names)) {
+	for range min(s.Jobs, n) {
 		workers.Go(func() {
-			// A run is told of the end of the thread that started it
+			// A supervisor is told of the end of the thread that started it
 			// (Pdeathsig), so that has to last.
 			runtime.LockOSThread()
 			for i := range next {
-				if r := s.recipe(ctx, names[i], func() { say(names[i], nil) }); r != nil {
-					results[i] = r
-					say(names[i], r)
-				}
+				f(i)
 			}
 		})
 	}
-	for i := range names {
-		if ctx.Err() != nil {
-			break
-		}
+	for i := range n {
 		next <- i
 	}
 	close(next)
 	workers.Wait()
+}
 
-	var list []Result
-	for _, r := range results {
-		if r != nil {
-			list = append(list, *r)
+// waiting are the jobs to run: the one that waits longest first, so that what a
+// time limit cuts off tonight is first tomorrow.
+func waiting(jobs []*job) (list []*job) {
+	for _, j := range jobs {
+		if !j.settled {
+			list = append(list, j)
 		}
 	}
-	if ctx.Err() != nil {
-		return list, errors.New("interrupted")
+	slices.SortStableFunc(list, func(a, b *job) int { return a.known.Ran.Compare(b.known.Ran) })
+	return list
+}
+
+// failure is why the sweep as a whole did not do its work, or nil.
+func (s *sweep) failure(ctx context.Context, results []Result) error {
+	cause := context.Cause(ctx)
+	if cause == nil {
+		return nil
 	}
-	return list, nil
+	var cut []string
+	for _, r := range results {
+		if r.Verdict == Cut {
+			cut = append(cut, r.Recipe)
+		}
+	}
+	if errors.Is(cause, context.Canceled) {
+		cause = errors.New("interrupted")
+	}
+	return fmt.Errorf("%w; %d of %d recipes have no verdict: %s", cause, len(cut), len(results), some(cut))
+}
+
+func (s *sweep) intact() error {
+	if s.Intact == nil {
+		return nil
+	}
+	return s.Intact()
+}
+
+func (s *sweep) writeSummary(summary Summary) error {
+	if s.DryRun {
+		return nil
+	}
+	return s.store.putJSON(state.Sweep, lastFile, summary)
+}
+
+// teller counts verdicts and tells them one at a time.
+type teller struct {
+	lock        sync.Mutex
+	tell        func(Event)
+	done, total int
+}
+
+func (t *teller) starts(name string) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.tell(Event{Recipe: name, Done: t.done, Total: t.total})
+}
+
+func (t *teller) settled(r Result) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	t.done++
+	t.tell(Event{Recipe: r.Recipe, Result: &r, Done: t.done, Total: t.total})
 }
 
 // recipesIn gives the names of all recipes in a directory, sorted. Hidden
@@ -205,8 +335,10 @@ func recipesIn(dir string) ([]string, error) {
 		if strings.HasPrefix(e.Name(), ".") || strings.HasPrefix(e.Name(), "__") {
 			continue
 		}
-		// A link to a directory is a recipe, too.
-		if info, err := os.Stat(filepath.Join(dir, e.Name())); err == nil && info.IsDir() {
+		// A link to a directory is a recipe, too. So is one that leads nowhere: it
+		// was one, and whoever broke it must hear of it.
+		info, err := os.Stat(filepath.Join(dir, e.Name()))
+		if err == nil && info.IsDir() || err != nil && e.Type() == os.ModeSymlink {
 			all = append(all, e.Name())
 		}
 	}
@@ -258,97 +390,190 @@ func (o Options) names() ([]string, error) {
 
 type sweep struct {
 	Options
-	runner, fingerprint string // at the sweep's start
-	store               *store
+	now   Inputs // at the sweep's start; no recipe's
+	store *store
+	runs  *supervise.Runs
+	mask  *masker
+	end   context.CancelCauseFunc // ends the sweep, with the reason
 }
 
-// recipe settles one recipe. It is nil if the sweep was interrupted first.
-func (s *sweep) recipe(ctx context.Context, name string, starts func()) *Result {
-	if ctx.Err() != nil {
-		return nil
+// job is one recipe on its way to a verdict.
+type job struct {
+	Result
+	settled bool
+	known   State
+	why     string // it is run
+}
+
+func (j *job) verdict(v Verdict, why string, args ...any) *job {
+	j.Verdict, j.Why, j.settled = v, fmt.Sprintf(why, args...), true
+	j.Duration = time.Since(j.Started)
+	return j
+}
+
+// policy is the policy for a recipe.
+func (s *sweep) policy(name string) Policy {
+	p := s.Policy
+	if hold, ok := s.SkipsHoldOf[name]; ok {
+		p.SkipsHold = hold
 	}
-	r := &Result{Recipe: name, Started: time.Now().UTC()}
-	settle := func(v Verdict, why string, args ...any) *Result {
-		r.Verdict, r.Why = v, fmt.Sprintf(why, args...)
-		r.Duration = time.Since(r.Started)
-		return r
+	return p
+}
+
+// look settles a recipe that needs no run.
+func (s *sweep) look(ctx context.Context, name string) *job {
+	j := &job{Result: Result{Recipe: name, Started: time.Now().UTC()}}
+	if ctx.Err() != nil {
+		return s.cutOff(ctx, j)
 	}
 	if err := checkName(name); err != nil {
-		r.Recipe = strconv.QuoteToASCII(name)
-		return settle(Error, "%v", err)
+		j.Recipe = strconv.QuoteToASCII(name)
+		return j.verdict(Error, "%v", err)
 	}
 	known, damaged, err := s.store.read(name)
 	if err != nil {
-		return settle(Error, "its state cannot be read: %v", err)
+		return j.verdict(Error, "its state cannot be read: %v", err)
 	}
-	r.Promoted = known.Canonical.Revision
-	dir := filepath.Join(s.Recipes, name)
-	identity, err := identify(dir)
-	if err != nil {
-		return settle(Error, "%v", err)
+	known.Directory = s.Recipes
+	j.known, j.Promoted = known, known.Canonical.Revision
+	now := s.now
+	if now.Identity, err = identify(filepath.Join(s.Recipes, name), name); err != nil {
+		return s.remember(j.verdict(Error, "%v", err), nil)
 	}
-	r.Revision = identity.Revision
-	why := known.changed(Inputs{identity, s.fingerprint, s.runner, r.Started})
-	switch {
+	j.Revision = now.Revision
+	switch j.why = known.decide(now, s.policy(name), j.Started); {
 	case damaged != "":
-		why = damaged
-	case s.Force && why == "":
-		why = "forced"
-	}
-	if why == "" {
-		settle(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
-		// Whoever looks at the state sees that what was held is gone.
-		if last := known.Last.Verdict; (last == Hold || last == Error) && !s.DryRun {
-			known.Last = *r
-			if err := s.store.write(name, known); err != nil {
-				return settle(Error, "its state was not written: %v", err)
-			}
+		j.why = damaged
+	case j.why == "":
+		j.verdict(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
+		// Whoever looks at the state sees that what was held is not any more.
+		if known.Held || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
+			s.remember(j, nil)
 		}
-		return r
+		return j
 	}
 	if s.DryRun {
-		return settle(WouldRun, "%s", why)
+		return j.verdict(WouldRun, "%s", j.why)
 	}
+	return j
+}
 
+// endOf says why a sweep ends.
+func endOf(ctx context.Context) string {
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return "the sweep ended (" + cause.Error() + ")"
+	}
+	return "the sweep was ended"
+}
+
+// cutOff settles a job that the sweep's end did not let run.
+func (s *sweep) cutOff(ctx context.Context, j *job) *job {
+	return j.verdict(Cut, "%s before its turn: no verdict", endOf(ctx))
+}
+
+// settle runs a recipe. first says that it had the sweep's whole time.
+func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
+	name := j.Recipe
+	j.Started = time.Now().UTC()
+	if ctx.Err() != nil {
+		s.cutOff(ctx, j)
+		return
+	}
 	starts()
 	// All of it anew: a sweep takes hours, and what is promoted is what ran.
-	now, err := s.inputs(dir)
+	before, err := s.inputs(name)
 	if err != nil {
-		return settle(Error, "%v", err)
+		s.remember(j.verdict(Error, "%v", err), nil)
+		return
 	}
-	r.Revision = now.Revision
-	log, status, err := s.run(ctx, name, r.Started)
-	r.Log = log
-	switch {
-	case ctx.Err() != nil:
+	j.Revision = before.Revision
+	o, log, report := s.run(ctx, name, j.Started)
+	j.Log = log
+	o.Why, o.Before = j.why, before
+	if o.Result != nil {
+		j.Report, j.Tests = report, o.Result.Results.Summary
+	}
+	// An environment that is not what was built says nothing of any recipe.
+	if err := s.intact(); err != nil {
+		s.end(err)
+		o.Ended = err.Error()
+	}
+	s.compare(&o, name)
+	v, why := judge(o, j.known, s.policy(name))
+	j.verdict(v, "%s", why)
+	if j.Verdict == Cut && first && o.Ended != "" && !s.DryRun {
+		// It had all the time there is: next time others come first.
+		j.known.Ran = time.Now().UTC()
+		_ = s.store.write(name, j.known)
+	}
+	s.remember(j, &before)
+}
+
+// compare reads the inputs once more, and holds the folder against its commit:
+// what was read at the start must be what ran.
+func (s *sweep) compare(o *Outcome, name string) {
+	var err error
+	if o.After, err = s.inputs(name); err != nil {
+		o.Gone = err.Error()
+		return
+	}
+	passed := o.Status == 0 && o.Signal == 0 && o.Result != nil
+	if !passed || strings.HasPrefix(o.After.Revision, "tree-") {
+		return
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Join(s.Recipes, name))
+	if err == nil {
+		o.Uncommitted, err = s.uncommitted(dir, o.After.Revision)
+	}
+	if err != nil {
+		o.Gone = err.Error()
+	}
+}
+
+// remember writes down what follows from a verdict. Nothing is promoted that is
+// not written.
+func (s *sweep) remember(j *job, ran *Inputs) *job {
+	if s.DryRun {
+		return j
+	}
+	next := j.known.after(j.Result, ran, s.policy(j.Recipe))
+	next.Last.Promoted = next.Canonical.Revision
+	j.Promoted = next.Canonical.Revision
+	switch j.Verdict {
+	case Cut, Pass:
+		return j
+	}
+	if err := s.store.write(j.Recipe, next); err != nil {
+		j.Promoted = j.known.Canonical.Revision
+		return j.verdict(Error, "its state was not written: %v", err)
+	}
+	j.known = next
+	return j
+}
+
+// gone settles the recipes that are known, and whose folder is not there any
+// more: each is told once.
+func (s *sweep) gone(names []string) (list []Result) {
+	if !s.Removed {
 		return nil
-	case errors.Is(err, context.DeadlineExceeded):
-		settle(Hold, "took longer than %s (%s)", s.timeout(name), why)
-	case err != nil:
-		settle(Error, "%v", err)
-	case status == 0:
-		// What was read at the start must be what ran.
-		after, err := s.inputs(dir)
-		switch {
-		case err != nil || after.Identity != now.Identity:
-			settle(Error, "it changed while its tests ran, so they say nothing of either revision")
-		case after.Runner != now.Runner || after.Fingerprint != now.Fingerprint:
-			settle(Error, "the runner or the environment changed while its tests ran, so they say nothing of either")
-		default:
-			settle(Promote, "passed (%s)", why)
-			known.Canonical = now
-			r.Promoted = now.Revision
+	}
+	there, err := recipesIn(s.Recipes)
+	if err != nil {
+		return nil
+	}
+	for _, name := range s.store.names() {
+		if slices.Contains(there, name) || slices.Contains(names, name) {
+			continue
 		}
-	case status >= 125 && status <= 127:
-		settle(Error, "cc-ci-run could not start it: exit status %d", status)
-	default:
-		settle(Hold, "failed with exit status %d (%s)", status, why)
+		known, _, err := s.store.read(name)
+		// Of a sweep by hand, only what the same directory had: a person may look
+		// at recipes of their own.
+		if err != nil || known.Last.Verdict == Gone || s.Invoker == "manual" && known.Directory != s.Recipes {
+			continue
+		}
+		j := &job{Result: Result{Recipe: name, Started: time.Now().UTC()}, known: known}
+		j.verdict(Gone, "its folder was removed from %s; canonical was %.12s", s.Recipes, known.Canonical.Revision)
+		list = append(list, s.remember(j, nil).Result)
 	}
-	known.Last = *r
-	if err := s.store.write(name, known); err != nil {
-		// Nothing was promoted that is not written down.
-		r.Promoted = known.Canonical.Revision
-		return settle(Error, "its state was not written: %v", err)
-	}
-	return r
+	return list
 }

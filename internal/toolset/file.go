@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"syscall"
 
 	"github.com/google/renameio/v2"
@@ -67,20 +66,12 @@ func HashTree(root string, limit int64, skip ...string) (string, error) {
 	return t.sum(root)
 }
 
-// HashTreeFollowing is HashTree for a tree that is used by what its links lead
-// to: what lies outside it is hashed, too.
-func HashTreeFollowing(root string, limit int64, skip ...string) (string, error) {
-	t := tree{hash: sha256.New(), limit: limit, skip: skip, follow: map[string]bool{}}
-	return t.sum(root)
-}
-
 // tree is a HashTree under way.
 type tree struct {
-	hash   hash.Hash
-	limit  int64
-	skip   []string
-	follow map[string]bool // targets outside that were hashed; nil: links are not followed
-	read   int64
+	hash  hash.Hash
+	limit int64
+	skip  []string
+	read  int64
 }
 
 func (t *tree) sum(root string) (string, error) {
@@ -111,9 +102,6 @@ func (t *tree) walk(root, dir string) error {
 				return err
 			}
 			fmt.Fprintf(t.hash, "link %q %q\n", name, target)
-			if t.follow != nil {
-				return t.outside(root, path)
-			}
 		case d.Type().IsRegular():
 			info, err := d.Info()
 			if err != nil {
@@ -136,25 +124,6 @@ func (t *tree) file(root, path, name string, info fs.FileInfo) error {
 		return err
 	}
 	fmt.Fprintf(t.hash, "file %q %t %s\n", name, info.Mode()&0o111 != 0, sum)
-	return nil
-}
-
-// outside hashes what a link leads to, once, unless that is in the tree.
-func (t *tree) outside(root, link string) error {
-	real, err := filepath.EvalSymlinks(link)
-	if err != nil || t.follow[real] || strings.HasPrefix(real, root+"/") || real == root {
-		return nil // a dangling link is its text
-	}
-	t.follow[real] = true
-	info, err := os.Stat(real)
-	switch {
-	case err != nil:
-		return err
-	case info.IsDir():
-		return t.walk(root, real)
-	case info.Mode().IsRegular():
-		return t.file(root, real, real, info)
-	}
 	return nil
 }
 

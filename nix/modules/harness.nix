@@ -149,6 +149,7 @@ in
       "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
+      "d ${stateDir}/results 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/audits 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/sweep 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/sweep/recipes 2775 ${cfg.user} ${cfg.group} -"

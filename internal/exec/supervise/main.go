@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime"
@@ -13,14 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reportDescriptor is where [Main] writes an [End] to.
-const reportDescriptor = 3
+// What [Main] is given as descriptors: where it writes an [End] to, and the pipe
+// that the caller reads the command's output from.
+const (
+	reportDescriptor = 3
+	readerDescriptor = 4
+)
 
 // Main is the supervisor: it runs a command, ends all of its processes when it
 // ends, and writes an [End] to descriptor 3. SIGTERM, SIGINT and SIGHUP end
-// the command. args are the grace, the command's cgroup or "", and the command.
+// the command. args are the grace, the command's cgroup or "", whether there is a
+// pipe to read, and the command.
 func Main(args []string) error {
-	if len(args) < 3 {
+	if len(args) < 4 {
 		return errors.New("supervise: is the sweep's own command")
 	}
 	grace, err := time.ParseDuration(args[0])
@@ -29,7 +35,11 @@ func Main(args []string) error {
 	}
 	report := os.NewFile(reportDescriptor, "report")
 	syscall.CloseOnExec(reportDescriptor)
-	s := supervisor{grace: grace, cgroup: args[1], signals: make(chan os.Signal, 8), children: make(chan os.Signal, 1)}
+	s := supervisor{caller: os.Getppid(), grace: grace, cgroup: args[1], signals: make(chan os.Signal, 8), children: make(chan os.Signal, 1)}
+	if args[2] == "true" {
+		syscall.CloseOnExec(readerDescriptor)
+		s.reader = os.NewFile(readerDescriptor, "reader")
+	}
 	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	signal.Notify(s.children, syscall.SIGCHLD)
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
@@ -37,7 +47,7 @@ func Main(args []string) error {
 	}
 	// The command is told of the end of the thread that started it.
 	runtime.LockOSThread()
-	if err := s.start(args[2:]); err != nil {
+	if err := s.start(args[3:]); err != nil {
 		s.end.Failed = err.Error()
 	} else {
 		s.attend()
@@ -52,6 +62,8 @@ func Main(args []string) error {
 }
 
 type supervisor struct {
+	caller   int // its process's number when this started
+	reader   *os.File
 	grace    time.Duration
 	cgroup   string
 	signals  chan os.Signal
@@ -94,6 +106,7 @@ func (s *supervisor) attend() {
 		select {
 		case <-s.children:
 		case <-s.signals:
+			s.readOn()
 			if kill == nil {
 				// The command was not waited for, so its group is its own.
 				_ = syscall.Kill(-s.pid, syscall.SIGTERM)
@@ -104,6 +117,15 @@ func (s *supervisor) attend() {
 			return
 		}
 	}
+}
+
+// readOn reads the command's output if the caller, which did, is gone.
+func (s *supervisor) readOn() {
+	if s.reader == nil || os.Getppid() == s.caller {
+		return
+	}
+	go func(r *os.File) { _, _ = io.Copy(io.Discard, r) }(s.reader)
+	s.reader = nil
 }
 
 // reap waits for children that ended. It says whether there are others.
@@ -129,22 +151,20 @@ func (s *supervisor) reap() (more bool) {
 }
 
 // killRest kills all children, and theirs as they become children, until there
-// is none.
-func (s *supervisor) killRest() (left []string) {
+// is none. It gives those that do not die.
+func (s *supervisor) killRest() []string {
 	limit := time.After(killTime)
-	pause := time.NewTicker(20 * time.Millisecond)
+	pause := time.NewTicker(10 * time.Millisecond)
 	defer pause.Stop()
 	for s.reap() {
-		left = nil
-		for _, p := range children() {
-			_ = syscall.Kill(p.pid, syscall.SIGKILL)
-			left = append(left, p.String())
+		for _, pid := range children() {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 		select {
-		case <-s.children:
+		case <-s.children: // what it started is a child by now
 		case <-pause.C:
 		case <-limit:
-			return left
+			return describe(allChildren())
 		}
 	}
 	return nil

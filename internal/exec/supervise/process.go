@@ -32,13 +32,42 @@ func (p process) String() string {
 	return fmt.Sprintf("process %d (%s)", p.pid, p.name)
 }
 
-// children are those of this process, also those that ended and were not waited
-// for. Not /proc/PID/task/TID/children: a child that ends meanwhile hides others there.
-func children() (list []process) {
+// children are the numbers of this process's children, also of those that ended
+// and were not waited for. It is quick, so that a process that starts the next
+// and ends, again and again, is hit all the same; but a child that ends
+// meanwhile can hide others (proc(5), /proc/PID/task/TID/children).
+func children() (pids []int) {
+	threads, _ := filepath.Glob("/proc/self/task/*/children")
+	for _, path := range threads {
+		data, _ := os.ReadFile(path)
+		for _, field := range strings.Fields(string(data)) {
+			if pid, err := strconv.Atoi(field); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	if threads == nil { // a kernel without CONFIG_PROC_CHILDREN
+		return allChildren()
+	}
+	return pids
+}
+
+// allChildren are all of them, slowly.
+func allChildren() (pids []int) {
 	me := os.Getpid()
 	for _, pid := range processes() {
-		if p, parent, ok := stat(pid); ok && parent == me {
-			list = append(list, p)
+		if _, parent, ok := stat(pid); ok && parent == me {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// describe says for people which processes those are that are there.
+func describe(pids []int) (list []string) {
+	for _, pid := range pids {
+		if p, _, ok := stat(pid); ok {
+			list = append(list, p.String())
 		}
 	}
 	return list

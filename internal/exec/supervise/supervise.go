@@ -32,6 +32,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -45,10 +46,14 @@ const killTime = 10 * time.Second
 
 // Command is what to run.
 type Command struct {
-	Argv    []string      // the program's path first
-	Environ []string      // its environment
-	Output  *os.File      // its stdout and stderr; stdin is /dev/null
-	Grace   time.Duration // between SIGTERM and SIGKILL
+	Argv    []string // the program's path first
+	Environ []string // its environment
+	Output  *os.File // its stdout and stderr; stdin is /dev/null
+	// Reader is the other end of Output if that is a pipe that the caller reads.
+	// The supervisor reads on if the caller is killed: a test that cleans up and
+	// says so must not die of SIGPIPE.
+	Reader *os.File
+	Grace  time.Duration // between SIGTERM and SIGKILL
 }
 
 // End is how a command ended.
@@ -101,9 +106,12 @@ func (r *Runs) Start(c Command) (*Run, error) {
 		return nil, err
 	}
 	defer theirs.Close()
-	cmd := exec.Command(r.supervisor[0], slices.Concat(r.supervisor[1:], []string{c.Grace.String(), cgroup}, c.Argv)...)
+	cmd := exec.Command(r.supervisor[0], slices.Concat(r.supervisor[1:], []string{c.Grace.String(), cgroup, strconv.FormatBool(c.Reader != nil)}, c.Argv)...)
 	cmd.Env, cmd.Stdout, cmd.Stderr = c.Environ, c.Output, c.Output
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+	if c.Reader != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.Reader) // 4
+	}
 	// A group of its own: Ctrl-C at a terminal is for the caller alone, which
 	// then ends its runs.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
@@ -197,24 +205,21 @@ func (r *Runs) killOrphans() []string {
 
 // killAll kills the children of this process that are wanted, and what becomes
 // its child thereby, and gives those that do not die.
-func killAll(wanted func(pid int) bool) (left []string) {
+func killAll(wanted func(pid int) bool) []string {
 	limit := time.Now().Add(killTime)
-	for pause := time.Duration(0); ; pause = min(pause+100*time.Microsecond, 20*time.Millisecond) {
-		alive := false
-		left = nil
-		for _, p := range children() {
-			if !wanted(p.pid) {
-				continue
-			}
-			_ = syscall.Kill(p.pid, syscall.SIGKILL)
-			if reaped, _ := syscall.Wait4(p.pid, nil, syscall.WNOHANG, nil); reaped == p.pid {
+	for pause := time.Duration(0); ; pause = min(pause+50*time.Microsecond, 10*time.Millisecond) {
+		pids := slices.DeleteFunc(children(), func(pid int) bool { return !wanted(pid) })
+		if len(pids) == 0 {
+			pids = slices.DeleteFunc(allChildren(), func(pid int) bool { return !wanted(pid) })
+		}
+		if len(pids) == 0 || time.Now().After(limit) {
+			return describe(pids)
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+			if reaped, _ := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); reaped == pid {
 				pause = 0 // its children are ours by now
 			}
-			alive = true
-			left = append(left, p.String())
-		}
-		if !alive || time.Now().After(limit) {
-			return left
 		}
 		time.Sleep(pause)
 	}

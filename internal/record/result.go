@@ -1,0 +1,140 @@
+package record
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"cc-ci-run/internal/state"
+)
+
+// ResultSchema is the version of what a result has below extra.cc_ci_run.
+const ResultSchema = 1
+
+// Result is the outcome of a run's tests, as the runner writes it: a file in
+// the Common Test Report Format (https://ctrf.io), with fields of our own in
+// "extra". Only what is used here is read.
+type Result struct {
+	Format  string `json:"reportFormat"` // CTRF
+	Results struct {
+		Summary Summary `json:"summary"`
+		Tests   []Test  `json:"tests"`
+		Extra   struct {
+			About About `json:"cc_ci_run"`
+		} `json:"extra"`
+	} `json:"results"`
+}
+
+// Summary counts tests by outcome. Other is an expected failure (xfail), or the
+// test under way when the run was ended; Pending was not run.
+type Summary struct {
+	Tests   int `json:"tests"`
+	Passed  int `json:"passed"`
+	Failed  int `json:"failed"`
+	Skipped int `json:"skipped"`
+	Pending int `json:"pending"`
+	Other   int `json:"other"`
+}
+
+// Test is one test's outcome.
+type Test struct {
+	Name     string `json:"name"`     // pytest's node ID
+	Status   string `json:"status"`   // passed, failed, skipped, pending or other
+	Duration int64  `json:"duration"` // milliseconds
+	Message  string `json:"message,omitempty"`
+	Trace    string `json:"trace,omitempty"`
+}
+
+// About is what CTRF has no name for. runner/recipe_result.py documents it.
+type About struct {
+	Schema      int      `json:"schema"`
+	Recipe      string   `json:"recipe"`
+	Revision    string   `json:"revision"`
+	Invoker     string   `json:"invoker"`
+	Fingerprint string   `json:"fingerprint"`
+	Complete    bool     `json:"complete"` // pytest ended by itself, and each test has an outcome
+	Why         string   `json:"why"`      // what ended it, if it is not complete
+	Running     string   `json:"running"`  // the test under way then
+	ExitStatus  int      `json:"exit_status"`
+	Deselected  int      `json:"deselected"`
+	Errors      []string `json:"errors"` // of the collection
+}
+
+// About is the part of a result that is not CTRF's.
+func (r *Result) About() About { return r.Results.Extra.About }
+
+// ReadResult reads a result. An error that is fs.ErrNotExist means that the run
+// ended before pytest's session was over. The summary is counted anew from the
+// tests: what a report says of itself is not taken for true.
+func ReadResult(path string) (*Result, error) {
+	data, err := state.Read(path)
+	if err != nil {
+		return nil, err
+	}
+	var r Result
+	if err := json.Unmarshal(data, &r); err != nil {
+		return nil, fmt.Errorf("%s: not a result: %w", path, err)
+	}
+	about := r.About()
+	switch {
+	case r.Format != "CTRF" || about.Schema == 0:
+		return nil, fmt.Errorf("%s: not a result of run_recipe_ci.py", path)
+	case about.Schema > ResultSchema:
+		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, about.Schema, ResultSchema)
+	}
+	s := Summary{Tests: len(r.Results.Tests)}
+	for _, t := range r.Results.Tests {
+		switch t.Status {
+		case "passed":
+			s.Passed++
+		case "failed":
+			s.Failed++
+		case "skipped":
+			s.Skipped++
+		case "other":
+			s.Other++
+		default:
+			s.Pending++
+		}
+	}
+	r.Results.Summary = s
+	return &r, nil
+}
+
+// Counts says how many tests had which outcome: "4 passed, 1 failed, 2 skipped".
+func (r *Result) Counts() string {
+	s := r.Results.Summary
+	var parts []string
+	for _, c := range []struct {
+		n    int
+		what string
+	}{{s.Passed, "passed"}, {s.Failed, "failed"}, {s.Skipped, "skipped"}, {s.Other, "expected to fail or ended"}, {s.Pending, "not run"}} {
+		if c.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Failed names the tests that failed, in order.
+func (r *Result) Failed() (names []string) {
+	for _, t := range r.Results.Tests {
+		if t.Status == "failed" {
+			names = append(names, t.Name)
+		}
+	}
+	return names
+}
+
+// SkipReasons are the reasons for which tests were skipped, sorted, each once.
+func (r *Result) SkipReasons() []string {
+	reasons := map[string]bool{}
+	for _, t := range r.Results.Tests {
+		if t.Status == "skipped" && t.Message != "" {
+			reasons[t.Message] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(reasons))
+}

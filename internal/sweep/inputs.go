@@ -1,0 +1,126 @@
+package sweep
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+)
+
+// Identity says which recipe it is that would run.
+type Identity struct {
+	Recipe string `json:"recipe"` // its name
+	// Revision is the commit of a recipe that is a git work tree of its own;
+	// of a plain folder, "tree-" and the start of Tree.
+	Revision string `json:"revision"`
+	// Tree is the hash of the folder's content (see treeHash): also what is not
+	// committed decides what runs.
+	Tree string `json:"tree"`
+}
+
+func identify(dir, name string) (Identity, error) {
+	tree, err := treeHash(dir)
+	if err != nil {
+		return Identity{}, err
+	}
+	id := Identity{name, "tree-" + tree[:12], tree}
+	if commit := commitOf(dir); commit != "" {
+		id.Revision = commit
+	}
+	return id, nil
+}
+
+// commitOf is the commit of a folder that is a git work tree of its own, or "".
+func commitOf(dir string) string {
+	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
+		return ""
+	}
+	return record.Revision(dir)
+}
+
+// surroundings are what besides the recipe decides how its tests go.
+func (o Options) surroundings() (in Inputs, err error) {
+	file, err := filepath.EvalSymlinks(o.Runner)
+	if err == nil {
+		in.Runner, err = treeHash(filepath.Dir(file))
+	}
+	if err != nil {
+		return in, fmt.Errorf("runner: %w", err)
+	}
+	data, err := os.ReadFile(o.Manifest)
+	if err != nil {
+		return in, fmt.Errorf("environment: %w", err)
+	}
+	sum := sha256.Sum256(data)
+	in.Fingerprint = hex.EncodeToString(sum[:])
+	return in, nil
+}
+
+// inputs are all that decides how a recipe's tests go, as of now.
+func (s *sweep) inputs(name string) (in Inputs, err error) {
+	if in, err = s.surroundings(); err != nil {
+		return in, err
+	}
+	in.Site = s.now.Site
+	in.Identity, err = identify(filepath.Join(s.Recipes, name), name)
+	return in, err
+}
+
+// siteHashes are the site's values ("NAME=VALUE") as keyed hashes: the state
+// says that one changed, and nobody can read or guess it there without the key.
+func siteHashes(key []byte, site []string) map[string]string {
+	hashes := map[string]string{}
+	for _, kv := range site {
+		name, _, _ := strings.Cut(kv, "=")
+		h := hmac.New(sha256.New, key)
+		h.Write([]byte(kv))
+		hashes[name] = hex.EncodeToString(h.Sum(nil))
+	}
+	return hashes
+}
+
+// keyFile is in the sweep's directory. Who may read it runs tests as well.
+const keyFile = "key"
+
+// siteKey reads the key of siteHashes, or makes one. A dry run, which writes
+// nothing, has one of its own if there is none.
+func siteKey(dir state.Dir, dry bool) ([]byte, error) {
+	path := dir.Path(state.Sweep, keyFile)
+	key, err := state.Read(path)
+	if err == nil && len(key) == sha256.Size {
+		return key, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	key = make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails
+	if dry {
+		return key, nil
+	}
+	if err := dir.PutSynced(state.Sweep, keyFile, key); err != nil {
+		return nil, fmt.Errorf("state directory: %w", err)
+	}
+	return key, os.Chmod(path, 0o640)
+}
+
+func sortedNames(maps_ ...map[string]string) []string {
+	all := map[string]bool{}
+	for _, m := range maps_ {
+		for name := range m {
+			all[name] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(all))
+}

@@ -1,0 +1,250 @@
+package sweep
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Limits of what is hashed of one recipe: a folder that holds more is a
+// mistake (a volume, a build), and each sweep would read it all.
+const (
+	maxTree    = 256 << 20 // bytes
+	maxEntries = 100_000
+)
+
+// treeHash is the SHA-256, in hex, of all that a folder's tests can be made of:
+// each file's name, permission to execute and content, each directory, each
+// link and what it leads to, also outside the folder (a conftest.py that
+// recipes share is part of their tests). Two trees that differ in any of it
+// have different hashes. Left out is what git and Python keep for themselves:
+// see [leftOut].
+//
+// What cannot be read to its end (a FIFO, a device, a file of /proc) is an
+// error, and is not opened.
+func treeHash(root string) (string, error) {
+	real, err := filepath.EvalSymlinks(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		if target, e := os.Readlink(root); e == nil {
+			return "", fmt.Errorf("%s: is a link that leads nowhere (%s): restore what it leads to, or remove it", root, target)
+		}
+	}
+	if err != nil {
+		return "", vanished(err)
+	}
+	t := &tree{hash: sha256.New(), root: real, roots: []string{real}, devices: map[uint64]bool{}, buffer: make([]byte, 64<<10)}
+	// Links add to the roots while they are walked: what lies outside is a tree
+	// of its own, under the name by which the links say where they lead.
+	for i := 0; i < len(t.roots); i++ {
+		t.line("tree", t.name(t.roots[i]))
+		if err := t.walk(t.roots[i]); err != nil {
+			return "", vanished(err)
+		}
+	}
+	return hex.EncodeToString(t.hash.Sum(nil)), nil
+}
+
+func vanished(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("it vanished: %w", err)
+	}
+	return err
+}
+
+// tree is a treeHash under way.
+type tree struct {
+	hash    hash.Hash
+	root    string
+	roots   []string        // the folder, and what links of any of them lead to outside
+	devices map[uint64]bool // whose files are real ones
+	buffer  []byte
+	read    int64
+	entries int
+}
+
+// line adds an entry. Each field is quoted, so no name can look like another
+// field or line.
+func (t *tree) line(kind string, fields ...string) {
+	fmt.Fprintf(t.hash, "%s %q\n", kind, fields)
+}
+
+// name is a real path as the hash has it: relative, so that it does not change
+// with where the recipes lie.
+func (t *tree) name(real string) string {
+	rel, err := filepath.Rel(t.root, real)
+	if err != nil {
+		return real
+	}
+	return rel
+}
+
+func (t *tree) walk(root string) error {
+	var s unix.Stat_t
+	if err := unix.Stat(root, &s); err != nil {
+		return &fs.PathError{Op: "stat", Path: root, Err: err}
+	}
+	if s.Mode&unix.S_IFMT == unix.S_IFDIR {
+		if err := t.realFiles(root, s.Dev); err != nil {
+			return err
+		}
+	}
+	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(root, path)
+		if leftOut(rel, d.IsDir()) {
+			return nil
+		}
+		if t.entries++; t.entries > maxEntries {
+			return fmt.Errorf("%s: holds more than %d files", t.root, maxEntries)
+		}
+		switch {
+		case d.IsDir():
+			t.line("dir", rel)
+			return nil
+		case d.Type() == fs.ModeSymlink:
+			return t.link(path, rel)
+		}
+		return t.file(path, rel)
+	})
+}
+
+// link adds a link and where it leads, which becomes a root if it is in none.
+func (t *tree) link(path, rel string) error {
+	target, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		t.line("dangling", rel, target)
+		return nil
+	}
+	t.line("link", rel, target, t.name(real))
+	inside := func(root string) bool { return real == root || strings.HasPrefix(real, root+"/") }
+	if !slices.ContainsFunc(t.roots, inside) || t.unseen(real) {
+		t.roots = append(t.roots, real)
+	}
+	return nil
+}
+
+// unseen says whether a path is in one of the roots and left out there: a link
+// to it makes it part of the tests all the same.
+func (t *tree) unseen(real string) bool {
+	if slices.Contains(t.roots, real) {
+		return false
+	}
+	for _, root := range t.roots {
+		if rel, ok := strings.CutPrefix(real, root+"/"); ok && leftOut(rel, false) {
+			return true
+		}
+	}
+	return false
+}
+
+// file adds a file: what executes of it, and its content.
+func (t *tree) file(path, rel string) error {
+	var s unix.Stat_t
+	if err := unix.Lstat(path, &s); err != nil {
+		return &fs.PathError{Op: "lstat", Path: path, Err: err}
+	}
+	if s.Mode&unix.S_IFMT != unix.S_IFREG {
+		return fmt.Errorf("%s: is %s, not a file or a folder: tests cannot be made of it", path, kindOf(s.Mode))
+	}
+	if err := t.realFiles(path, s.Dev); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	content := sha256.New()
+	n, err := io.CopyBuffer(content, io.LimitReader(f, maxTree-t.read+1), t.buffer)
+	if err != nil {
+		return err
+	}
+	if t.read += n; t.read > maxTree {
+		return fmt.Errorf("%s: holds more than %d MiB", t.root, maxTree>>20)
+	}
+	t.line("file", rel, fmt.Sprintf("%o", s.Mode&0o7111), hex.EncodeToString(content.Sum(nil)))
+	return nil
+}
+
+// realFiles is an error for a file system whose files the kernel makes up as
+// they are read: some have no end. The magic numbers are of statfs(2).
+func (t *tree) realFiles(path string, device uint64) error {
+	if t.devices[device] {
+		return nil
+	}
+	var fsys unix.Statfs_t
+	if err := unix.Statfs(path, &fsys); err != nil {
+		return &fs.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	switch fsys.Type {
+	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC,
+		unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.BPF_FS_MAGIC, unix.DEVPTS_SUPER_MAGIC,
+		unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC, unix.SELINUX_MAGIC, unix.SMACK_MAGIC, unix.BINFMTFS_MAGIC:
+		return fmt.Errorf("%s: is made up by the kernel (as /proc is): tests cannot be made of it", path)
+	}
+	t.devices[device] = true
+	return nil
+}
+
+func kindOf(mode uint32) string {
+	switch mode & unix.S_IFMT {
+	case unix.S_IFIFO:
+		return "a FIFO"
+	case unix.S_IFSOCK:
+		return "a socket"
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return "a device"
+	}
+	return "something else"
+}
+
+// dataOf are the files that git and Python make beside a recipe's own. They
+// change without a change of the tests, and nothing executes them: the runner
+// reads no compiled file of __pycache__, and git's files here are data. What
+// else may lie in these directories (a hook, a module) is hashed.
+var dataOf = []*regexp.Regexp{
+	// NAME.TAG.pyc; NAME.pyc could be imported.
+	regexp.MustCompile(`(^|/)__pycache__/[^/.][^/]*\.[^/.]+\.pyc(\.[0-9]+)?$`),
+	regexp.MustCompile(`(^|/)\.pytest_cache/(README\.md|\.gitignore|CACHEDIR\.TAG|v/cache/[a-z]+)$`),
+	// gitrepository-layout(5), with what fetch, gc, merge and rebase leave.
+	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/(HEAD|[A-Z]+_HEAD|[A-Z]+_MSG|COMMIT_EDITMSG|AUTO_MERGE|index|shallow|packed-refs|description|gitk\.cache|gc\.(log|pid)|[^/]+\.lock|branches/[^/]+)$`),
+	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/(refs|logs|worktrees|rebase-merge|rebase-apply|sequencer|reftable)/[^.].*$`),
+	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/info/(exclude|refs|sparse-checkout|commit-graph)$`),
+	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/hooks/[^/]+\.sample$`),
+	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/objects/([0-9a-f]{2}/([0-9a-f]{38}|[0-9a-f]{62}|tmp_obj_\w+)|pack/[^/]+\.(pack|idx|rev|bitmap|keep|promisor|mtimes)|pack/tmp_\w+|pack/multi-pack-index|info/.*)$`),
+	// Of a submodule or a linked work tree: where its repository is.
+	regexp.MustCompile(`(^|/)\.git$`),
+}
+
+var dirsOf = regexp.MustCompile(`(^|/)(__pycache__|\.pytest_cache(/v(/cache)?)?|\.git(/.*)?)$`)
+
+// leftOut says whether an entry is not hashed. A directory is left out alone,
+// not with what is in it.
+func leftOut(rel string, dir bool) bool {
+	// Few paths are looked at twice: most have none of these in them.
+	if !strings.Contains(rel, ".git") && !strings.Contains(rel, "__pycache__") && !strings.Contains(rel, ".pytest_cache") {
+		return false
+	}
+	if dir {
+		return dirsOf.MatchString(rel)
+	}
+	return slices.ContainsFunc(dataOf, func(r *regexp.Regexp) bool { return r.MatchString(rel) })
+}
