@@ -19,9 +19,10 @@ var (
 )
 
 func main() {
+	self, _ := os.Executable() // from /proc; a sweep starts it for each run
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args, Environ: os.Environ(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Manifest: manifest, Plan: plan, Program: program, Version: version,
+		Manifest: manifest, Plan: plan, Program: program, Self: self, Version: version,
 	}))
 }

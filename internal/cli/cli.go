@@ -37,6 +37,7 @@ type Process struct {
 	Manifest string // path, from link time
 	Plan     string // path of its compiled form, from link time; "" for none
 	Program  string // path of cc-ci-run, which starts every child, from link time
+	Self     string // path of this program, cc-ci-run-full
 	Version  string
 }
 
@@ -89,7 +90,7 @@ signal N.`,
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	addRunFlags(root, &o)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

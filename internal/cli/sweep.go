@@ -31,15 +31,26 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
 		Short: "Run all recipes' tests, and promote those that pass",
-		Long: `sweep runs the tests of each recipe whose revision, environment or runner is
-not that of its last promoted run, each through cc-ci-run itself. A recipe that
-passes is promoted: its revision becomes canonical. One that fails is held: the
-canonical revision stays.
+		Long: `sweep runs the tests of each recipe, each through cc-ci-run itself, and gives one
+verdict for each:
 
-Exit status: 0 if all were promoted or skipped, 1 if something was held or in
-error, 125 if the sweep could not do its work.`,
+  SKIP     the last run with the same inputs passed: revision, content,
+           environment, runner and what the site gives are unchanged
+  PROMOTE  the tests passed: the revision is canonical now
+  PASS     they passed by hand, where a timer or Drone promotes (see --promote)
+  HOLD     they did not pass: the canonical revision stays what it was
+  ERROR    they could not be run, or ended before pytest did
+  CUT      the run was ended from outside, or not reached: nothing is remembered
+  GONE     the recipe's folder was removed
+
+The recipe that waits longest is run first. docs/verdicts.md has all the rules.
+
+Exit status: 0 if all were promoted, passed or skipped, 1 if something was held,
+in error or cut off, 125 if the sweep could not do its work, as when the
+environment changed since it was built.`,
 		Example: `  cc-ci-run sweep --recipes /srv/recipes --jobs 2
   cc-ci-run sweep --recipes recipes --dry-run
+  cc-ci-run sweep --recipes /srv/recipes --max-age 168h --skips-hold
   cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
@@ -59,6 +70,8 @@ error, 125 if the sweep could not do its work.`,
 					return err
 				}
 			}
+			o.Removed = len(args) == 0
+			p.surround(&o, m)
 			if err := configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
 			}
@@ -76,6 +89,10 @@ error, 125 if the sweep could not do its work.`,
 	f.DurationVar(&o.Timeout, "timeout", time.Hour, "time limit of one recipe")
 	f.DurationVar(&o.Grace, "grace", 30*time.Second, "time between SIGTERM and SIGKILL at its end")
 	f.BoolVar(&o.Force, "force", false, "run what would be skipped, too")
+	f.DurationVar(&o.MaxAge, "max-age", 0, "run what is unchanged, too, if it last passed longer ago; 0 never does")
+	f.BoolVar(&o.SkipsHold, "skips-hold", false, "hold a recipe of which tests were skipped")
+	f.BoolVar(&o.Promote, "promote", false, "by hand: promote also what a timer or Drone promoted before")
+	f.BoolVar(&o.Wait, "wait", false, "wait until another sweep has ended")
 	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; say what would be run, and why")
 	f.IntVar(&o.KeepLogs, "keep-logs", 10, "logs kept of each recipe")
 	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
@@ -85,6 +102,37 @@ error, 125 if the sweep could not do its work.`,
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	return cmd
+}
+
+// surround tells a sweep what it runs in: who started it, what the site gives,
+// and the environment's own git, programs and state.
+func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
+	o.Invoker = env.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name
+	o.Supervisor = []string{p.Self, "supervise"}
+	if _, ok := m.Command("git"); ok {
+		o.Git = filepath.Join(m.Bin, "git")
+	}
+	for _, kv := range p.Environ {
+		if name, value, ok := strings.Cut(kv, "="); ok && m.Variables.FromSite(name) != "" && value == env.Lookup(p.Environ, name) {
+			o.Site = append(o.Site, kv)
+		}
+	}
+	o.Intact = func() error {
+		plan, err := run.ReadPlan(p.Plan)
+		if err != nil {
+			return err
+		}
+		faults := plan.Changed()
+		if len(faults) == 0 {
+			return nil
+		}
+		// It may have been built anew since this sweep started.
+		now, err := toolset.ReadManifest(p.Manifest)
+		if err != nil {
+			return err
+		}
+		return now.Stale(context.Background(), faults)
+	}
 }
 
 // configure takes from a sweep.toml what no flag has set.
@@ -114,6 +162,12 @@ func configure(o *sweep.Options, file string, set func(flag string) bool) error 
 	if !set("grace") && c.Grace > 0 {
 		o.Grace = c.Grace
 	}
+	if !set("max-age") && c.MaxAge > 0 {
+		o.MaxAge = c.MaxAge
+	}
+	if !set("skips-hold") {
+		o.SkipsHold, o.SkipsHoldOf = c.SkipsHold, c.SkipsHoldOf
+	}
 	return nil
 }
 
@@ -122,8 +176,12 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 	results, failure := sweep.Run(ctx, o, p.progress(o.Jobs == 1 && !o.DryRun))
 	var rows [][]string
 	counts := map[sweep.Verdict]int{}
+	bad := 0
 	for _, r := range results {
 		counts[r.Verdict]++
+		if r.Verdict.Bad() {
+			bad++
+		}
 		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why, r.Log})
 	}
 	var unwritten error
@@ -141,8 +199,8 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 	if failure != nil {
 		return fmt.Errorf("sweep: %w", failure)
 	}
-	if bad := counts[sweep.Hold] + counts[sweep.Error]; bad > 0 {
-		return exec.Status{Code: 1, Err: fmt.Errorf("%d of %d recipes not promoted: %d held, %d in error", bad, len(results), counts[sweep.Hold], counts[sweep.Error])}
+	if bad > 0 {
+		return exec.Status{Code: 1, Err: fmt.Errorf("%d of %d recipes not promoted: %d held, %d in error, %d cut off", bad, len(results), counts[sweep.Hold], counts[sweep.Error], counts[sweep.Cut])}
 	}
 	return nil
 }
@@ -156,12 +214,14 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 	return func(e sweep.Event) {
 		priority, text := "", ""
 		switch {
+		case e.Note != "":
+			priority, text = "<4>", e.Note
 		case e.Result == nil:
 			priority, text = "<6>", fmt.Sprintf("%s: running, %d of %d done", e.Recipe, e.Done, e.Total)
 		case e.Result.Verdict == sweep.Skip, e.Result.Verdict == sweep.WouldRun:
 			return
-		case e.Result.Verdict == sweep.Promote:
-			priority, text = "<5>", fmt.Sprintf("%s: %s after %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second))
+		case !e.Result.Verdict.Bad():
+			priority, text = "<5>", fmt.Sprintf("%s: %s after %s: %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second), e.Result.Why)
 		default:
 			priority, text = "<3>", fmt.Sprintf("%s: %s: %s; %s", e.Recipe, e.Result.Verdict, e.Result.Why, e.Result.Log)
 		}
@@ -213,13 +273,13 @@ func junitReport(results []sweep.Result, failure error, took time.Duration) []by
 		c := junitCase{Name: r.Recipe, Class: "recipes", Time: seconds(r.Duration)}
 		message := &junitMessage{strings.ToValidUTF8(r.Why, "?"), r.Log}
 		switch r.Verdict {
-		case sweep.Skip, sweep.WouldRun:
+		case sweep.Skip, sweep.WouldRun, sweep.Gone:
 			c.Skipped = message
 			suite.Skipped++
 		case sweep.Hold:
 			c.Failure = message
 			suite.Failures++
-		case sweep.Error:
+		case sweep.Error, sweep.Cut:
 			c.Error = message
 			suite.Errors++
 		}

@@ -59,8 +59,9 @@ type Report struct {
 
 // Sweep is the last one, as far as it is known.
 type Sweep struct {
-	End      time.Time             `json:"end,omitzero"`
-	Status   int                   `json:"status"` // of its unit's process
+	End      time.Time             `json:"end,omitzero"` // zero: it did not end, or none is known
+	Status   int                   `json:"status"`       // its exit status, if it ended
+	Held     int                   `json:"held"`         // recipes that are held
 	Verdicts map[sweep.Verdict]int `json:"verdicts"`
 }
 
@@ -235,49 +236,46 @@ func (h Host) parity(context.Context) []finding.Finding {
 	return []finding.Finding{result}
 }
 
-// sweep tells of the last sweep: its unit's end, and each recipe's verdict.
-// That recipes are held is not a fault of the host.
+// sweep tells of the last sweep: how it ended, by its own word and its unit's,
+// and which recipes are held. That recipes are held is not a fault of the host.
 func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	const name = "last sweep"
 	states, damaged, err := sweep.States(h.State)
 	if err != nil {
 		return one(finding.Unknown, name, err.Error(), "")
 	}
+	summary, err := sweep.Last(h.State)
+	if err != nil {
+		return one(finding.Unknown, name, err.Error(), "the next sweep writes it anew")
+	}
 	last := &Sweep{Verdicts: map[sweep.Verdict]int{}}
-	var held []string
-	var newest time.Time
+	var held, failed []string
 	for _, state := range states {
 		last.Verdicts[state.Last.Verdict]++
-		if v := state.Last.Verdict; v == sweep.Hold || v == sweep.Error {
+		switch {
+		case state.Held:
 			held = append(held, state.Last.Recipe)
-		}
-		if t := state.Last.Started.Add(state.Last.Duration); t.After(newest) {
-			newest = t
-		}
-	}
-	last.End = newest
-	result := finding.Finding{Verdict: finding.OK, What: name, Since: newest, Detail: last}
-	if p := unit(); p != nil {
-		if end := p.Time("ExecMainExitTimestamp"); !end.IsZero() {
-			last.End, last.Status, result.Since = end, int(p.Number("ExecMainStatus")), end
-		}
-		// 1 is the sweep's word for held recipes; all else is its own failure,
-		// also that it could not be started at all.
-		held := p.Text("Result") == "exit-code" && p.Number("ExecMainStatus") == 1
-		if p.Text("Result") != "success" && !held {
-			result.Verdict, result.Since = finding.Fault, p.Time("StateChangeTimestamp")
-			result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.Text("Result"), p.Number("ExecMainStatus"))
-			result.Fix = "journalctl -u " + h.Config.Sweep
+		case state.Last.Verdict == sweep.Error:
+			failed = append(failed, state.Last.Recipe)
 		}
 	}
+	last.Held = len(held)
+	result := finding.Finding{Verdict: finding.OK, What: name, Detail: last}
+	if summary != nil {
+		last.End, last.Status, result.Since = summary.Ended, summary.Status, summary.Ended
+		if summary.Failure != "" {
+			result.Verdict, result.State, result.Fix = finding.Fault, "the sweep failed: "+summary.Failure+"; ", "journalctl -u "+h.Config.Sweep
+		}
+	}
+	h.sweepUnit(unit(), last, &result)
 	switch {
 	case len(states) == 0 && result.State == "":
 		result.Verdict, result.State = finding.Note, "no recipe was swept yet"
-	case len(held) > 0:
+	case len(held)+len(failed) > 0:
 		if result.Verdict == finding.OK {
 			result.Verdict, result.Fix = finding.Note, "their tests, not the host: the logs are in "+h.State.Path(state.Logs, "")
 		}
-		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held), len(states), strings.Join(held, ", "))
+		result.State += fmt.Sprintf("%d of %d recipes held: %s", len(held)+len(failed), len(states), strings.Join(append(held, failed...), ", "))
 	default:
 		result.State += fmt.Sprintf("%d recipes, none held", len(states))
 	}
@@ -286,6 +284,25 @@ func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: fmt.Sprintf("%d files cannot be read", damaged), Fix: "the next sweep sets them aside; look at the disk"})
 	}
 	return results
+}
+
+// sweepUnit adds what systemd says of the sweep's unit: that it could not be
+// started, or was killed, no sweep could write down itself.
+func (h Host) sweepUnit(p systemd.Properties, last *Sweep, result *finding.Finding) {
+	if p == nil {
+		return
+	}
+	if end := p.Time("ExecMainExitTimestamp"); end.After(last.End) {
+		last.End, last.Status, result.Since = end, int(p.Number("ExecMainStatus")), end
+	}
+	// 1 is the sweep's word for held recipes; all else is its own failure, also
+	// that it could not be started at all.
+	held := p.Text("Result") == "exit-code" && p.Number("ExecMainStatus") == 1
+	if p.Text("Result") != "success" && !held {
+		result.Verdict, result.Since = finding.Fault, p.Time("StateChangeTimestamp")
+		result.State = fmt.Sprintf("%s ended with %s, exit status %d; ", h.Config.Sweep, p.Text("Result"), p.Number("ExecMainStatus"))
+		result.Fix = "journalctl -u " + h.Config.Sweep
+	}
 }
 
 // disk looks at the file system of the state directory.

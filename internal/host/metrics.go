@@ -50,9 +50,11 @@ func (r Report) Metrics() string {
 		if !r.Sweep.End.IsZero() {
 			family("cc_ci_run_sweep_end_timestamp_seconds", "When the last sweep ended.")
 			fmt.Fprintf(&b, "cc_ci_run_sweep_end_timestamp_seconds %d\n", r.Sweep.End.Unix())
-			family("cc_ci_run_sweep_status", "Exit status of the last sweep: 0 all promoted or skipped, 1 something held.")
+			family("cc_ci_run_sweep_status", "Exit status of the last sweep: 0 all promoted or skipped, 1 something held, in error or cut off, 125 the sweep failed.")
 			fmt.Fprintf(&b, "cc_ci_run_sweep_status %d\n", r.Sweep.Status)
 		}
+		family("cc_ci_run_recipes_held", "Recipes whose last finished run did not pass.")
+		fmt.Fprintf(&b, "cc_ci_run_recipes_held %d\n", r.Sweep.Held)
 		family("cc_ci_run_recipes", "Recipes by the verdict of their last run.")
 		for _, v := range slices.Sorted(maps.Keys(r.Sweep.Verdicts)) {
 			fmt.Fprintf(&b, "cc_ci_run_recipes{verdict=\"%s\"} %d\n", label(string(v)), r.Sweep.Verdicts[v])

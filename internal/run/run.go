@@ -58,7 +58,7 @@ func (o *Options) StateDir(environ []string, own string) state.Dir {
 // that fails, or after --pty, with what to say and the exit status
 // ([exec.Status], else 125); nil is status 0.
 func Start(r Request, p Process) error {
-	plan, err := readPlan(p.Plan)
+	plan, err := ReadPlan(p.Plan)
 	if err != nil {
 		return err
 	}
@@ -100,7 +100,8 @@ func Start(r Request, p Process) error {
 	return exec.Status{Code: status, Err: err}
 }
 
-func readPlan(path string) (*env.Plan, error) {
+// ReadPlan reads the compiled manifest, without its lists.
+func ReadPlan(path string) (*env.Plan, error) {
 	const rebuild = "run `make build`"
 	if path == "" {
 		return nil, errors.New("this cc-ci-run has no environment: it was built without one (use `make build` or the Nix package)")

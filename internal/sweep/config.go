@@ -19,6 +19,8 @@ const ConfigName = "sweep.toml"
 //	jobs    = 2
 //	timeout = "1h"                     # of one recipe
 //	grace   = "30s"
+//	max_age = "168h"                   # run what is unchanged, too, if it last passed longer ago
+//	skips   = "hold"                   # hold a recipe of which tests were skipped; or "allow"
 //	[recipe.nextcloud]
 //	timeout = "2h"
 type Config struct {
@@ -26,6 +28,9 @@ type Config struct {
 	Jobs           int
 	Timeout, Grace time.Duration
 	Timeouts       map[string]time.Duration // of single recipes
+	MaxAge         time.Duration
+	SkipsHold      bool
+	SkipsHoldOf    map[string]bool // of single recipes
 }
 
 // form is a sweep.toml.
@@ -34,8 +39,11 @@ type form struct {
 	Jobs    int      `toml:"jobs"`
 	Timeout string   `toml:"timeout"`
 	Grace   string   `toml:"grace"`
+	MaxAge  string   `toml:"max_age"`
+	Skips   string   `toml:"skips"`
 	Recipe  map[string]struct {
 		Timeout string `toml:"timeout"`
+		Skips   string `toml:"skips"`
 	} `toml:"recipe"`
 }
 
@@ -61,8 +69,16 @@ func ReadConfig(file, recipes string) (*Config, error) {
 		}
 	}
 
-	c := &Config{Recipes: form.Recipes, Jobs: form.Jobs, Timeouts: map[string]time.Duration{}}
+	c := &Config{Recipes: form.Recipes, Jobs: form.Jobs, Timeouts: map[string]time.Duration{}, SkipsHoldOf: map[string]bool{}}
 	c.Timeout, c.Grace = at.Duration("timeout", form.Timeout, 0), at.Duration("grace", form.Grace, 0)
+	c.MaxAge = at.Duration("max_age", form.MaxAge, 0)
+	skips := func(key, value string) bool {
+		if at.Has(key) && value != "hold" && value != "allow" {
+			at.Fail(key, "%s = %q: write \"hold\" or \"allow\"", key, value)
+		}
+		return value == "hold"
+	}
+	c.SkipsHold = skips("skips", form.Skips)
 	if at.Has("jobs") && form.Jobs < 1 {
 		at.Fail("jobs", "jobs = %d: at least one", form.Jobs)
 	}
@@ -79,10 +95,15 @@ func ReadConfig(file, recipes string) (*Config, error) {
 	for name, r := range form.Recipe {
 		key := "recipe." + name
 		known(key, name)
-		if !at.Has(key + ".timeout") {
+		if !at.Has(key+".timeout") && !at.Has(key+".skips") {
 			at.Fail(key, "%s says nothing", key)
 		}
-		c.Timeouts[name] = at.Duration(key+".timeout", r.Timeout, 0)
+		if at.Has(key + ".timeout") {
+			c.Timeouts[name] = at.Duration(key+".timeout", r.Timeout, 0)
+		}
+		if at.Has(key + ".skips") {
+			c.SkipsHoldOf[name] = skips(key+".skips", r.Skips)
+		}
 	}
 	return c, at.Err()
 }
