@@ -31,10 +31,10 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
 		Short: "Run all recipes' tests, and promote those that pass",
-		Long: `sweep runs the tests of each recipe whose revision, environment or runner is
-not that of its last promoted run, each through cc-ci-run itself. A recipe that
-passes is promoted: its revision becomes canonical. One that fails is held: the
-canonical revision stays.
+		Long: `sweep runs the tests of each recipe whose revision, environment or runner
+differs from that of its last promoted run, each through cc-ci-run itself. A
+recipe that passes is promoted: its revision becomes canonical. A recipe that
+fails is held: the canonical revision stays.
 
 Exit status: 0 if all were promoted or skipped, 1 if something was held or in
 error, 125 if the sweep could not do its work.`,
@@ -70,18 +70,18 @@ error, 125 if the sweep could not do its work.`,
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
-	f.StringVar(&file, "config", "", "`file` that says which recipes, in which order, and how; flags win (default: "+sweep.ConfigName+" in --recipes, if it is there)")
+	f.StringVar(&file, "config", "", "`file` that names the recipes, their order and their limits; flags win (default: "+sweep.ConfigName+" in --recipes, if that exists)")
 	f.StringVar(&o.Runner, "runner", "runner/run_recipe_ci.py", "the `script` that runs one recipe's tests")
-	f.IntVarP(&o.Jobs, "jobs", "j", 1, "how many recipes at once")
+	f.IntVarP(&o.Jobs, "jobs", "j", 1, "how many recipes run at once")
 	f.DurationVar(&o.Timeout, "timeout", time.Hour, "time limit of one recipe")
-	f.DurationVar(&o.Grace, "grace", 30*time.Second, "time between SIGTERM and SIGKILL at its end")
-	f.BoolVar(&o.Force, "force", false, "run what would be skipped, too")
-	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; say what would be run, and why")
-	f.IntVar(&o.KeepLogs, "keep-logs", 10, "logs kept of each recipe")
-	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest always is")
+	f.DurationVar(&o.Grace, "grace", 30*time.Second, "time between SIGTERM and SIGKILL for a recipe that reaches its time limit")
+	f.BoolVar(&o.Force, "force", false, "also run recipes that would be skipped")
+	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; show which recipes would be run, and why")
+	f.IntVar(&o.KeepLogs, "keep-logs", 10, "number of logs kept per recipe")
+	f.DurationVar(&o.KeepFor, "keep-for", 30*24*time.Hour, "how long logs are kept; the newest log is always kept")
 	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
 	addRunFlags(cmd, shared, "seal")
-	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums them up")
+	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	return cmd
