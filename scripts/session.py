@@ -27,7 +27,7 @@ import pyte
 
 ROOT = Path(__file__).resolve().parent.parent
 CLONE = Path("/tmp/ci")  # a short name: paths below it appear in the output
-COLUMNS, LINES = 104, 40
+COLUMNS, LINES = 108, 40
 
 COMMANDS = [
     "cc-ci-run runner/run_recipe_ci.py gitea -k lfs -- -q",
