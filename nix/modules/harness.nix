@@ -50,7 +50,7 @@ in
         if cfg.seal then package.override { alwaysSeal = true; } else package;
       defaultText = lib.literalMD "`pkgs.cc-ci-run`, with every run sealed if `seal` is set";
       example = lib.literalExpression "pkgs.cc-ci-run.override { stateDir = \"/srv/cc-ci-run\"; }";
-      description = "The cc-ci-run package. It carries the environment that all recipe tests run in.";
+      description = "The cc-ci-run package, which contains the environment of all recipe tests.";
     };
 
     stateDir = lib.mkOption {

@@ -61,7 +61,7 @@ in
       type = lib.types.bool;
       default = true;
       example = false;
-      description = "Whether the sweep runs at boot if the host was down at the time of the sweep.";
+      description = "Whether a sweep that was missed because the host was down runs after the next boot.";
     };
 
     timeout = lib.mkOption {
