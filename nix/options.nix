@@ -1,5 +1,5 @@
-# docs/options.md: a page about the modules' options, from what nixosOptionsDoc
-# says of them. `make options` writes it, and a proof holds it against this.
+# The text of docs/options.md: the modules' options, as nixosOptionsDoc describes
+# them. `make options` writes the file, and a proof compares the file with this text.
 { pkgs }:
 let
   inherit (pkgs) lib;
@@ -49,6 +49,6 @@ in
 
   <!-- Written by `make options` from nix/modules. -->
 
-  [README](../README.md) shows how they go together. No option adds a tool: tools go into `toolset.toml`.
+  [nixos.md](nixos.md) shows a complete configuration. No option adds a tool: tools are added to `toolset.toml`.
 ''
 + lib.concatMapStrings entry (builtins.attrNames all)

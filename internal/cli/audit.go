@@ -36,24 +36,27 @@ func auditCommand(p Process, shared *run.Options) *cobra.Command {
 	var o auditOptions
 	cmd := &cobra.Command{
 		Use:   "audit [flags] SCRIPT [ARG...]",
-		Short: "Run SCRIPT, and say what it really executes",
-		Long: `audit runs SCRIPT in the declared environment, as cc-ci-run SCRIPT does, and
-afterwards reports on stderr what it and all that it started executed:
+		Short: "Run SCRIPT, and report which programs it really executes",
+		Long: `audit runs SCRIPT in the declared environment, as cc-ci-run SCRIPT does. Then
+audit reports on stderr which programs SCRIPT and its descendants executed:
 
-  used        declared in the toolset, and executed
-  missing     looked for and not there, with the lines to add to toolset.toml
-  undeclared  executed by path, from outside the toolset
-  unused      tools of the toolset none of whose commands was executed
+  used        programs of the toolset that were executed
+  missing     programs that were looked for and do not exist, with the lines
+              to add to toolset.toml
+  undeclared  programs that were executed by path and are not in the toolset
+  unused      tools of the toolset of which no command was executed
 
-The report is kept beside the run record (with --no-record neither is), and
-"cc-ci-run audit report" sums up many. "cc-ci-run sweep --audit" audits a sweep.
+audit stores the report beside the run record (with --no-record, cc-ci-run
+writes neither). "cc-ci-run audit report" sums up many reports, and
+"cc-ci-run sweep --audit" audits each run of a sweep.
 
-The run is as without: output, exit status, process group, terminal. But SCRIPT
-is a child of cc-ci-run, and no program gains privileges (no_new_privs), unless
-this is root and the toolset lets them. Nothing is forbidden: that is --seal.
+An audited run has the output, exit status, process group and terminal of a
+plain run. But SCRIPT is a child of cc-ci-run, and no program gains privileges
+(no_new_privs), except under root if the toolset allows that. The audit forbids
+nothing; --seal does.
 
-Exit status: SCRIPT's own, 128+N after signal N; with --strict 125 if SCRIPT
-succeeded but something is missing or undeclared.`,
+Exit status: SCRIPT's own, or 128+N after signal N; with --strict, 125 if
+SCRIPT succeeded and something is missing or undeclared.`,
 		Example: `  cc-ci-run audit runner/run_recipe_ci.py gitea
   cc-ci-run audit --strict --report gitea.json runner/run_recipe_ci.py gitea
   cc-ci-run audit report --recipe gitea`,
@@ -75,9 +78,9 @@ succeeded but something is missing or undeclared.`,
 	addRunFlags(cmd, shared)
 	f := cmd.Flags()
 	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
-	f.BoolVar(&o.looks, "looks", true, "also see who looks for a command and, finding none, does not try to execute it, as shells do; --looks=false is faster")
-	f.StringVar(&o.file, "report", "", "write the report to `file`, as JSON, and none to stderr")
-	f.StringVar(&o.log, "log", "", "write each call to `file` as it is made, a line of JSON each")
+	f.BoolVar(&o.looks, "looks", true, "also report commands that a program, such as a shell, looked for and did not try to execute because they do not exist; --looks=false is faster")
+	f.StringVar(&o.file, "report", "", "write the report to `file` as JSON, and nothing to stderr")
+	f.StringVar(&o.log, "log", "", "write each call to `file` when a program makes it, one line of JSON per call")
 	f.BoolVar(&o.rest, "rest", false, "")
 	_ = f.MarkHidden("rest")
 	out.addTo(cmd)
@@ -262,9 +265,9 @@ func auditReportCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report [flags]",
 		Short: "Sum up the audits of many runs",
-		Long: `report merges the audits in the state directory: which recipe needs what, by
-which invoker, what is missing or undeclared in any run, and which tools of the
-toolset none of the runs used.`,
+		Long: `report merges the audit reports in the state directory, and shows which programs
+each recipe executes, for which invokers, which programs are missing or
+undeclared in any run, and which tools of the toolset no run used.`,
 		Example: `  cc-ci-run audit report
   cc-ci-run audit report --recipe gitea --last 10 --output json`,
 		Args: cobra.NoArgs,

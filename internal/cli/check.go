@@ -15,11 +15,12 @@ func checkCommand(p Process) *cobra.Command {
 	var all bool
 	cmd := &cobra.Command{
 		Use:   "check [flags]",
-		Short: "Verify all of the environment",
-		Long: `check verifies that the environment is still what its manifest says: each
-command there, executable and unchanged, Python and its packages, a browser
-that launches, the host's paths. It lists every fault with its fix, and what
-is offered twice or absent. Exit status 1 if there is a fault.`,
+		Short: "Verify the whole environment",
+		Long: `check verifies that the environment still is what its manifest says: that each
+command exists, is executable and unchanged, that Python and its packages are
+installed, that a browser launches, and that the host's paths exist. check
+lists every fault with its fix, and also duplicate commands and absent tools.
+Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -58,7 +59,7 @@ is offered twice or absent. Exit status 1 if there is a fault.`,
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "also show what is well")
+	cmd.Flags().BoolVar(&all, "all", false, "also show the checks that found no fault")
 	out.addTo(cmd)
 	return cmd
 }

@@ -54,17 +54,19 @@ func Root(p Process) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "cc-ci-run [flags] SCRIPT [ARG...]",
 		Short: "Run a recipe's tests in the one declared environment",
-		Long: `cc-ci-run replaces itself by the toolset's Python on SCRIPT, in an environment
-that was declared once (toolset.toml) and resolved when cc-ci-run was built:
-the same PATH, variables and process state from a Drone step, a systemd timer
-or a shell. Nothing of the caller's gets in but what the toolset names.
+		Long: `cc-ci-run runs SCRIPT with the toolset's Python, which takes the place of the
+cc-ci-run process. The file toolset.toml declares the script's environment
+(PATH, variables, process state), and the build of cc-ci-run resolves that
+declaration, so a Drone step, a systemd timer and a person start the script in
+the same environment. Of the caller's variables, only those that the toolset
+names reach the script.
 
-SCRIPT is what has a "/" in it or ends in ".py"; flags of cc-ci-run come
-before it, and everything after it is SCRIPT's.
+A word that has a "/" in it or ends in ".py" is a SCRIPT. Flags of cc-ci-run
+come before SCRIPT; all words after SCRIPT are the script's arguments.
 
-Exit status: SCRIPT's own; 125 if cc-ci-run itself failed, 126 if SCRIPT or a
-command cannot be executed, 127 if it is not there; with --pty 128+N after
-signal N.`,
+Exit status: SCRIPT's own; 125 if cc-ci-run itself failed; 126 if SCRIPT or a
+command cannot be executed; 127 if SCRIPT or a command does not exist; with
+--pty, 128+N after signal N.`,
 		Example: `  cc-ci-run runner/run_recipe_ci.py gitea
   cc-ci-run --pty ./smoke.py -- --verbose
   cc-ci-run --seal runner/run_recipe_ci.py gitea
@@ -141,7 +143,7 @@ func (o *output) Set(s string) error {
 
 func (o *output) addTo(cmd *cobra.Command) {
 	*o = "table"
-	cmd.Flags().VarP(o, "output", "o", "how to show it")
+	cmd.Flags().VarP(o, "output", "o", "form of the output")
 	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json"}, cobra.ShellCompDirectiveNoFileComp))
 }
 

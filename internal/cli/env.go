@@ -18,11 +18,12 @@ func envCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "env [flags]",
 		Short: "Show the environment: tools, variables, process state",
-		Long: `env shows what a run started from here would be given. With --explain it
-shows what becomes of each variable, the caller's included, and why.
+		Long: `env shows the environment that a run started from here would have. With
+--explain, env shows for each variable, the caller's included, whether it
+reaches the run, and which rule decides that.
 
-Values of variables that pass are not shown, as they may be secrets and this
-may be a log; "cc-ci-run exec env" shows them.`,
+env does not show the values of passed variables, because they may be secrets
+and the output may become part of a log; "cc-ci-run exec env" shows them.`,
 		Example: `  cc-ci-run env
   cc-ci-run env --explain
   cc-ci-run env --output json | jq -r '.tools[].name'`,
@@ -46,7 +47,7 @@ may be a log; "cc-ci-run exec env" shows them.`,
 			return err
 		},
 	}
-	cmd.Flags().BoolVar(&explain, "explain", false, "for each variable: its fate and the rule that decided it")
+	cmd.Flags().BoolVar(&explain, "explain", false, "show whether each variable reaches a run, and the rule that decides it")
 	out.addTo(cmd)
 	return cmd
 }

@@ -11,8 +11,9 @@ func execCommand(p Process, o *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "exec [flags] CMD [ARG...]",
 		Short: "Run a command of the toolset in the environment",
-		Long: `exec replaces cc-ci-run by a command of the toolset, in the environment that
-SCRIPT would have. CMD is a name that the toolset declares, not a path.`,
+		Long: `exec runs a command of the toolset in the environment that SCRIPT would have.
+The command takes the place of the cc-ci-run process. CMD is the name of a
+command that the toolset declares, not a path.`,
 		Example: `  cc-ci-run exec git lfs version
   cc-ci-run exec --pty bash -c 'tty'
   cc-ci-run exec --seal git lfs version`,

@@ -36,17 +36,18 @@ func hostCommand(p Process, shared *run.Options) *cobra.Command {
 	var file string
 	cmd := &cobra.Command{
 		Use:   "host [flags]",
-		Short: "Is the host healthy after a deploy?",
-		Long: `host looks at all that has to be well on a CI host: failed units, timers and
-when they fired, oneshots, running units and their environment, endpoints and
-their certificates, the environment itself, parity of the invokers, the last
-sweep, the state directory's disk, docker. What must hold is in
-` + host.ConfigFile + `, which the NixOS modules write; without it, that of a
-host with all modules.
+		Short: "Check that the host is healthy, for example after a deploy",
+		Long: `host checks a CI host: failed units, timers and when they fired, oneshots,
+running units and their environment, endpoints and their certificates, the
+toolset's environment, parity of the invokers, the last sweep, the state
+directory's disk, docker. The file ` + host.ConfigFile + ` says what
+must hold; the NixOS modules write that file. If the file is missing, host
+expects what a host with all modules has.
 
-All checks are made at once, each with a time limit; everything wrong is
-reported. Some things only root may look at: those are left out otherwise, and
-said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
+host makes all checks at once, each with a time limit, and reports every fault
+with its fix. Some checks need root; for other users host leaves these out and
+says so. Exit status: 0 if the host is healthy, 1 if it is not, 125 if host
+could not look.`,
 		Example: `  cc-ci-run host
   sudo cc-ci-run host --wait 5m        # after a deploy
   cc-ci-run host --watch
@@ -79,11 +80,11 @@ said so. Exit status: 0 healthy, 1 not, 125 could not look.`,
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&file, "config", host.ConfigFile, "`file` that says what must hold")
-	f.DurationVar(&o.wait, "wait", 0, "look again until the host is healthy, for so long at most")
-	f.BoolVar(&o.watch, "watch", false, "look again and again, until Ctrl-C")
-	f.DurationVar(&o.every, "every", 5*time.Second, "time between two looks, for --wait and --watch")
-	f.BoolVarP(&o.quiet, "quiet", "q", false, "show only what is not well")
-	f.StringVar(&o.metrics, "metrics", "", "also write it to `file`, for Prometheus's textfile collector")
+	f.DurationVar(&o.wait, "wait", 0, "repeat the checks until the host is healthy, but no longer than this")
+	f.BoolVar(&o.watch, "watch", false, "repeat the checks until Ctrl-C")
+	f.DurationVar(&o.every, "every", 5*time.Second, "time between two rounds of checks, for --wait and --watch")
+	f.BoolVarP(&o.quiet, "quiet", "q", false, "leave out the checks that found everything well")
+	f.StringVar(&o.metrics, "metrics", "", "also write the result to `file`, for Prometheus's textfile collector")
 	o.out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("state")
 	return cmd

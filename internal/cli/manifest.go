@@ -29,13 +29,14 @@ func manifestCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "manifest --out DIR [flags]",
 		Short: "Resolve the toolset on this host",
-		Long: `manifest resolves a toolset from the files of this machine (the host backend;
-under Nix, the package does it): it finds each command, installs the pinned
-Python packages, lays out the browsers, and writes manifest.json last. DIR is
-replaced as a whole, in one step.
+		Long: `manifest resolves a toolset to files of this machine (the host backend; under
+Nix, the package resolves the toolset). manifest finds each command, installs
+the pinned Python packages, lays out the browsers, and writes manifest.json
+last. The result replaces the whole of DIR, in one step.
 
-It makes an environment for a cc-ci-run to be built with; it does not change
-the one that this cc-ci-run runs scripts in.`,
+Each cc-ci-run runs scripts in the environment whose path the build linked into
+it. So this cc-ci-run uses the result only if DIR is that environment's
+directory.`,
 		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
   cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
 		Args: cobra.NoArgs,
@@ -45,12 +46,12 @@ the one that this cc-ci-run runs scripts in.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.file, "toolset", "toolset.toml", "the declaration")
-	f.StringVar(&o.out, "out", "", "the `directory` to make")
+	f.StringVar(&o.file, "toolset", "toolset.toml", "`file` with the declaration")
+	f.StringVar(&o.out, "out", "", "`directory` to write the environment to")
 	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
-	f.StringSliceVar(&o.without, "without", nil, "leave out this `tool`; each run then says that it is absent")
+	f.StringSliceVar(&o.without, "without", nil, "leave out this `tool`; each run then prints that the tool is absent")
 	f.BoolVar(&o.packages, "packages", false, "only print the Debian packages that the toolset needs")
-	f.StringVar(&o.compile, "compile", "", "only compile this manifest `file`, to stdout: what runs read (the Nix package does)")
+	f.StringVar(&o.compile, "compile", "", "only compile this manifest `file` to the form that runs read, and write that form to stdout (the Nix package does so)")
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagDirname("state")
 	_ = cmd.MarkFlagFilename("toolset", "toml")

@@ -41,15 +41,16 @@ func parityCommand(p Process, shared *run.Options) *cobra.Command {
 	o := parityOptions{}
 	cmd := &cobra.Command{
 		Use:   "parity [flags] [INVOKER INVOKER...]",
-		Short: "Are the invokers' environments identical?",
-		Long: `parity compares the newest run records of two invokers or more (drone and
-systemd, if none are named): environment, commands, variables' names, process
-state and host paths. What differs may be declared, as variables that only
-Drone sets, or is a drift. Exit status 1 if there is a drift.
+		Short: "Compare the environments of two or more invokers",
+		Long: `parity compares the newest run records of two or more invokers (drone and
+systemd, if none are named): environment, commands, names of variables, process
+state and host paths. A difference is either declared, such as a variable that
+only Drone sets, or a drift. Exit status 1 if there is a drift.
 
-With --live it runs a probe through each invoker that this machine has, or
-those that are named, instead of trusting records: through copies of the sweep's
-and of Drone's units, and on a terminal. Starting units needs root.`,
+With --live, parity does not read records of earlier runs but starts a new run,
+a probe, through each invoker that this machine has, or through those that are
+named: in copies of the sweep's and of Drone's units, and on a terminal.
+Starting units needs root.`,
 		Example: `  cc-ci-run parity
   cc-ci-run parity systemd manual --recipe gitea --all
   sudo cc-ci-run parity --live`,
@@ -80,8 +81,8 @@ and of Drone's units, and on a terminal. Starting units needs root.`,
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
-	f.BoolVar(&o.all, "all", false, "also show what is identical")
-	f.BoolVar(&o.live, "live", false, "run a probe through each invoker at hand, instead of reading records")
+	f.BoolVar(&o.all, "all", false, "also show the comparisons without a difference")
+	f.BoolVar(&o.live, "live", false, "run a probe through each invoker that this machine has, instead of reading records")
 	o.out.addTo(cmd)
 	return cmd
 }

@@ -9,9 +9,10 @@ import (
 func shellCommand(p Process, o *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "shell [flags]",
-		Short: "A shell in the environment, to look around",
-		Long: `shell replaces cc-ci-run by the toolset's bash in the environment that SCRIPT
-would have. No start-up file of bash is read; its history is the person's.`,
+		Short: "Start a shell in the environment, to look around",
+		Long: `shell runs the toolset's bash in the environment that SCRIPT would have. bash
+takes the place of the cc-ci-run process. It reads no start-up file; its history
+file is the one in HOME.`,
 		Example: "  cc-ci-run shell\n  echo 'command -v git' | cc-ci-run shell",
 		Args:    cobra.NoArgs,
 		RunE:    func(*cobra.Command, []string) error { return p.start(run.Request{Options: *o, Mode: run.Shell}) },

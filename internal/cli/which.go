@@ -15,9 +15,10 @@ func whichCommand(p Process) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "which [flags] CMD...",
 		Short: "Find commands of the toolset",
-		Long: `which prints the file that each command of the toolset is, a line each; with
---output, also its tool, its package's version and who relies on it. Exit
-status 127 if one is not in the toolset.`,
+		Long: `which prints the file of each command, one line per command. With --output, a
+line also has the command's tool, the version of its package, and the reason
+why the toolset declares the tool. Exit status 127 if a command is not in the
+toolset.`,
 		Example:           "  cc-ci-run which git-lfs\n  cc-ci-run which --output table git tar",
 		Args:              cobra.MinimumNArgs(1),
 		ValidArgsFunction: completeCommands(p, true),

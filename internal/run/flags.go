@@ -32,7 +32,7 @@ type Flag struct {
 // Flags are the options' flags, in the order of --help.
 var Flags = []Flag{
 	{
-		Name: "pty", Usage: "run it on a pseudo-terminal of its own, and stay as its parent", Bare: "true",
+		Name: "pty", Usage: "run the script or command on its own pseudo-terminal, and stay as its parent", Bare: "true",
 		Set: func(o *Options, v string) error { return setBool(&o.Pty, v) },
 		Get: func(o *Options) string { return getBool(o.Pty) },
 	},
@@ -47,7 +47,7 @@ var Flags = []Flag{
 		Get: func(o *Options) string { return o.State },
 	},
 	{
-		Name: "seal", Usage: "let the kernel refuse to execute what the toolset lacks; --seal=best-effort also runs where the kernel cannot", Bare: string(SealRequired),
+		Name: "seal", Usage: "make the kernel refuse to execute programs that the toolset does not declare; --seal=best-effort runs unsealed where the kernel cannot seal", Bare: string(SealRequired),
 		Set: func(o *Options, v string) error { return o.Seal.Set(v) },
 		Get: func(o *Options) string { return string(o.Seal) },
 	},

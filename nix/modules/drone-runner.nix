@@ -1,8 +1,9 @@
 # Drone's exec runner. A step of a pipeline gets the runner's PATH and little
-# else; that PATH is cc-ci-run and the toolset's commands, so a step can call
-# cc-ci-run, and a step that forgets to finds the declared tools all the same.
-# It is a link that a switch moves: the runner itself goes on, as a pipeline
-# may be what deploys, and its next step has the new environment.
+# else. That PATH has cc-ci-run and the toolset's commands, so a step can call
+# cc-ci-run, and a step that does not call it still finds the declared tools.
+# The PATH's directory is a link. A switch changes where the link leads and does
+# not restart the runner, because a pipeline may be running the deploy; the
+# runner's next step has the new environment.
 {
   config,
   lib,
@@ -12,9 +13,9 @@
 let
   harness = config.services.cc-ci;
   cfg = harness.drone-runner;
-  # The runner reads a map as "key:value,key:value", and an empty one not at all.
+  # The runner reads a map as "key:value,key:value", and cannot read an empty one.
   labels = lib.concatStringsSep "," (lib.mapAttrsToList (name: value: "${name}:${value}") cfg.labels);
-  # Values with ":" need a file.
+  # A file, because values may have a ":".
   environFile = builtins.toFile "drone-runner.env" (
     lib.concatStringsSep "" (lib.mapAttrsToList (name: value: "${name}='${value}'\n") cfg.environ)
   );
@@ -38,8 +39,8 @@ in
       default = null;
       example = "/run/secrets/drone-runner.env";
       description = ''
-        File with the runner's secrets, `DRONE_RPC_SECRET=…` at least, as systemd's
-        `EnvironmentFile=` reads it. It must not be in the Nix store, which everybody can read.
+        File with the runner's secrets, at least `DRONE_RPC_SECRET=…`, in the format of systemd's
+        `EnvironmentFile=`. The file must not be in the Nix store, which everybody can read.
       '';
     };
 
@@ -48,7 +49,7 @@ in
         type = lib.types.str;
         default = "";
         example = "drone.example.org";
-        description = "Host, and port if need be, of the Drone server (`DRONE_RPC_HOST`).";
+        description = "Host name of the Drone server, with `:port` if the port is not the default (`DRONE_RPC_HOST`).";
       };
       proto = lib.mkOption {
         type = lib.types.enum [
@@ -66,7 +67,7 @@ in
       default = config.networking.hostName;
       defaultText = lib.literalExpression "config.networking.hostName";
       example = "ci-1";
-      description = "Name that the runner has at the server (`DRONE_RUNNER_NAME`).";
+      description = "Name under which the server knows the runner (`DRONE_RUNNER_NAME`).";
     };
 
     capacity = lib.mkOption {
@@ -74,8 +75,8 @@ in
       default = 1;
       example = 2;
       description = ''
-        How many pipelines may run at once (`DRONE_RUNNER_CAPACITY`). Recipes are deployed to this
-        host's one docker swarm, so more than one needs recipes that do not get into each other's way.
+        How many pipelines may run at once (`DRONE_RUNNER_CAPACITY`). All recipes are deployed to the one
+        docker swarm of this host, so set more than one only if the recipes do not disturb each other.
       '';
     };
 
@@ -83,7 +84,7 @@ in
       type = lib.types.ints.unsigned;
       default = 0;
       example = 4;
-      description = "How many steps of one pipeline may run at once, 0 for all (`DRONE_RUNNER_MAX_PROCS`).";
+      description = "How many steps of one pipeline may run at once; 0 means all (`DRONE_RUNNER_MAX_PROCS`).";
     };
 
     labels = lib.mkOption {
@@ -92,7 +93,7 @@ in
       example = {
         host = "cc-ci";
       };
-      description = "Labels that a pipeline can ask for (`DRONE_RUNNER_LABELS`).";
+      description = "Labels of the runner (`DRONE_RUNNER_LABELS`). A pipeline asks for this runner by naming the labels in its `node` section.";
     };
 
     environ = lib.mkOption {
@@ -103,7 +104,8 @@ in
       };
       description = ''
         Variables for every step (`DRONE_RUNNER_ENVFILE`). A test sees those that toolset.toml
-        passes. They are in the Nix store, so no place for secrets, which belong into the server's.
+        passes. The variables are stored in the Nix store, which everybody can read, so put secrets
+        into the secrets of the Drone server instead.
       '';
     };
   };
@@ -155,7 +157,7 @@ in
         "network-online.target"
         "docker.service"
       ];
-      # NixOS would put its own five packages there.
+      # The default PATH would have five packages of NixOS.
       enableDefaultPath = false;
       environment = {
         PATH = "/etc/cc-ci-run/path/bin";
@@ -176,12 +178,12 @@ in
         StateDirectoryMode = "0700";
         Restart = "on-failure";
         RestartSec = 15;
-        # A running pipeline gets its end.
+        # A stop waits until running pipelines have ended.
         TimeoutStopSec = "1h";
         KillSignal = "SIGINT";
         KillMode = "mixed";
       };
-      # A deploy does not end the pipeline that may have started it.
+      # A deploy must not end the pipeline that may have started the deploy.
       restartIfChanged = false;
     };
   };

@@ -1,7 +1,7 @@
-# What every path to a recipe test shares: cc-ci-run, its environment, the
-# user and the state directory. The Drone runner and the nightly sweep build
-# on it. There is no option that adds a tool: tools go into toolset.toml, and
-# so reach everybody.
+# What every way of starting a recipe test shares: cc-ci-run, its environment,
+# the user and the state directory. The modules of the Drone runner and of the
+# nightly sweep use this one. No option adds a tool: tools are added to
+# toolset.toml, and so reach every invoker.
 {
   config,
   lib,
@@ -10,18 +10,19 @@
 }:
 let
   cfg = config.services.cc-ci;
-  stateDir = toString cfg.stateDir; # of a path, not a copy of it in the store
+  stateDir = toString cfg.stateDir; # so that Nix does not copy a path into the store
 
-  # Hardening that leaves a test what it needs. Not here, and why:
+  # Hardening that does not break tests. Omitted, with the reason:
   # PrivateTmp (containers mount files of /tmp by path, and the daemon sees
   # the host's), PrivateDevices and MemoryDenyWriteExecute (the browser),
   # RestrictNamespaces and SystemCallFilter (the browser's own sandbox),
   # ProtectClock (implies a closed list of devices), ProtectSystem=strict
   # (recipes are checked out and written to), RestrictSUIDSGID (git and tar set
-  # set-group-ID on shared directories). Nor what systemd does with a seccomp
-  # filter (RestrictRealtime, LockPersonality, ProtectHostname, ProtectKernelTunables,
-  # ProtectKernelLogs, ProtectKernelModules): a person's run has none, and a
-  # process without capabilities may do next to nothing of it anyway.
+  # set-group-ID on shared directories). Also omitted: options that systemd
+  # implements with a seccomp filter (RestrictRealtime, LockPersonality,
+  # ProtectHostname, ProtectKernelTunables, ProtectKernelLogs, ProtectKernelModules).
+  # A person's run has no such filter, and a process without capabilities can do
+  # almost nothing of what these options forbid.
   serviceConfig = {
     User = cfg.user;
     Group = cfg.group;
@@ -47,9 +48,9 @@ in
           package = pkgs.cc-ci-run or (pkgs.callPackage ../package.nix { });
         in
         if cfg.seal then package.override { alwaysSeal = true; } else package;
-      defaultText = lib.literalExpression "pkgs.cc-ci-run, with its runs sealed if `seal` is set";
+      defaultText = lib.literalMD "`pkgs.cc-ci-run`, with every run sealed if `seal` is set";
       example = lib.literalExpression "pkgs.cc-ci-run.override { stateDir = \"/srv/cc-ci-run\"; }";
-      description = "The cc-ci-run package. It carries the environment that all recipe tests run in.";
+      description = "The cc-ci-run package, which contains the environment of all recipe tests.";
     };
 
     stateDir = lib.mkOption {
@@ -57,8 +58,9 @@ in
       default = "/var/lib/cc-ci-run";
       example = "/srv/cc-ci-run";
       description = ''
-        Directory of run records and of the sweep's state. The package has it built in, so that all
-        invokers write to one place; another directory needs `package` to be overridden with it.
+        Directory for run records and the sweep's state. The directory's name is built into the package,
+        so that all invokers write to one place. For another directory, also override `package` with
+        that `stateDir`.
       '';
     };
 
@@ -67,9 +69,10 @@ in
       default = false;
       example = true;
       description = ''
-        Whether every run is sealed, whoever starts it: the kernel then refuses to execute what
-        toolset.toml does not declare. The package has it built in, so another `package` needs to be
-        overridden with `alwaysSeal = true`. With `seal = true` in toolset.toml it is so anyway.
+        Whether every run is sealed, whoever starts the run: the kernel then refuses to execute programs
+        that toolset.toml does not declare. This setting is built into the package, so if you set `package`
+        yourself, override it with `alwaysSeal = true`. If toolset.toml has `seal = true`, every run
+        is sealed whatever this option says.
       '';
     };
 
@@ -78,8 +81,8 @@ in
       default = "cc-ci";
       example = "ci";
       description = ''
-        User that recipe tests run as, whoever starts them; it is created. It may use docker, and is
-        thereby as good as root on this host.
+        User that runs the recipe tests of the Drone runner and of the nightly sweep. The module creates
+        this user. The user may use docker, which gives it the power of root on this host.
       '';
     };
 
@@ -87,7 +90,7 @@ in
       type = lib.types.str;
       default = "cc-ci";
       example = "ci";
-      description = "Group that may write run records; people who run tests by hand belong in it.";
+      description = "Group whose members may write run records. Add the people who run tests by hand to this group.";
     };
 
     serviceConfig = lib.mkOption {
@@ -96,8 +99,8 @@ in
       internal = true;
       readOnly = true;
       description = ''
-        What each unit that runs recipe tests has in its `serviceConfig`, so that the tests find the
-        same process state under all of them.
+        Part of the `serviceConfig` of every unit that runs recipe tests, so that the tests find the same
+        process state in all of these units.
       '';
     };
   };
@@ -126,12 +129,12 @@ in
       }
     ];
 
-    # For a person on the host. Their PATH has all else of NixOS, too: what a
-    # test finds, cc-ci-run decides.
+    # For people on the host. Their PATH also has the other packages of NixOS, but
+    # cc-ci-run alone decides what a test finds.
     environment.systemPackages = [ cfg.package ] ++ cfg.package.toolset.packages;
 
-    # cc-ci-run and the toolset's commands in one directory, under a name that
-    # stays: a daemon that has it in its PATH sees the new ones after a switch.
+    # cc-ci-run and the toolset's commands in one directory. The directory's name
+    # stays the same, so that a daemon with this PATH finds the new commands after a switch.
     environment.etc."cc-ci-run/path".source = cfg.package.path;
 
     users.users.${cfg.user} = {
@@ -143,8 +146,8 @@ in
     };
     users.groups.${cfg.group} = { };
 
-    # The places of internal/state, whose test looks at this list. Set-group-ID:
-    # whoever of the group writes a file, the group can read and expire it.
+    # The places of internal/state, whose test compares itself with this list.
+    # Set-group-ID, so that the group can read and delete the files of every member.
     systemd.tmpfiles.rules = [
       "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
       "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"

@@ -1,6 +1,6 @@
-# What must hold on this host for `cc-ci-run host`, in /etc/cc-ci-run/host.toml:
-# each module adds its own part, a site its endpoints. With `enable` it is also
-# looked at by a timer and after each activation.
+# /etc/cc-ci-run/host.toml, which tells `cc-ci-run host` what must hold on this
+# host: each module adds its own part, and a site adds its endpoints. With
+# `enable`, a timer and each activation also start `cc-ci-run host`.
 {
   config,
   lib,
@@ -12,7 +12,7 @@ let
   length = "([0-9]*[1-9][0-9]*(h|m|s))+";
   isUnit = name: builtins.match "[A-Za-z0-9:_.@-]+[.][a-z]+" name != null;
   isLength = text: text == null || builtins.match length text != null;
-  # What systemd puts into each unit, and what the unit has of its own.
+  # The variables that systemd gives every unit, and the unit's own.
   environmentOf =
     unit: config.systemd.globalEnvironment // config.systemd.services.${unit}.environment;
   settings = {
@@ -51,13 +51,13 @@ let
 in
 {
   options.services.cc-ci.host = {
-    enable = lib.mkEnableOption "a look at this host's health, by a timer and after each activation";
+    enable = lib.mkEnableOption "checks of this host's health, by a timer and after each activation";
 
     onCalendar = lib.mkOption {
       type = lib.types.str;
       default = "hourly";
       example = "*:0/10";
-      description = "When the host is looked at, as {manpage}`systemd.time(7)` has it.";
+      description = "When the timer starts the check, as a calendar event of {manpage}`systemd.time(7)`.";
     };
 
     afterActivation = lib.mkOption {
@@ -65,8 +65,8 @@ in
       default = true;
       example = false;
       description = ''
-        Whether `nixos-rebuild switch` also waits for the host to be healthy, and fails if it does not
-        become so (`cc-ci-deployed.service`).
+        Whether `nixos-rebuild switch` also waits until the host is healthy, and fails if the host does
+        not become healthy (`cc-ci-deployed.service`).
       '';
     };
 
@@ -82,8 +82,8 @@ in
       default = null;
       example = "/var/lib/node-exporter/cc-ci-run.prom";
       description = ''
-        File to write the result to, for the textfile collector of Prometheus's node-exporter. Its
-        directory must be writable for `services.cc-ci.user`.
+        File to write the result to, for the textfile collector of Prometheus's node-exporter. The
+        file's directory must be writable for `services.cc-ci.user`.
       '';
     };
 
@@ -94,39 +94,39 @@ in
             url = lib.mkOption {
               type = lib.types.str;
               example = "https://drone.example.org/healthz";
-              description = "URL that must answer. Redirects are not followed.";
+              description = "URL of the endpoint. The check does not follow redirects.";
             };
             status = lib.mkOption {
               type = lib.types.ints.positive;
               default = 200;
               example = 302;
-              description = "Status that it must answer with.";
+              description = "HTTP status with which the endpoint must answer.";
             };
             minDays = lib.mkOption {
               type = lib.types.ints.unsigned;
               default = 14;
               example = 7;
-              description = "For how many days its certificate must still be valid.";
+              description = "Number of days for which the endpoint's certificate must still be valid.";
             };
             timeout = lib.mkOption {
               type = lib.types.nullOr lib.types.str;
               default = null;
               example = "30s";
-              description = "How long it may take; `services.cc-ci.host.timeout` if it is null.";
+              description = "Time limit of the endpoint's answer. If this option is null, `services.cc-ci.host.timeout` applies.";
             };
           };
         }
       );
       default = [ ];
       example = [ { url = "https://drone.example.org/healthz"; } ];
-      description = "What must answer.";
+      description = "Endpoints that must answer.";
     };
 
     timeout = lib.mkOption {
       type = lib.types.str;
       default = "10s";
       example = "30s";
-      description = "Time limit of each check. They are made at once, so the limits do not add up.";
+      description = "Time limit of each check. All checks run at once, so their limits do not add up.";
     };
 
     allowFailed = lib.mkOption {
@@ -135,7 +135,7 @@ in
       example = {
         "fwupd-refresh.service" = "no network on Sundays";
       };
-      description = "Units that may have failed, each with the reason.";
+      description = "Units that may be in the state failed, each with the reason why that is acceptable.";
     };
 
     running = lib.mkOption {
@@ -149,7 +149,7 @@ in
       type = lib.types.listOf lib.types.str;
       default = [ ];
       example = [ "reconcile-swarm.service" ];
-      description = "Services that must have run since boot, and succeeded.";
+      description = "Oneshot services that must have run successfully since the last boot.";
     };
 
     timers = lib.mkOption {
@@ -158,7 +158,7 @@ in
       example = {
         "backup.timer" = "26h";
       };
-      description = "Timers that must be active, and the longest time between two of their starts.";
+      description = "Timers that must be active, each with the longest time between two starts, or null for no limit.";
     };
 
     units = lib.mkOption {
@@ -166,8 +166,8 @@ in
       default = [ ];
       example = [ "nightly-sweep" ];
       description = ''
-        Services of this configuration whose program and environment must be what it says: not what a
-        drop-in beside it says.
+        Services whose program and environment must be those of this configuration. A drop-in that
+        changes either is a fault.
       '';
     };
 
@@ -175,14 +175,14 @@ in
       type = lib.types.ints.unsigned;
       default = 1024;
       example = 10240;
-      description = "Space that must be free for the state directory, in MiB.";
+      description = "Free space that the file system of the state directory must have, in MiB.";
     };
 
     minFreeInodes = lib.mkOption {
       type = lib.types.ints.unsigned;
       default = 10000;
       example = 100000;
-      description = "Files that must be free for the state directory.";
+      description = "Number of free inodes that the file system of the state directory must have.";
     };
   };
 
@@ -202,15 +202,15 @@ in
       }
       {
         assertion = lib.all (e: e.status >= 100 && e.status < 600) cfg.endpoints;
-        message = "services.cc-ci.host.endpoints: a status is none of HTTP's.";
+        message = "services.cc-ci.host.endpoints: a status is not an HTTP status (100 to 599).";
       }
       {
         assertion = lib.all (unit: config.systemd.services ? ${unit}) cfg.units;
-        message = "services.cc-ci.host.units names a service that this configuration has not.";
+        message = "services.cc-ci.host.units names a service that this configuration does not have.";
       }
       {
         assertion = builtins.match "[^ %\"'\\]*" (toString cfg.metricsFile) != null;
-        message = "services.cc-ci.host.metricsFile: systemd would take its spaces, quotes or % for its own.";
+        message = "services.cc-ci.host.metricsFile: systemd would interpret spaces, quotes and %: use a path without them.";
       }
     ];
 
@@ -221,7 +221,7 @@ in
     services.cc-ci.host = {
       running = [ "docker.service" ];
       timers = lib.optionalAttrs cfg.enable { "cc-ci-host.timer" = null; };
-      # They tell of the others' faults.
+      # These two units fail because of another unit's fault, which has a line of its own.
       allowFailed = lib.optionalAttrs cfg.enable {
         "cc-ci-host.service" = "it failed as the host was not healthy; what is wrong now is below";
         "cc-ci-deployed.service" = "the host was not healthy after the last activation; what is wrong now is below";
@@ -246,11 +246,11 @@ in
           wantedBy = [ "multi-user.target" ];
           enableDefaultPath = false;
           serviceConfig = harness.serviceConfig // {
-            # Not RemainAfterExit: so each switch, which starts what its targets
-            # want, starts it again.
+            # Without RemainAfterExit, so that each switch starts this unit again: a
+            # switch starts all inactive units that its targets want.
             Type = "oneshot";
             ExecStart = "${look} --wait ${cfg.wait}${metrics}";
-            TimeoutStartSec = "infinity"; # it ends by itself
+            TimeoutStartSec = "infinity"; # --wait ends the command
           };
         };
       }

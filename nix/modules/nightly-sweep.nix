@@ -1,6 +1,5 @@
-# The nightly sweep: a timer, and a service that is `cc-ci-run sweep` and
-# nothing else. It has no PATH and no packages of its own; cc-ci-run would
-# ignore them.
+# The nightly sweep: a timer, and a service that only runs `cc-ci-run sweep`. The
+# service has no PATH and no packages, because cc-ci-run would ignore them.
 {
   config,
   lib,
@@ -18,13 +17,13 @@ in
   imports = [ ./harness.nix ];
 
   options.services.cc-ci.nightly-sweep = {
-    enable = lib.mkEnableOption "the sweep over all recipes, by a timer";
+    enable = lib.mkEnableOption "the nightly sweep: a timer that runs the tests of all recipes";
 
     schedule = lib.mkOption {
       type = lib.types.enum (lib.attrNames calendar);
       default = "nightly";
       example = "weekly";
-      description = "How often the sweep runs: every night at two, or on Sundays.";
+      description = "How often the sweep runs: every night at two o'clock, or on Sundays at two o'clock.";
     };
 
     onCalendar = lib.mkOption {
@@ -32,7 +31,7 @@ in
       default = calendar.${cfg.schedule};
       defaultText = lib.literalMD "two o'clock, by `schedule`";
       example = "Mon,Thu *-*-* 03:30:00";
-      description = "When the sweep runs, as {manpage}`systemd.time(7)` has it; for other times than `schedule` gives.";
+      description = "When the sweep runs, as a calendar event of {manpage}`systemd.time(7)`. Set this option for times that `schedule` does not offer.";
     };
 
     maxAge = lib.mkOption {
@@ -48,35 +47,35 @@ in
           .${cfg.schedule};
       defaultText = lib.literalMD "a little more than the period of `schedule`; null with another `onCalendar`";
       example = "50h";
-      description = "A sweep that has not been started for longer is a fault for `cc-ci-run host`.";
+      description = "Longest time between two starts of the sweep. If the last start is longer ago, `cc-ci-run host` reports a fault.";
     };
 
     randomizedDelaySec = lib.mkOption {
       type = lib.types.str;
       default = "15min";
       example = "0";
-      description = "The sweep starts up to this much later, so that hosts do not all pull images at once.";
+      description = "Longest random delay of the start, so that not all hosts pull images at the same time.";
     };
 
     persistent = lib.mkOption {
       type = lib.types.bool;
       default = true;
       example = false;
-      description = "Whether a sweep that was missed, as the host was down, is made up for at boot.";
+      description = "Whether a sweep that was missed because the host was down runs after the next boot.";
     };
 
     timeout = lib.mkOption {
       type = lib.types.str;
       default = "8h";
       example = "2h";
-      description = "A sweep that takes longer is ended.";
+      description = "Time limit of the whole sweep. systemd ends a sweep that takes longer.";
     };
 
     audit = lib.mkOption {
       type = lib.types.bool;
       default = false;
       example = true;
-      description = "Whether each run is audited: `cc-ci-run audit report` then says what recipes really execute, and what they miss.";
+      description = "Whether each run is audited. `cc-ci-run audit report` then shows which programs the recipes really execute, and which are missing.";
     };
 
     recipeTimeout = lib.mkOption {
@@ -84,8 +83,9 @@ in
       default = null;
       example = "20m";
       description = ''
-        A recipe whose tests take longer is held, with units as in `1h30m`. Without it, `sweep.toml`
-        in `recipesDir` says how long, for each recipe if need be, and else it is an hour.
+        Time limit of each recipe, with units as in `1h30m`; a recipe whose tests take longer is held.
+        If this option is null, the limits in `sweep.toml` of `recipesDir` apply, or one hour where that
+        file has no limit.
       '';
     };
 
@@ -94,9 +94,9 @@ in
       default = null;
       example = 2;
       description = ''
-        How many recipes run at once; without it, what `sweep.toml` in `recipesDir` says, or one.
-        They are deployed to this host's one docker swarm, so more than one needs recipes that do not
-        get into each other's way.
+        How many recipes run at once. If this option is null, `jobs` in `sweep.toml` of `recipesDir`
+        applies, or one. All recipes are deployed to the one docker swarm of this host, so set more than
+        one only if the recipes do not disturb each other.
       '';
     };
 
@@ -105,7 +105,7 @@ in
       default = "${harness.package}/share/cc-ci-run/recipes";
       defaultText = lib.literalExpression "\"\${config.services.cc-ci.package}/share/cc-ci-run/recipes\"";
       example = "/srv/recipes";
-      description = "Directory of the recipes, each a directory with its tests.";
+      description = "Directory of the recipes. Each recipe is a directory with its tests.";
     };
 
     recipes = lib.mkOption {
@@ -115,7 +115,7 @@ in
         "gitea"
         "nextcloud"
       ];
-      description = "Recipes to sweep, in this order. Empty: the list in `sweep.toml` of `recipesDir`, else every recipe, by name.";
+      description = "Recipes to run, in this order. If the list is empty, the list in `sweep.toml` of `recipesDir` applies, or every recipe in the order of names.";
     };
 
     environment = lib.mkOption {
@@ -124,14 +124,14 @@ in
       example = {
         GITEA_URL = "https://gitea.example.org";
       };
-      description = "Variables for the tests; they see those that toolset.toml passes. No place for secrets.";
+      description = "Variables for the tests, which see those that toolset.toml passes. The variables are stored in the Nix store, which everybody can read: put secrets into `environmentFile`.";
     };
 
     environmentFile = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
       example = "/run/secrets/nightly-sweep.env";
-      description = "File with secret variables for the tests, as systemd's `EnvironmentFile=` reads it.";
+      description = "File with secret variables for the tests, in the format of systemd's `EnvironmentFile=`.";
     };
   };
 
@@ -155,7 +155,7 @@ in
       }
       {
         assertion = builtins.match "[^ %\"'\\]*" (toString cfg.recipesDir) != null;
-        message = "services.cc-ci.nightly-sweep.recipesDir: systemd would take its spaces, quotes or % for its own.";
+        message = "services.cc-ci.nightly-sweep.recipesDir: systemd would interpret spaces, quotes and %: use a path without them.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));

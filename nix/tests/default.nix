@@ -393,7 +393,7 @@ let
     "a unit without its suffix" = [ { services.cc-ci.host.running = [ "docker" ]; } "named with its suffix" ];
     "a unit that may fail for no reason" = [ { services.cc-ci.host.allowFailed."x.service" = ""; } "say why" ];
     "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];
-    "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "none of HTTP's" ];
+    "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "not an HTTP status" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =
