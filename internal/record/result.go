@@ -103,14 +103,14 @@ func ReadResult(path string) (*Result, error) {
 	return &r, nil
 }
 
-// Counts says how many tests had which outcome: "4 passed, 1 failed, 2 skipped".
+// Counts says how many tests had which outcome: "1 failed, 4 passed, 2 skipped".
 func (r *Result) Counts() string {
 	s := r.Results.Summary
 	var parts []string
 	for _, c := range []struct {
 		n    int
 		what string
-	}{{s.Passed, "passed"}, {s.Failed, "failed"}, {s.Skipped, "skipped"}, {s.Other, "expected to fail or ended"}, {s.Pending, "not run"}} {
+	}{{s.Failed, "failed"}, {s.Passed, "passed"}, {s.Skipped, "skipped"}, {s.Other, "expected to fail or ended"}, {s.Pending, "not run"}} {
 		if c.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", c.n, c.what))
 		}
