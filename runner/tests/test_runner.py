@@ -125,15 +125,24 @@ def test_subtests(subtests):
 # Each of these ends a run early with exit status 0, after a test that failed.
 EARLY = {
     "a test": ("test_z", "import os\ndef test_z(): os._exit(0)\n"),
-    "a thread": ("test_z", "import os, threading\ndef test_z():\n t = threading.Thread(target=os._exit, args=(0,)); t.start(); t.join()\n"),
+    "a thread": (
+        "test_z",
+        "import os, threading\ndef test_z():\n t = threading.Thread(target=os._exit, args=(0,)); t.start(); t.join()\n",
+    ),
     "another program": ("test_z", "import os\ndef test_z(): os.execv('/bin/true', ['true'])\n"),
-    "a fixture's teardown": ("test_z", "import os, pytest\n@pytest.fixture\ndef f():\n yield\n os._exit(0)\ndef test_z(f): pass\n"),
+    "a fixture's teardown": (
+        "test_z",
+        "import os, pytest\n@pytest.fixture\ndef f():\n yield\n os._exit(0)\ndef test_z(f): pass\n",
+    ),
     "pytest.exit": ("test_z", "import pytest\ndef test_z(): pytest.exit('enough', returncode=0)\n"),
     "the conftest, at the session's end": ("conftest", "import os\ndef pytest_sessionfinish(): os._exit(0)\n"),
     "the conftest, after it": ("conftest", "import os\ndef pytest_unconfigure(): os._exit(0)\n"),
     "the conftest, during import": ("conftest", "import os\nos._exit(0)\n"),
     "the conftest, in the loop": ("conftest", "def pytest_runtestloop(session): return True\n"),
-    "shouldstop": ("conftest", "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_runtest_logfinish(): pytest.exit('x', 0)\n"),
+    "shouldstop": (
+        "conftest",
+        "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_runtest_logfinish(): pytest.exit('x', 0)\n",
+    ),
 }
 
 
@@ -190,7 +199,9 @@ def test_after(): pass
     )
     path = place.root / "result.json"
     environ = {**place.environ, "CC_CI_RUN_RESULT": str(path)}
-    child = subprocess.Popen(place.command("demo"), cwd=place.cwd, env=environ, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        place.command("demo"), cwd=place.cwd, env=environ, stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL
+    )
     while not (place.cwd / "ready").exists():
         time.sleep(0.02)
     assert path.with_suffix(".current").read_text() == "test_a.py::test_hangs"
@@ -203,7 +214,10 @@ def test_after(): pass
     about, tests = results["extra"]["cc_ci_run"], {t["name"]: t for t in results["tests"]}
     assert (about["complete"], about["why"], about["running"]) == (False, "ended by SIGTERM", "test_a.py::test_hangs")
     assert tests["test_a.py::test_before"]["status"] == "passed"
-    assert tests["test_a.py::test_hangs"]["status"] == "other" and "in test_hangs" in tests["test_a.py::test_hangs"]["trace"]
+    assert (
+        tests["test_a.py::test_hangs"]["status"] == "other"
+        and "in test_hangs" in tests["test_a.py::test_hangs"]["trace"]
+    )
 
 
 def test_result_that_cant_be_written(place):
