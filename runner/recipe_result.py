@@ -29,7 +29,6 @@ for who must end a run that answers no signal.
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import tempfile
 import time

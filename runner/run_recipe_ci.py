@@ -312,9 +312,8 @@ def run(options, recipe):
     # would take a tenth of the time to the first test. Tests run with the collector on.
     gc.disable()
     ignore_bytecode()
-    import pytest  # here, so that --help and mistakes are answered at once
     import _pytest.assertion.rewrite
-
+    import pytest  # here, so that --help and mistakes are answered at once
     import recipe_result
 
     owner = os.getpid()

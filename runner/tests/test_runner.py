@@ -158,7 +158,7 @@ def test_an_early_end_leaves_no_complete_result(place, way):
 
 def test_a_status_that_a_conftest_changed(place):
     place.recipe(test_a=FAIL, conftest="def pytest_sessionfinish(session): session.exitstatus = 0\n")
-    status, about, tests = result_of(place)
+    status, _about, tests = result_of(place)
     assert status == 1 and tests["test_a.py::test_fail"]["status"] == "failed"
 
 
@@ -262,8 +262,8 @@ def test_own_interpreter():
     evil = place.root / "evil.py"
     evil.write_text('value = "compiled"\ndef test_import(): assert False\n')
     for source in [*folder.rglob("*.py")]:
-        tag = sys.implementation.cache_tag
-        for tag in (tag, f"{tag}-pytest-{pytest.__version__}"):
+        python = sys.implementation.cache_tag
+        for tag in (python, f"{python}-pytest-{pytest.__version__}"):
             compiled = source.parent / "__pycache__" / f"{source.stem}.{tag}.pyc"
             # Never held against its source; pytest does so by size and time.
             py_compile.compile(evil, compiled, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
