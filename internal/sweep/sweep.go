@@ -460,8 +460,8 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 
 // endOf says why a sweep ends.
 func endOf(ctx context.Context) string {
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return "the sweep ended (" + cause.Error() + ")"
+	if !errors.Is(context.Cause(ctx), context.Canceled) {
+		return "the sweep could not go on"
 	}
 	return "the sweep was ended"
 }
@@ -494,14 +494,15 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 		j.Report, j.Tests = report, o.Result.Results.Summary
 	}
 	// An environment that is not what was built says nothing of any recipe.
-	if err := s.intact(); err != nil {
-		s.end(err)
-		o.Ended = err.Error()
+	stale := s.intact()
+	if stale != nil {
+		s.end(stale)
+		o.Ended = stale.Error()
 	}
 	s.compare(&o, name)
 	v, why := judge(o, j.known, s.policy(name))
 	j.verdict(v, "%s", why)
-	if j.Verdict == Cut && first && o.Ended != "" && !s.DryRun {
+	if j.Verdict == Cut && first && ctx.Err() != nil && stale == nil {
 		// It had all the time there is: next time others come first.
 		j.known.Ran = time.Now().UTC()
 		_ = s.store.write(name, j.known)

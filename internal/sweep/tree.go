@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,7 @@ func treeHash(root string) (string, error) {
 	if err != nil {
 		return "", vanished(err)
 	}
-	t := &tree{hash: sha256.New(), root: real, roots: []string{real}, devices: map[uint64]bool{}, buffer: make([]byte, 64<<10)}
+	t := &tree{hash: sha256.New(), root: real, roots: []string{real}, devices: map[uint64]bool{}}
 	// Links add to the roots while they are walked: what lies outside is a tree
 	// of its own, under the name by which the links say where they lead.
 	for i := 0; i < len(t.roots); i++ {
@@ -63,13 +64,15 @@ func vanished(err error) error {
 	return err
 }
 
+// buffers to read files by: there are ten thousand trees in a sweep.
+var buffers = sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}
+
 // tree is a treeHash under way.
 type tree struct {
 	hash    hash.Hash
 	root    string
 	roots   []string        // the folder, and what links of any of them lead to outside
 	devices map[uint64]bool // whose files are real ones
-	buffer  []byte
 	read    int64
 	entries int
 }
@@ -173,7 +176,9 @@ func (t *tree) file(path, rel string) error {
 	}
 	defer f.Close()
 	content := sha256.New()
-	n, err := io.CopyBuffer(content, io.LimitReader(f, maxTree-t.read+1), t.buffer)
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
+	n, err := io.CopyBuffer(content, io.LimitReader(f, maxTree-t.read+1), *buffer)
 	if err != nil {
 		return err
 	}
