@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"cc-ci-run/internal/state"
 )
@@ -18,7 +19,11 @@ const ResultSchema = 1
 // "extra". Only what is used here is read.
 type Result struct {
 	Format  string `json:"reportFormat"` // CTRF
+	Version string `json:"specVersion"`
 	Results struct {
+		Tool struct {
+			Name string `json:"name"`
+		} `json:"tool"`
 		Summary Summary `json:"summary"`
 		Tests   []Test  `json:"tests"`
 		Extra   struct {
@@ -30,12 +35,14 @@ type Result struct {
 // Summary counts tests by outcome. Other is an expected failure (xfail), or the
 // test under way when the run was ended; Pending was not run.
 type Summary struct {
-	Tests   int `json:"tests"`
-	Passed  int `json:"passed"`
-	Failed  int `json:"failed"`
-	Skipped int `json:"skipped"`
-	Pending int `json:"pending"`
-	Other   int `json:"other"`
+	Tests   int   `json:"tests"`
+	Passed  int   `json:"passed"`
+	Failed  int   `json:"failed"`
+	Skipped int   `json:"skipped"`
+	Pending int   `json:"pending"`
+	Other   int   `json:"other"`
+	Start   int64 `json:"start"` // milliseconds since 1970
+	Stop    int64 `json:"stop"`
 }
 
 // Test is one test's outcome.
@@ -84,7 +91,7 @@ func ReadResult(path string) (*Result, error) {
 	case about.Schema > ResultSchema:
 		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, about.Schema, ResultSchema)
 	}
-	s := Summary{Tests: len(r.Results.Tests)}
+	s := Summary{Tests: len(r.Results.Tests), Start: r.Results.Summary.Start, Stop: r.Results.Summary.Stop}
 	for _, t := range r.Results.Tests {
 		switch t.Status {
 		case "passed":
@@ -101,6 +108,22 @@ func ReadResult(path string) (*Result, error) {
 	}
 	r.Results.Summary = s
 	return &r, nil
+}
+
+// Unfinished is the result of a run that left none: it says what ended the run,
+// and which test was under way.
+func Unfinished(about About, start, stop time.Time) *Result {
+	r := &Result{Format: "CTRF", Version: "1.0.0"}
+	about.Schema, about.Complete, about.Errors = ResultSchema, false, []string{}
+	r.Results.Extra.About = about
+	r.Results.Tool.Name = "pytest"
+	r.Results.Summary = Summary{Start: start.UnixMilli(), Stop: stop.UnixMilli()}
+	r.Results.Tests = []Test{}
+	if about.Running != "" {
+		r.Results.Summary.Tests, r.Results.Summary.Other = 1, 1
+		r.Results.Tests = []Test{{Name: about.Running, Status: "other", Message: about.Why}}
+	}
+	return r
 }
 
 // Counts says how many tests had which outcome: "1 failed, 4 passed, 2 skipped".

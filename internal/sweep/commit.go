@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"context"
 	"crypto/sha1"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"cc-ci-run/internal/record"
 )
@@ -25,7 +27,9 @@ func (s *sweep) uncommitted(dir, commit string) ([]string, error) {
 		return nil, errors.New("the toolset has no git, which says whether the folder is that of its commit")
 	}
 	// No configuration but the command's: a repository can name programs in its own.
-	cmd := exec.Command(s.Git, "--no-replace-objects", "-c", "safe.directory=*", "-C", dir, "ls-tree", "-r", "-z", "--full-tree", commit)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, s.Git, "--no-replace-objects", "-c", "safe.directory=*", "-C", dir, "ls-tree", "-r", "-z", "--full-tree", commit)
 	cmd.Env = []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_NO_LAZY_FETCH=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"}
 	list, err := s.runs.Other(cmd)
 	if err != nil {

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,16 +41,19 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (o Outc
 		return Outcome{Failed: err.Error()}, log, ""
 	}
 	o.Ended, o.Limit = s.attend(ctx, run, s.timeout(name))
-	end := run.End()
-	<-written
-	o.Status, o.Signal, o.Left = end.Exit, end.Signal, end.Left
-	switch {
-	case end.Failed != "":
+	select {
+	case <-run.Done():
+		<-written
+		end := run.End()
+		o.Status, o.Signal, o.Left = end.Exit, end.Signal, end.Left
 		o.Failed = end.Failed
-	case end.Lost && o.Ended == "" && o.Limit == 0:
-		o.Ended = "ended from outside: the process that watches over it was killed"
+		if end.Lost && o.Ended == "" && o.Limit == 0 {
+			o.Ended = "ended from outside: the process that watches over it was killed"
+		}
+	default:
+		o.Left = []string{"the process that watches over it"}
 	}
-	s.readResult(&o, result)
+	s.readResult(&o, name, started, result)
 	if o.Ended != "" || o.Limit != 0 {
 		fmt.Fprintf(out, "\nsweep: %s\n", s.ending(o))
 	}
@@ -110,7 +114,8 @@ func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, wr
 }
 
 // attend waits for a run's end, and ends it at its time limit or when the sweep
-// is ended. Neither of its results is set if it ended by itself.
+// is ended. Neither of its results is set if it ended by itself. It may not be
+// done even then, if not even SIGKILL ends its supervisor.
 func (s *sweep) attend(ctx context.Context, run *supervise.Run, limit time.Duration) (ended string, reached time.Duration) {
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -127,13 +132,17 @@ func (s *sweep) attend(ctx context.Context, run *supervise.Run, limit time.Durat
 	case <-run.Done():
 	case <-time.After(s.Grace + patience):
 		run.Kill() // its supervisor does not answer
+		select {
+		case <-run.Done():
+		case <-time.After(patience): // nor does it die; the sweep goes on
+		}
 	}
 	return ended, reached
 }
 
 // readResult reads what the runner wrote, once all processes of the run are
 // gone, and masks it.
-func (s *sweep) readResult(o *Outcome, path string) {
+func (s *sweep) readResult(o *Outcome, name string, started time.Time, path string) {
 	current := strings.TrimSuffix(path, ".json") + ".current"
 	if running, err := state.Read(current); err == nil {
 		o.Running, _ = strings.CutSuffix(strings.ToValidUTF8(string(running), "?"), "\n")
@@ -149,6 +158,7 @@ func (s *sweep) readResult(o *Outcome, path string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		o.NoResult = "there is no result"
+		s.writeUnfinished(o, name, started, path)
 	case err != nil:
 		o.NoResult = err.Error()
 	default:
@@ -159,13 +169,28 @@ func (s *sweep) readResult(o *Outcome, path string) {
 	}
 }
 
+// writeUnfinished leaves a result of a run that left none, for who looks for it.
+func (s *sweep) writeUnfinished(o *Outcome, name string, started time.Time, path string) {
+	about := record.About{Recipe: name, Invoker: s.Invoker, Fingerprint: s.now.Fingerprint, Running: o.Running, ExitStatus: o.Status, Why: s.ending(*o)}
+	if about.Why == "" {
+		about.Why = "its tests ended before pytest did"
+	}
+	data, err := json.MarshalIndent(record.Unfinished(about, started, time.Now()), "", " ")
+	if err == nil {
+		err = os.WriteFile(path, append(data, '\n'), 0o640)
+	}
+	if err != nil { // a full disk; the log and the verdict say the same
+		_ = os.Remove(path)
+	}
+}
+
 // ending says at a log's end what ended the run.
 func (s *sweep) ending(o Outcome) string {
 	text := o.Ended
 	if o.Limit != 0 {
 		text = fmt.Sprintf("the run reached its time limit of %s", o.Limit)
 	}
-	if o.Running != "" {
+	if text != "" && o.Running != "" {
 		text += ", during " + o.Running
 	}
 	return text

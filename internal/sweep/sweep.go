@@ -490,8 +490,9 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	o, log, report := s.run(ctx, name, j.Started)
 	j.Log = log
 	o.Why, o.Before = j.why, before
+	j.Report = report
 	if o.Result != nil {
-		j.Report, j.Tests = report, o.Result.Results.Summary
+		j.Tests = o.Result.Results.Summary
 	}
 	// An environment that is not what was built says nothing of any recipe.
 	stale := s.intact()
