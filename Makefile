@@ -3,6 +3,7 @@
 
 B := build
 CC_CI_RUN := $(B)/cc-ci-run
+WITH_GITEA := $(B)/with-gitea
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # Debian has no abra; in production Nix brings it.
 WITHOUT := abra
@@ -22,7 +23,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench clean setup compiler gitea $(CC_CI_RUN) $(WITH_GITEA)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -82,23 +83,26 @@ $(B)/tools/%: Makefile
 compiler: # a C compiler, for cgo
 	@scripts/apt-install $(GO_PACKAGES)
 
-witness: compiler build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+gitea: compiler build $(WITH_GITEA) # a real Gitea, and the command that starts one
 	@e2e/build-gitea
-	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
+
+$(WITH_GITEA):
+	@$(GO_BUILD) -o $@ ./e2e/with-gitea
+
+witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
 	@echo '==> again, sealed'
-	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
+	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
-audit: compiler build ## What gitea's tests execute against a real Gitea: writes docs/audit-gitea.toml
-	@e2e/build-gitea
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit --write
+audit: gitea ## What gitea's tests execute against a real Gitea: writes docs/audit-gitea.toml
+	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit --write
 
-audited: compiler build ## It is what docs/audit-gitea.toml says; DEFECT-3 is found by the audit; strace sees no more than it
+audited: gitea ## It is what docs/audit-gitea.toml says; DEFECT-3 is found by the audit; strace sees no more than it
 	@scripts/apt-install jq strace
-	@e2e/build-gitea
 	@echo '==> e2e/audit'
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit
+	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit
 	@echo '==> e2e/audit-old'
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit-old
+	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit-old
 	@echo '==> 10,000 processes, also seen by strace'
 	@go test -count=1 -tags environment -v -run '^TestAuditStress$$' ./e2e
 
@@ -111,14 +115,13 @@ faults: build ## Faults of the Nix side, put back one at a time: the proofs must
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-two-paths: compiler build ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
+two-paths: gitea ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
 	@scripts/apt-install systemd-container dbus jq
-	@e2e/build-gitea
 	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
 	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
 	  for old in "" --old; do \
 	    echo "==> e2e/two-paths $$old"; \
-	    e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
+	    $(WITH_GITEA) --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
 	  done
 
 host: compiler build ## cc-ci-run host against a real systemd, healthy and with each fault (as root)
@@ -130,7 +133,7 @@ host: compiler build ## cc-ci-run host against a real systemd, healthy and with 
 
 e2e: witness audited prove faults two-paths host ## The long proofs
 
-bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
+bench: compiler build $(WITH_GITEA) ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
 	@scripts/apt-install strace jq git
 	@e2e/bench/prepare
 	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg
