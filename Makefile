@@ -54,8 +54,6 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
-	@echo '==> tests of the end-to-end tools'
-	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
 SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
