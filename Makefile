@@ -49,7 +49,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> go test -race ./..., with those that need the built environment'
-	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestAuditStress)$$' ./...
+	@go test -race -count=1 -tags environment -skip '^TestKilled$$' ./...
 	@echo '==> sweeps, killed at many moments'
 	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
@@ -59,8 +59,8 @@ SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs g
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
-	@go vet -tags environment ./...
-	@$(B)/tools/staticcheck -tags environment ./...
+	@go vet -tags environment,e2e ./...
+	@$(B)/tools/staticcheck -tags environment,e2e ./...
 	@out=$$($(B)/tools/gofumpt -l cmd internal e2e); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
 	@$(B)/tools/python/bin/ruff check --quiet .
 	@$(B)/tools/python/bin/ruff format --check --quiet . || { echo 'not formatted: build/tools/python/bin/ruff format .'; exit 1; }
@@ -93,16 +93,11 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
 audit: gitea ## What gitea's tests execute against a real Gitea: writes docs/audit-gitea.toml
-	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit --write
+	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
 
 audited: gitea ## It is what docs/audit-gitea.toml says; DEFECT-3 is found by the audit; strace sees no more than it
-	@scripts/apt-install jq strace
-	@echo '==> e2e/audit'
-	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit
-	@echo '==> e2e/audit-old'
-	@$(WITH_GITEA) --gitea $(B)/gitea -- e2e/audit-old
-	@echo '==> 10,000 processes, also seen by strace'
-	@go test -count=1 -tags environment -v -run '^TestAuditStress$$' ./e2e
+	@scripts/apt-install strace
+	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditGitea|TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
 
 prove: build ## The proofs about Nix: one list, nothing lost, everybody reached
 	@scripts/prove
