@@ -61,7 +61,7 @@ func main() {
 	if s, ok := context.Cause(ctx).(interrupted); ok {
 		signal.Reset(s.Signal)
 		_ = syscall.Kill(os.Getpid(), s.Signal)
-		time.Sleep(stopLimit) // any thread may get the signal
+		time.Sleep(stopLimit) // the signal may reach another thread, a moment later
 	}
 	os.Exit(status)
 }
@@ -114,8 +114,8 @@ func withGitea(ctx context.Context, program string, command, environ []string, s
 	return status
 }
 
-// run runs the command to its end, which is at hand when ctx ends. It returns
-// the exit status as a shell gives it.
+// run runs the command until it ends, and ends it when ctx is done. It returns the
+// exit status as a shell gives it.
 func run(ctx context.Context, argv, environ []string) (int, error) {
 	own, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -135,7 +135,7 @@ func run(ctx context.Context, argv, environ []string) (int, error) {
 	} else if err != nil {
 		return notExecutable, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	}
-	_ = cmd.Wait() // the state says all of it
+	_ = cmd.Wait() // ProcessState has the outcome
 	if w := cmd.ProcessState.Sys().(syscall.WaitStatus); w.Signaled() {
 		return endedBySignal + int(w.Signal()), nil
 	}
