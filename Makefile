@@ -3,6 +3,7 @@
 
 B := build
 CC_CI_RUN := $(B)/cc-ci-run
+WITH_GITEA := $(B)/with-gitea
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # Debian has no abra; in production Nix brings it.
 WITHOUT := abra
@@ -23,7 +24,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler $(CC_CI_RUN)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea $(CC_CI_RUN) $(WITH_GITEA)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,20 +50,18 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 test: compiler build lint ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race ./..., with those that need the built environment'
-	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestAuditStress)$$' ./...
+	@go test -race -count=1 -tags environment -skip '^TestKilled$$' ./...
 	@echo '==> sweeps, killed at many moments'
 	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
-	@echo '==> tests of the end-to-end tools'
-	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider e2e/tests
 
 SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
-	@go vet -tags environment ./...
-	@$(B)/tools/staticcheck -tags environment ./...
+	@go vet -tags environment,e2e ./...
+	@$(B)/tools/staticcheck -tags environment,e2e ./...
 	@out=$$($(B)/tools/gofumpt -l cmd internal e2e); [ -z "$$out" ] || { echo "not formatted with gofumpt:"; echo "$$out"; exit 1; }
 	@$(B)/tools/python/bin/ruff check --quiet .
 	@$(B)/tools/python/bin/ruff format --check --quiet . || { echo 'not formatted: build/tools/python/bin/ruff format .'; exit 1; }
@@ -85,25 +84,23 @@ $(B)/tools/%: Makefile
 compiler: # a C compiler, for cgo
 	@scripts/apt-install $(GO_PACKAGES)
 
-witness: compiler build ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+gitea: compiler build $(WITH_GITEA) # a real Gitea, and the command that starts one
 	@e2e/build-gitea
-	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
+
+$(WITH_GITEA):
+	@$(GO_BUILD) -o $@ ./e2e/with-gitea
+
+witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
+	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea
 	@echo '==> again, sealed'
-	@e2e/with-gitea --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
+	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
-audit: compiler build ## Write docs/audit-gitea.toml: what gitea's tests execute against a real Gitea
-	@e2e/build-gitea
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit --write
+audit: gitea ## Write docs/audit-gitea.toml: what gitea's tests execute against a real Gitea
+	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
 
-audited: compiler build ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
-	@scripts/apt-install jq strace
-	@e2e/build-gitea
-	@echo '==> e2e/audit'
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit
-	@echo '==> e2e/audit-old'
-	@e2e/with-gitea --gitea $(B)/gitea -- e2e/audit-old
-	@echo '==> 10,000 processes, also seen by strace'
-	@go test -count=1 -tags environment -v -run '^TestAuditStress$$' ./e2e
+audited: gitea ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
+	@scripts/apt-install strace
+	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditGitea|TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
 
 prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool reaches every invoker
 	@scripts/prove
@@ -114,14 +111,13 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-two-paths: compiler build ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
+two-paths: gitea ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@scripts/apt-install systemd-container dbus jq
-	@e2e/build-gitea
 	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
 	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
 	  for old in "" --old; do \
 	    echo "==> e2e/two-paths $$old"; \
-	    e2e/with-gitea --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
+	    $(WITH_GITEA) --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
 	  done
 
 host: compiler build ## Try cc-ci-run host on a real systemd, healthy and with each fault (as root)
@@ -133,7 +129,7 @@ host: compiler build ## Try cc-ci-run host on a real systemd, healthy and with e
 
 e2e: witness audited prove faults two-paths host ## Run the slow tests
 
-bench: compiler build ## Compare cc-ci-run with the programs that it replaced: build/bench.json, docs/bench.svg; ONLY=SECTION for one section
+bench: compiler build $(WITH_GITEA) ## Compare cc-ci-run with the programs that it replaced: build/bench.json, docs/bench.svg; ONLY=SECTION for one section
 	@scripts/apt-install strace jq git
 	@e2e/bench/prepare
 	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg

@@ -3,5 +3,8 @@
 //
 //	go test -tags environment ./e2e
 //
-// runs them. The long proofs beside them are the Makefile's targets.
+// runs them. The long proofs have the tag `e2e` besides, and take what a target
+// of the Makefile builds for them, such as a real Gitea: `make audited` runs
+//
+//	go test -tags environment,e2e -run '^TestAudit(Gitea|FindsDefect3|Stress)$' ./e2e
 package e2e

@@ -327,7 +327,7 @@ def gitea():
         yield {}
         return
     tell = "import json, os, sys; print(json.dumps(dict(os.environ)), flush=True); sys.stdin.read()"
-    argv = [ROOT / "e2e" / "with-gitea", "--gitea", program, "--", sys.executable, "-c", tell]
+    argv = [ROOT / "build" / "with-gitea", "--gitea", program, "--", sys.executable, "-c", tell]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         line = process.stdout.readline()
         if not line:

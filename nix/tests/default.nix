@@ -712,16 +712,11 @@ let
       ln -s ${ofDrone.environment.etc."cc-ci-run/path".source} $out/path
       ln -s ${manual.cc-ci-run}/bin/cc-ci-run $out/manual
     '';
-  # pkgs with cc-ci-run built from some of the old lists alone.
+  # pkgs with cc-ci-run built from some of the tools alone.
   pkgsOf =
-    lists:
-    let
-      names = map (entry: legacy.renamed.${entry.package} or entry.package) (
-        concatMap (list: legacy.lists.${list}) lists
-      );
-    in
+    packages:
     pkgsFor (
-      import ../toml.nix (now // { tool = filter (t: elem t.nix names) now.tool; })
+      import ../toml.nix (now // { tool = filter (t: elem t.nix packages) now.tool; })
     );
   # What needs no program to be run.
   compared = ''
@@ -751,11 +746,7 @@ in
   # What e2e/two-paths boots: one environment for all three ways to a test,
   # and the old way of doing it, a list for each.
   twoPaths = bootable { };
-  threeLists = bootable {
-    drone = pkgsOf [ "harness.nix" "host systemPackages" "NixOS corePackages" ];
-    sweep = pkgsOf [ "nightly-sweep.nix" "unit's default path" ];
-    manual = pkgsOf [ "harness.nix" "a person" ];
-  };
+  threeLists = bootable (mapAttrs (_: pkgsOf) legacy.packages);
   # What e2e/host boots. PORT and the like are its servers', put in there.
   healthy = bootable {
     onCalendar = "*-*-* 02:00:00";

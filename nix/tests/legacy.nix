@@ -8,7 +8,17 @@ let
   of = package: commands: { inherit package commands; };
   only = package: of package [ package ];
 in
-{
+rec {
+  # What each way to a test had, by the packages' names of today.
+  packages =
+    builtins.mapAttrs
+      (_: builtins.concatMap (list: map (entry: renamed.${entry.package} or entry.package) lists.${list}))
+      {
+        drone = [ "harness.nix" "host systemPackages" "NixOS corePackages" ];
+        sweep = [ "nightly-sweep.nix" "unit's default path" ];
+        manual = [ "harness.nix" "a person" ];
+      };
+
   # The old lists' names for what the toolset has under another.
   renamed = {
     "bash" = "bashInteractive";
