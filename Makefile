@@ -55,7 +55,7 @@ test: compiler build lint ## Set up, then run all tests but the long proofs
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 
-SHELL_SCRIPTS = .ci/run scripts/* e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
+SHELL_SCRIPTS = .ci/run scripts/* $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
@@ -108,21 +108,17 @@ faults: build ## Faults of the Nix side, put back one at a time: the proofs must
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
+# The tests of machines mount file systems: even if they are killed, none stays mounted.
+MACHINE_TEST := unshare --mount go test -count=1 -timeout 1h -tags environment,e2e -v
+
 two-paths: gitea ## The witness by a real timer, Drone's steps and by hand; their parity; the old way (as root)
-	@scripts/apt-install systemd-container dbus jq
-	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
-	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
-	  for old in "" --old; do \
-	    echo "==> e2e/two-paths $$old"; \
-	    $(WITH_GITEA) --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
-	  done
+	@scripts/apt-install systemd-container dbus
+	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
+	@$(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: compiler build ## cc-ci-run host against a real systemd, healthy and with each fault (as root)
-	@scripts/apt-install systemd-container dbus jq
-	@CGO_ENABLED=0 go build -o $(B)/endpoints ./e2e/endpoints
-	@printf '#!/bin/sh\nexec /usr/bin/sleep infinity\n' >$(B)/idle-runner; chmod +x $(B)/idle-runner
-	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
-	  e2e/host "$$units"
+	@scripts/apt-install systemd-container dbus
+	@$(MACHINE_TEST) -run '^TestHost$$' ./e2e
 
 e2e: witness audited prove faults two-paths host ## The long proofs
 
