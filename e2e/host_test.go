@@ -325,7 +325,7 @@ func faults(http, https string) []fault {
 		},
 		{
 			name: "endpoints: ten of them are asked at once", mode: "ten",
-			made:  tenEndpoints(http, "1m"),
+			made:  tenEndpoints(http, "30s"),
 			flags: "--config /srv/other.toml",
 			told:  tenAnswer,
 		},
