@@ -24,7 +24,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea $(CC_CI_RUN) $(WITH_GITEA)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea machine-packages $(CC_CI_RUN) $(WITH_GITEA)
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +56,7 @@ test: compiler build lint ## Set up, then run all tests except the slow ones (ma
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 
-SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) e2e/machine $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
+SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
 lint: $(B)/tools/staticcheck $(B)/tools/gofumpt $(B)/tools/python ## vet, staticcheck, gofumpt; ruff; shellcheck
 	@echo '==> vet, staticcheck, gofumpt, ruff, shellcheck'
@@ -111,23 +111,21 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-two-paths: gitea ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
-	@scripts/apt-install systemd-container dbus jq
-	@CGO_ENABLED=0 go build -o $(B)/drone-driver ./e2e/drone-driver
-	@units=$$(scripts/nix-tests twoPaths -A threeLists --arg runner "$(CURDIR)/$(B)/drone-driver" 2>$(B)/two-paths.log) || { tail -n 30 $(B)/two-paths.log; exit 1; }; \
-	  for old in "" --old; do \
-	    echo "==> e2e/two-paths $$old"; \
-	    $(WITH_GITEA) --gitea $(B)/gitea -- e2e/two-paths $$old $$units || exit; \
-	  done
+# The tests of machines mount file systems: even if they are killed, none stays mounted.
+MACHINE_TEST := unshare --mount go test -count=1 -timeout 1h -tags environment,e2e -v
 
-host: compiler build ## Try cc-ci-run host on a real systemd, healthy and with each fault (as root)
-	@scripts/apt-install systemd-container dbus jq
-	@CGO_ENABLED=0 go build -o $(B)/endpoints ./e2e/endpoints
-	@printf '#!/bin/sh\nexec /usr/bin/sleep infinity\n' >$(B)/idle-runner; chmod +x $(B)/idle-runner
-	@units=$$(scripts/nix-tests healthy --arg runner "$(CURDIR)/$(B)/idle-runner" 2>$(B)/host.log) || { tail -n 30 $(B)/host.log; exit 1; }; \
-	  e2e/host "$$units"
+two-paths: machine-packages gitea ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
+	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
+	@$(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
-e2e: witness audited prove faults two-paths host ## Run the slow tests
+host: machine-packages compiler build ## Try cc-ci-run host on a real systemd, healthy and with each fault (as root)
+	@$(MACHINE_TEST) -run '^TestHost$$' ./e2e
+
+e2e: machine-packages witness audited prove faults two-paths host ## Run the slow tests
+
+# Before the environment is built: an upgrade changes files of the environment.
+machine-packages:
+	@scripts/apt-install systemd-container dbus
 
 bench: compiler build $(WITH_GITEA) ## Compare cc-ci-run with the programs that it replaced: build/bench.json, docs/bench.svg; ONLY=SECTION for one section
 	@scripts/apt-install strace jq git

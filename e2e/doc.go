@@ -7,4 +7,6 @@
 // of the Makefile builds for them, such as a real Gitea: `make audited` runs
 //
 //	go test -tags environment,e2e -run '^TestAudit(Gitea|FindsDefect3|Stress)$' ./e2e
+//
+// `make host` and `make two-paths` boot machines with a systemd, as root.
 package e2e

@@ -16,7 +16,7 @@ import (
 	"cc-ci-run/internal/finding"
 )
 
-// What systemd and a disk do is tried with the real ones, in e2e/host.
+// What systemd and a disk do is tried with the real ones, by TestHost in package e2e.
 
 // written is a host.toml.
 func written(t *testing.T, text string) (file string) {

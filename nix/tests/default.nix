@@ -9,7 +9,7 @@
   pkgs,
   # The outputs of this flake, made with the same nixpkgs; null: not looked at.
   flake ? null,
-  # The program in the place of drone-runner-exec, for e2e/two-paths.
+  # The program in the place of drone-runner-exec, for the machines of e2e/machine_test.go.
   runner ? null,
 }:
 let
@@ -649,7 +649,7 @@ let
     ''
   ) hosts;
 
-  # Machines, for e2e/two-paths --------------------------------------------
+  # Machines, for e2e/machine_test.go ---------------------------------------
   # Both units as the modules render them, with a timer that fires every ten
   # seconds; each from the pkgs of its own path.
   bootable =
@@ -743,11 +743,11 @@ in
   inherit (here) cc-ci-run;
   optionsPage = page;
   units = unitFiles;
-  # What e2e/two-paths boots: one environment for all three ways to a test,
-  # and the old way of doing it, a list for each.
+  # What TestTwoPaths boots: one environment for all three ways to a test,
+  # and for TestThreeLists the old way of doing it, a list for each.
   twoPaths = bootable { };
   threeLists = bootable (mapAttrs (_: pkgsOf) legacy.packages);
-  # What e2e/host boots. PORT and the like are its servers', put in there.
+  # What TestHost boots. PORT and the like are its servers', put in there.
   healthy = bootable {
     onCalendar = "*-*-* 02:00:00";
     extra = {
