@@ -13,8 +13,9 @@ import (
 )
 
 // This file is the rules of verdicts, and nothing else: decide says whether a
-// recipe is run, judge what its run came to, and after what is remembered. None
-// of them reads a file or a clock. docs/verdicts.md has them as a table.
+// recipe is run, and judge what its run came to. What is remembered then is in
+// promote.go. None of them reads a file or a clock. docs/verdicts.md has them as a
+// table.
 
 // Inputs are what decides how a recipe's tests go.
 type Inputs struct {
@@ -55,31 +56,6 @@ func (in Inputs) difference(was Inputs) string {
 		parts = append(parts, "another "+strings.Join(names, ", "))
 	}
 	return strings.Join(parts, "; ")
-}
-
-// Promotion is the run that made a recipe's revision canonical.
-type Promotion struct {
-	Inputs
-	Time    time.Time `json:"time"`    // when it started; zero: never promoted
-	Invoker string    `json:"invoker"` // of the sweep: drone, systemd or manual
-	Skipped int       `json:"skipped"` // tests that it skipped
-	// FailedSince says that a later run with the same inputs did not pass.
-	FailedSince bool `json:"failed_since"`
-}
-
-// State is what a sweep knows of one recipe: STATE/sweep/recipes/NAME.json.
-type State struct {
-	Schema    int       `json:"schema"`
-	Directory string    `json:"directory"` // of recipes, at the last sweep
-	Canonical Promotion `json:"canonical"`
-	// Last is the last verdict; a run that was cut off has none.
-	Last Result `json:"last"`
-	// Held says that the last of PROMOTE, HOLD and SKIP was HOLD: an ERROR after
-	// it takes nothing back.
-	Held bool `json:"held"`
-	// Ran is when a run last came to its end. The recipe that waits longest is
-	// run first.
-	Ran time.Time `json:"ran"`
 }
 
 // Policy is what the caller wants of the rules.
@@ -248,28 +224,4 @@ func some(list []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(list[:3], ", "), len(list)-3)
 	}
 	return strings.Join(list, ", ")
-}
-
-// after is what is known of a recipe after a verdict. ran are the inputs of the
-// run that it is of, nil if there was none.
-func (s State) after(r Result, ran *Inputs, p Policy) State {
-	switch r.Verdict {
-	case Cut, Pass, WouldRun:
-		return s
-	case Promote:
-		s.Canonical = Promotion{Inputs: *ran, Time: r.Started, Invoker: p.Invoker, Skipped: r.Tests.Skipped}
-		s.Held = false
-	case Hold, Error:
-		if ran != nil && s.Canonical.Inputs.equal(*ran) {
-			s.Canonical.FailedSince = true
-		}
-		s.Held = s.Held || r.Verdict == Hold
-	case Skip, Gone:
-		s.Held = false
-	}
-	s.Last = r
-	if ran != nil {
-		s.Ran = r.Started.Add(r.Duration)
-	}
-	return s
 }

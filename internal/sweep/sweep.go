@@ -532,27 +532,6 @@ func (s *sweep) compare(o *Outcome, name string) {
 	}
 }
 
-// remember writes down what follows from a verdict. Nothing is promoted that is
-// not written.
-func (s *sweep) remember(j *job, ran *Inputs) *job {
-	if s.DryRun {
-		return j
-	}
-	next := j.known.after(j.Result, ran, s.policy(j.Recipe))
-	next.Last.Promoted = next.Canonical.Revision
-	j.Promoted = next.Canonical.Revision
-	switch j.Verdict {
-	case Cut, Pass:
-		return j
-	}
-	if err := s.store.write(j.Recipe, next); err != nil {
-		j.Promoted = j.known.Canonical.Revision
-		return j.verdict(Error, "its state was not written: %v", err)
-	}
-	j.known = next
-	return j
-}
-
 // gone settles the recipes that are known, and whose folder is not there any
 // more: each is told once.
 func (s *sweep) gone(names []string) (list []Result) {

@@ -1,0 +1,76 @@
+package sweep
+
+import "time"
+
+// This file is what is known of a recipe, above all which revision is canonical,
+// and how a verdict changes that.
+
+// Promotion is the run that made a recipe's revision canonical.
+type Promotion struct {
+	Inputs
+	Time    time.Time `json:"time"`    // when it started; zero: never promoted
+	Invoker string    `json:"invoker"` // of the sweep: drone, systemd or manual
+	Skipped int       `json:"skipped"` // tests that it skipped
+	// FailedSince says that a later run with the same inputs did not pass.
+	FailedSince bool `json:"failed_since"`
+}
+
+// State is what a sweep knows of one recipe: STATE/sweep/recipes/NAME.json.
+type State struct {
+	Schema    int       `json:"schema"`
+	Directory string    `json:"directory"` // of recipes, at the last sweep
+	Canonical Promotion `json:"canonical"`
+	// Last is the last verdict; a run that was cut off has none.
+	Last Result `json:"last"`
+	// Held says that the last of PROMOTE, HOLD and SKIP was HOLD: an ERROR after
+	// it takes nothing back.
+	Held bool `json:"held"`
+	// Ran is when a run last came to its end. The recipe that waits longest is
+	// run first.
+	Ran time.Time `json:"ran"`
+}
+
+// after is what is known of a recipe after a verdict. ran are the inputs of the
+// run that it is of, nil if there was none.
+func (s State) after(r Result, ran *Inputs, p Policy) State {
+	switch r.Verdict {
+	case Cut, Pass, WouldRun:
+		return s
+	case Promote:
+		s.Canonical = Promotion{Inputs: *ran, Time: r.Started, Invoker: p.Invoker, Skipped: r.Tests.Skipped}
+		s.Held = false
+	case Hold, Error:
+		if ran != nil && s.Canonical.Inputs.equal(*ran) {
+			s.Canonical.FailedSince = true
+		}
+		s.Held = s.Held || r.Verdict == Hold
+	case Skip, Gone:
+		s.Held = false
+	}
+	s.Last = r
+	if ran != nil {
+		s.Ran = r.Started.Add(r.Duration)
+	}
+	return s
+}
+
+// remember writes down what follows from a verdict. Nothing is promoted that is
+// not written.
+func (s *sweep) remember(j *job, ran *Inputs) *job {
+	if s.DryRun {
+		return j
+	}
+	next := j.known.after(j.Result, ran, s.policy(j.Recipe))
+	next.Last.Promoted = next.Canonical.Revision
+	j.Promoted = next.Canonical.Revision
+	switch j.Verdict {
+	case Cut, Pass:
+		return j
+	}
+	if err := s.store.write(j.Recipe, next); err != nil {
+		j.Promoted = j.known.Canonical.Revision
+		return j.verdict(Error, "its state was not written: %v", err)
+	}
+	j.known = next
+	return j
+}
