@@ -327,23 +327,24 @@ print("counted", n)
 // Any number of signals, of any kind, end neither cc-ci-run nor its waiting.
 func TestAuditManySignals(t *testing.T) {
 	status, output, _ := audited(t, `
-import os, signal, time
-count = [0]
-def caught(*_): count[0] += 1
+import mmap, os, signal, struct, time
+seen = mmap.mmap(-1, 8) # shared with the child
+def count(): return struct.unpack("q", seen[:8])[0]
+def caught(*_): seen[:8] = struct.pack("q", count() + 1)
 auditor = os.getppid()
 for s in range(34, 65): signal.signal(s, caught)
 pid = os.fork()
 if pid == 0:
     os.setpgid(0, 0)
+    parent = os.getpid()
     if os.fork(): os._exit(0)
-    time.sleep(1) # by now it is nobody's
-    for _ in range(20):
-        for s in range(34, 65): os.kill(auditor, s)
-        time.sleep(0.02)
+    while os.getppid() == parent: time.sleep(0.01) # until it is nobody's
+    for n in range(620): # of two that Python has not looked at yet, it sees one
+        os.kill(auditor, 34 + n % 31)
+        while count() <= n: time.sleep(0.001)
     os._exit(0)
-end = time.time() + 120
-while count[0] < 620 and time.time() < end: time.sleep(0.01)
-print("caught", count[0], flush=True)
+while count() < 620: time.sleep(0.01)
+print("caught", count(), flush=True)
 for _ in range(2000): os.kill(os.getppid(), 40) # and its own end is not lost among them
 os._exit(3)
 `[1:], nil)

@@ -236,7 +236,8 @@ func probeBy(t testing.TB, dir string, before []string, s start, how, args []str
 		_ = os.Chmod(d, 0o755) // another user may run it
 	}
 	_ = os.Chmod(report, 0o666)
-	s.argv = slices.Concat(before, []string{binary(t)}, how, []string{"--state", filepath.Join(dir, "state"), script, report}, args)
+	// Without --result, each run has a name of its own for its result.
+	s.argv = slices.Concat(before, []string{binary(t)}, how, []string{"--state", filepath.Join(dir, "state"), "--result", "/nonexistent/result.json", script, report}, args)
 	status, output := s.run(t)
 	if status != 0 {
 		t.Fatalf("%q: exit status %d: %s", before, status, output)
