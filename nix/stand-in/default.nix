@@ -79,9 +79,9 @@ let
     };
   allowed = attrs: config.allowUnfree or false || (config.allowUnfreePredicate or (_: false)) attrs;
 
-  # What stdenv's setup.sh sets. Bash would become the last command: if that
-  # closes stderr just before it ends, as coreutils do, Nix 2.8 takes the build
-  # for done and kills it.
+  # What stdenv's setup.sh sets. Without the `:` Bash would become the last
+  # command: if that closes stdout and stderr just before it ends, as coreutils
+  # do, Nix (2.26 was seen to) takes the build for done and kills it.
   shell = script: [
     "-euc"
     "set -o pipefail; shopt -s inherit_errexit nullglob\n${script}\n:"
