@@ -131,7 +131,7 @@ host: compiler build ## cc-ci-run host against a real systemd, healthy and with 
 e2e: witness audited prove faults two-paths host ## The long proofs
 
 bench: compiler build ## Measure cc-ci-run against what it replaces, side by side; build/bench.json, docs/bench.svg; ONLY=SECTION for one
-	@scripts/apt-install strace jq git
+	@scripts/apt-install strace git
 	@e2e/bench/prepare
 	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"os/signal"
@@ -15,31 +16,29 @@ import (
 )
 
 func manifestCommand(p Process, shared *run.Options) *cobra.Command {
-	var file, out, compile string
+	var file, out, nix string
 	var without []string
 	var packages bool
 	cmd := &cobra.Command{
 		Use:   "manifest --out DIR [flags]",
-		Short: "Resolve the toolset on this host",
-		Long: `manifest resolves a toolset from the files of this machine (the host backend;
-under Nix, the package does it): it finds each command, installs the pinned
-Python packages, lays out the browsers, and writes manifest.json last. DIR is
-replaced as a whole, in one step.
+		Short: "Resolve the toolset on this host, or as Nix did",
+		Long: `manifest resolves a toolset from the files of this machine (the host backend):
+it finds each command, installs the pinned Python packages, lays out the
+browsers, and writes manifest.json last. DIR is replaced as a whole, in one
+step.
+
+With --nix FILE it resolves nothing: Nix has made the packages and the bin
+directory, and FILE has their paths (nix/toolset.nix writes it). It checks the
+toolset, looks whether each declared command is there, and writes manifest.json
+and its compiled form into DIR. The Nix package is built with it.
 
 It makes an environment for a cc-ci-run to be built with; it does not change
 the one that this cc-ci-run runs scripts in.`,
 		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
-  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
+  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y
+  cc-ci-run manifest --toolset toolset.toml --nix resolved.json --out "$out/share/cc-ci-run"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if compile != "" {
-				m, err := toolset.ReadManifest(compile)
-				if err != nil {
-					return err
-				}
-				_, err = p.Stdout.Write(m.Compile(compile).Encode())
-				return err
-			}
 			data, err := os.ReadFile(file)
 			if err != nil {
 				return fmt.Errorf("toolset: %w", err)
@@ -55,17 +54,14 @@ the one that this cc-ci-run runs scripts in.`,
 			if out == "" {
 				return fmt.Errorf("--out DIR is needed: where to put the environment")
 			}
-			state := shared.State
-			if state == "" {
-				state = filepath.Join(filepath.Dir(filepath.Clean(out)), "state")
+			var m *toolset.Manifest
+			if nix != "" {
+				m, err = resolvedByNix(t, nix, out)
+			} else {
+				m, err = resolvedHere(cmd.Context(), p, toolset.HostBuild{
+					Toolset: t, Dir: filepath.Dir(file), Out: out, State: shared.State, Without: without,
+				})
 			}
-			// An interrupted build ends in order, with what it started.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
-			defer stop()
-			m, err := toolset.HostBuild{
-				Toolset: t, Dir: filepath.Dir(file), Out: out, State: state, Without: without,
-				Environ: p.Environ, Log: prefixed{p.Stderr},
-			}.Run(ctx)
 			if err != nil {
 				return err
 			}
@@ -79,11 +75,34 @@ the one that this cc-ci-run runs scripts in.`,
 	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
 	f.StringSliceVar(&without, "without", nil, "leave out this `tool`; each run then says that it is absent")
 	f.BoolVar(&packages, "packages", false, "only print the Debian packages that the toolset needs")
-	f.StringVar(&compile, "compile", "", "only compile this manifest `file`, to stdout: what runs read (the Nix package does)")
+	f.StringVar(&nix, "nix", "", "write the manifest of what Nix resolved, according to this `file`")
+	for _, other := range []string{"without", "state", "packages"} {
+		cmd.MarkFlagsMutuallyExclusive("nix", other)
+	}
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagDirname("state")
 	_ = cmd.MarkFlagFilename("toolset", "toml")
+	_ = cmd.MarkFlagFilename("nix", "json")
 	return cmd
+}
+
+func resolvedByNix(t *toolset.Toolset, file, out string) (*toolset.Manifest, error) {
+	b, err := toolset.ReadNix(file)
+	if err != nil {
+		return nil, err
+	}
+	return b.Run(t, out)
+}
+
+func resolvedHere(ctx context.Context, p Process, b toolset.HostBuild) (*toolset.Manifest, error) {
+	if b.State == "" {
+		b.State = filepath.Join(filepath.Dir(filepath.Clean(b.Out)), "state")
+	}
+	b.Environ, b.Log = p.Environ, prefixed{p.Stderr}
+	// An interrupted build ends in order, with what it started.
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	return b.Run(ctx)
 }
 
 // prefixed makes progress lines messages of cc-ci-run.

@@ -180,10 +180,7 @@ func TestManifestOfBackend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	declared := os.Getenv("CC_CI_RUN_TOOLSET")
-	if declared == "" {
-		declared = "../../toolset.toml"
-	}
+	const declared = "../../toolset.toml"
 	data, err := os.ReadFile(declared)
 	if err != nil {
 		t.Fatal(err)

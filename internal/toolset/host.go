@@ -78,23 +78,8 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if m.Closure, err = b.closure(ctx, m, stage, site); err != nil {
 		return nil, err
 	}
-	data, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
+	if m, err = m.Write(stage, b.Out); err != nil {
 		return nil, err
-	}
-	data = append(data, '\n')
-	if m, err = ParseManifest(data); err != nil {
-		return nil, fmt.Errorf("this manifest could not be read back: %w", err)
-	}
-	if err := writeFile(filepath.Join(stage, "manifest.json"), data, 0o644); err != nil {
-		return nil, fmt.Errorf("manifest not written: %w", err)
-	}
-	if err := os.Chtimes(filepath.Join(stage, "manifest.json"), time.Time{}, time.Unix(env.BuildTime, 0)); err != nil {
-		return nil, err
-	}
-	plan := m.Compile(filepath.Join(b.Out, "manifest.json")).Encode()
-	if err := writeFile(filepath.Join(stage, PlanName), plan, 0o644); err != nil {
-		return nil, fmt.Errorf("manifest not written: %w", err)
 	}
 	return m, publish(stage, b.Out)
 }
@@ -119,7 +104,7 @@ func (b *HostBuild) paths() error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"bin", "browsers", "lib", "manifest.json", PlanName, "pyvenv.cfg"}, e.Name()) {
+		if !slices.Contains([]string{"bin", "browsers", "lib", ManifestName, PlanName, "pyvenv.cfg"}, e.Name()) {
 			return fmt.Errorf("--out %s: holds %s, which no build makes, so it is not replaced; choose a new directory", b.Out, e.Name())
 		}
 	}
@@ -129,17 +114,13 @@ func (b *HostBuild) paths() error {
 // resolve finds all files and versions; it makes nothing.
 func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 	t := b.Toolset
-	m := &Manifest{
-		Schema: Schema, Backend: BackendHost, State: b.State,
+	m := t.manifest(Manifest{
+		Backend: BackendHost, State: b.State,
 		Bin:         filepath.Join(b.Out, "bin"),
 		Interpreter: filepath.Join(b.Out, "bin", "python3"),
 		Python:      ResolvedPython{Why: t.Python.Why},
 		Browsers:    ResolvedBrowsers{Path: filepath.Join(b.Out, "browsers")},
-		Process:     t.Process,
-		Host:        t.Host,
-		Seal:        Seal{t.Seal.Every, append([]string{}, t.Seal.Execute...)},
-		Absent:      []Absent{}, Shadowed: []Shadowed{},
-	}
+	}, t.Environment.Host)
 	var errs *multierror.Error
 
 	names := []string{}
@@ -216,17 +197,6 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 
-	m.Variables = ManifestVariables{Pass: t.Environment.Pass, Site: t.Environment.Site, Require: t.Environment.Require, Only: t.Environment.Only}
-	fill := strings.NewReplacer("{bin}", m.Bin, "{browsers}", m.Browsers.Path)
-	m.Variables.Set, m.Variables.Default = map[string]string{}, map[string]string{}
-	for _, set := range []map[string]string{t.Environment.Set, t.Environment.Host} {
-		for name, value := range set {
-			m.Variables.Set[name] = fill.Replace(value)
-		}
-	}
-	for name, value := range t.Environment.Default {
-		m.Variables.Default[name] = fill.Replace(value)
-	}
 	return m, b.versions(ctx, m)
 }
 

@@ -294,6 +294,7 @@ let
       subPackages,
       env ? { },
       ldflags ? [ ],
+      postBuild ? "",
       checkPhase ? "",
       nativeCheckInputs ? [ ],
       postInstall ? "",
@@ -340,6 +341,7 @@ let
             go build -o $out/bin/ -ldflags '${concatStringsSep " " ldflags} -buildid=' ${
               concatStringsSep " " (map (p: "./${p}") subPackages)
             }
+            ${postBuild}
             (
               PATH=${concatStringsSep ":" (map (p: "${lib.getDev p}/bin") nativeCheckInputs)}:$PATH
               ${checkPhase}
