@@ -128,7 +128,7 @@ machine-packages:
 	@scripts/apt-install systemd-container dbus
 
 bench: compiler build $(WITH_GITEA) ## Compare cc-ci-run with the programs that it replaced: build/bench.json, docs/bench.svg; ONLY=SECTION for one section
-	@scripts/apt-install strace jq git
+	@scripts/apt-install strace git
 	@e2e/bench/prepare
 	@python3 e2e/bench/bench.py $(if $(ONLY),--only '$(ONLY)') $(B)/bench $(B)/$(if $(ONLY),bench-one.json,bench.json) docs/bench.svg
 

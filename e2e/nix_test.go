@@ -80,6 +80,8 @@ func TestNixFaults(t *testing.T) {
 		{"a name that nixpkgs lacks", "toolset.toml", `nix( *)= "jq"`, `nix$1= "jquery"`, "flake", `jq: nix = "jquery": nixpkgs has no such attribute`},
 		{"an output that has no commands", "toolset.toml", `nix( *)= "xz"`, `nix$1= "xz.dev"`, "flake", `xz`},
 		{"a Python package that nixpkgs lacks", "toolset.toml", `packages( *)= \["pytest"`, `packages$1= ["pytest-nonesuch", "pytest"`, "flake", "nixpkgs' Python has no package pytest-nonesuch"},
+		{"a toolset that Nix judges", "nix/toolset.nix", `texts \(tool.commands or null\)`, "tool.commands", "flake", "attribute 'commands' missing"},
+		{"a toolset that cc-ci-run refuses", "toolset.toml", `nofile( *)= \d+`, "nofile$1= 3", "proofs", `toolset.toml:\d+: process: nofile = 3: Python alone needs more`},
 		{"options that the page does not have", "nix/modules/host.nix", `default = "hourly";`, `default = "daily";`, "flake", "run `make options`"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -20,8 +20,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/seal"
+	"cc-ci-run/internal/toolset"
 )
 
 // needSeal skips a test where the kernel cannot seal.
@@ -34,35 +34,19 @@ func needSeal(t *testing.T) {
 
 // programWith builds a cc-ci-run with the environment of `make
 // build`, but for what change does to its manifest.
-func programWith(t *testing.T, change func(manifest map[string]any)) string {
+func programWith(t *testing.T, change func(*toolset.Manifest)) string {
 	t.Helper()
-	data, err := os.ReadFile("../build/toolset/manifest.json")
+	m, err := toolset.ReadManifest("../build/toolset/manifest.json")
 	if err != nil {
-		t.Fatalf("%v: run `make build` first", err)
-	}
-	var manifest map[string]any
-	decoder := json.NewDecoder(strings.NewReader(string(data)))
-	decoder.UseNumber() // inodes and times are large
-	if err := decoder.Decode(&manifest); err != nil {
 		t.Fatal(err)
 	}
-	change(manifest)
-	if data, err = json.Marshal(manifest); err != nil {
-		t.Fatal(err)
-	}
+	change(m)
 	dir := t.TempDir()
-	path, program := filepath.Join(dir, "manifest.json"), filepath.Join(dir, "cc-ci-run")
-	write(t, path, string(data), 0o644)
-	// A run looks whether the manifest is as the build made it.
-	if err := os.Chtimes(path, time.Unix(env.BuildTime, 0), time.Unix(env.BuildTime, 0)); err != nil {
+	if _, err := m.Write(dir, dir); err != nil {
 		t.Fatal(err)
 	}
-	plan, err := exec.Command(binary(t), "manifest", "--compile", path).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, path+".plan", string(plan), 0o644)
-	build := exec.Command("go", "build", "-ldflags", "-X main.plan="+path+".plan", "-o", program, "../cmd/cc-ci-run")
+	plan, program := filepath.Join(dir, toolset.PlanName), filepath.Join(dir, "cc-ci-run")
+	build := exec.Command("go", "build", "-ldflags", "-X main.plan="+plan, "-o", program, "../cmd/cc-ci-run")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -123,9 +107,9 @@ func TestEscapes(t *testing.T) {
 		}
 	}
 	const foreign = "/usr/bin/dpkg"
-	program := programWith(t, func(m map[string]any) {
-		m["seal"].(map[string]any)["execute"] = []string{in("allowed"), in("file"), in("other")}
-		if slices.Contains(m["closure"].([]any), any(foreign)) {
+	program := programWith(t, func(m *toolset.Manifest) {
+		m.Seal.Execute = []string{in("allowed"), in("file"), in("other")}
+		if slices.Contains(m.Closure, foreign) {
 			t.Fatalf("%s is part of the toolset by now: take another", foreign)
 		}
 	})
@@ -264,7 +248,7 @@ with sync_playwright() as p:
     print(page.inner_text("#x"))
     browser.close()
 `, 0o644)
-	program := programWith(t, func(m map[string]any) { m["seal"] = map[string]any{"seal": true, "execute": []string{}} })
+	program := programWith(t, func(m *toolset.Manifest) { m.Seal = toolset.Seal{Every: true, Execute: []string{}} })
 	s := start{argv: []string{program, "--no-record", script}, env: []string{"HOME=" + t.TempDir()}}
 	if status, output := s.run(t); status != 0 || !strings.HasSuffix(output, "42\n") {
 		t.Errorf("exit status %d: %s", status, output)
@@ -321,7 +305,7 @@ func TestKernelWithoutLandlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	always := programWith(t, func(m map[string]any) { m["seal"].(map[string]any)["seal"] = true })
+	always := programWith(t, func(m *toolset.Manifest) { m.Seal.Every = true })
 	for _, row := range []struct {
 		errno  unix.Errno
 		argv   []string

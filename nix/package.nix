@@ -5,8 +5,8 @@
 #   path      one directory with cc-ci-run and all of the toolset's commands,
 #             for a unit whose PATH it is
 #
-# Below share/cc-ci-run are the runner, the recipes that come with it, the schemas
-# of TOML files, and a link to the manifest.
+# Below share/cc-ci-run are the manifest, the runner, the recipes that come with it
+# and the schemas of TOML files.
 {
   lib,
   buildGoModule,
@@ -24,7 +24,7 @@ let
   toolset = import ./toolset.nix { inherit pkgs toolsetText stateDir alwaysSeal; };
 
   # What the program is made of. Nothing of nix/, so that a change to a module
-  # rebuilds nothing; toolset.toml reaches it through the manifest.
+  # rebuilds nothing; toolset.toml is put in below.
   src = builtins.path {
     name = "cc-ci-run-source";
     path = ../.;
@@ -43,7 +43,6 @@ let
         "runner"
         "go.mod"
         "go.sum"
-        "toolset.toml"
       ];
   };
   # As go.mod says it.
@@ -70,28 +69,32 @@ build (finalAttrs: {
     "-s"
     "-w"
     "-X main.version=${finalAttrs.version}"
-    "-X main.manifest=${toolset.manifest}"
+    "-X main.manifest=${placeholder "out"}/share/cc-ci-run/manifest.json"
     "-X main.plan=${placeholder "out"}/share/cc-ci-run/manifest.plan"
     "-X main.program=${placeholder "out"}/bin/cc-ci-run"
     "-X main.full=${placeholder "out"}/libexec/cc-ci-run-full"
   ];
 
+  # A wrong toolset.toml ends the build here, with all its mistakes.
+  postBuild = ''
+    cp ${toolset.file} toolset.toml
+    go run ./cmd/cc-ci-run-full manifest --nix ${toolset.resolved} --out $out/share/cc-ci-run
+  '';
+
   # Those that need no installed environment; the rest need this package.
   checkPhase = ''
     runHook preCheck
-    CC_CI_RUN_TOOLSET=${pkgs.writeText "toolset.toml" toolsetText} CC_CI_RUN_MANIFEST=${toolset.manifest} go test ./internal/env ./internal/exec ./internal/record ./internal/state ./internal/toolset
+    CC_CI_RUN_MANIFEST=$out/share/cc-ci-run/manifest.json go test ./internal/env ./internal/exec ./internal/record ./internal/state ./internal/toolset
     runHook postCheck
   '';
   nativeCheckInputs = toolset.packages;
 
   postInstall = ''
     go run ./internal/cli/gendocs $out/share
-    mkdir -p $out/share/cc-ci-run $out/libexec
+    mkdir $out/libexec
     mv $out/bin/cc-ci-run-full $out/libexec
-    $out/libexec/cc-ci-run-full manifest --compile ${toolset.manifest} > $out/share/cc-ci-run/manifest.plan
     cp -r runner recipes docs/schemas $out/share/cc-ci-run
     rm -rf $out/share/cc-ci-run/runner/tests
-    ln -s ${toolset.manifest} $out/share/cc-ci-run/manifest.json
   '';
 
   passthru = {

@@ -1,18 +1,24 @@
-# Resolves toolset.toml with Nix: the only Nix file that knows a tool, and it
-# knows them from there. It gives
+# The packages that toolset.toml names, and one directory of their commands: the
+# only Nix file that knows a tool, and it knows them from there. It gives
 #
+#   file       toolset.toml, and
+#   resolved   what cc-ci-run needs to make the manifest of it (NixBuild in
+#              internal/toolset/nix.go), as JSON
 #   bin        the one directory of PATH: declared commands first, then all
 #              else that the packages bring, the earlier package first
-#   manifest   manifest.json, of the form that internal/toolset reads
 #   packages   every package of the toolset, Python's environment among them
 #   python     that environment
-#   browsers   what playwright launches
-#   variables  the fixed variables, as the manifest has them
 #   stateDir   the state directory, as the manifest has it
 #   seal       whether every run is sealed, as the manifest has it
-#   names      the tools' names, and commands: name -> tool
 #
-# It needs of `pkgs` the packages that the toolset names, and runCommand,
+# Only cc-ci-run has the rules of toolset.toml: it reads the file when the package
+# is built (package.nix), and reports each mistake with its line. This file checks
+# only whether nixpkgs has a package, which cc-ci-run cannot know. It ignores a
+# value of the wrong form, such as a number for `commands`, so that the build
+# starts and cc-ci-run reports the mistake. (Only a file that is not TOML ends the
+# evaluation: no package can be taken from it.)
+#
+# Of `pkgs`, this file needs the packages that the toolset names, and runCommand,
 # writeText and closureInfo.
 {
   pkgs,
@@ -24,22 +30,29 @@
 let
   inherit (builtins)
     attrNames
+    attrValues
     concatMap
     concatStringsSep
     elem
     filter
     foldl'
     head
+    isAttrs
     isList
     isString
+    listToAttrs
     map
     split
     toJSON
     ;
 
   toolset = builtins.fromTOML toolsetText;
-  inherit (toolset) environment;
-  seal = alwaysSeal || toolset.seal.seal or false;
+  # The tables, or the texts, of a key's value: a list, a single value, or null.
+  tables = value: filter isAttrs (if isList value then value else [ value ]);
+  texts = value: filter isString (if isList value then value else [ value ]);
+  # The first of a list, or null.
+  first = foldl' (found: one: if found == null then one else found) null;
+  exist = filter (p: p != null);
 
   available = pkgs // import ./extra.nix { inherit pkgs; };
   # A package by its attribute path; `entry` says who asked for it.
@@ -57,196 +70,109 @@ let
     name = p.pname or p.name;
     version = p.version or "";
   };
+  resolve = p: describe p // { path = "${p}"; };
 
-  tools = map (
+  tools = concatMap (
     tool:
-    let
-      p = output (package tool.name (tool.nix or (throw "toolset.toml: ${tool.name}: no nix attribute is named")));
-    in
-    {
-      inherit (tool) name why;
-      package = p;
-      packages = [ (describe p) ];
-      commands = map (name: {
-        inherit name;
-        path = "${p}/bin/${name}";
-      }) tool.commands;
-    }
-  ) toolset.tool;
+    map (attribute: {
+      inherit attribute;
+      package = output (package (first (texts (tool.name or null) ++ [ "a tool" ])) attribute);
+      commands = texts (tool.commands or null);
+    }) (texts (tool.nix or null))
+  ) (tables (toolset.tool or null));
 
-  interpreter = package "python" toolset.python.nix;
+  interpreter = first (map (package "python") (texts (toolset.python.nix or null)));
   pythonPackage =
     set: name:
     set.${name}
       or (throw "toolset.toml: python: packages: nixpkgs' Python has no package ${name}");
-  python = interpreter.withPackages (set: map (pythonPackage set) toolset.python.packages);
-  pythonPackages = map (name: pythonPackage interpreter.pkgs name) toolset.python.packages;
-  pythonCommands = map (name: {
-    inherit name;
-    path = "${python}/bin/${name}";
-  }) toolset.python.commands;
+  pythonPackages = set: map (pythonPackage set) (texts (toolset.python.packages or null));
+  python = if interpreter == null then null else interpreter.withPackages pythonPackages;
 
-  browsers = package "browsers" toolset.browsers.nix;
+  browsers = first (map (package "browsers") (texts (toolset.browsers.nix or null)));
 
-  # "{bin}" and "{browsers}" are the toolset's, "{attribute}" is a package.
-  expand =
-    name: value:
-    concatStringsSep "" (
-      map (
-        part:
-        if isString part then
-          part
-        else if head part == "bin" then
-          "${bin}/bin"
-        else if head part == "browsers" then
-          "${browsers}"
-        else
-          "${package "environment.nix.${name}" (head part)}"
-      ) (split "[{]([^{}]*)[}]" value)
-    );
-  expandAll = builtins.mapAttrs expand;
-  variables = expandAll ((environment.set or { }) // (environment.nix or { }));
-
-  declared = concatMap (
-    tool:
-    map (c: {
-      inherit (c) name path;
-      tool = tool.name;
-    }) tool.commands
-  ) (tools ++ [ { name = "python"; commands = pythonCommands; } ]);
-  # name -> the first that declares it
-  owners = foldl' (
-    owners: c: if owners ? ${c.name} then owners else owners // { ${c.name} = c; }
-  ) { } declared;
-
-  # Columns, split by tabs: command, file, tool; and tool, package.
-  table = name: rows: pkgs.writeText name (concatStringsSep "" (map (row: concatStringsSep "\t" row + "\n") rows));
-  commandTable = table "cc-ci-run-commands" (map (c: [ c.name c.path c.tool ]) declared);
-  packageTable = table "cc-ci-run-packages" (
-    map (tool: [ tool.name "${tool.package}" ]) tools ++ [ [ "python" "${python}" ] ]
+  # A variable's "{bin}" and "{browsers}" are the toolset's, "{attribute}" is a package.
+  attributes = foldl' (a: b: a // b) { } (
+    concatMap (
+      variables:
+      concatMap (
+        name:
+        map (part: { ${head part} = package "environment.nix.${name}" (head part); }) (
+          filter (part: isList part && !(elem (head part) [ "bin" "browsers" ])) (
+            concatMap (split "[{]([^{}]*)[}]") (texts variables.${name})
+          )
+        )
+      ) (attrNames variables)
+    ) (tables (toolset.environment.nix or null))
   );
-  packages = map (tool: tool.package) tools ++ [ python ];
 
-  # Also writes what two packages offer, for the manifest.
-  bin = pkgs.runCommand "cc-ci-run-toolset" { } ''
-    mkdir -p $out/bin $out/share/cc-ci-run
-    declare -A owner
-    shadowed= missing=
-    offer() { # NAME FILE TOOL
-      local by=''${owner[$1]-}
-      if [ -z "$by" ]; then
-        ln -s "$2" "$out/bin/$1"
-        owner[$1]=$3
-      elif [ "$by" != "$3" ] && [ "$(readlink -f "$2")" != "$(readlink -f "$out/bin/$1")" ]; then
-        shadowed+="''${shadowed:+,}{\"command\":\"$1\",\"tool\":\"$3\",\"by\":\"$by\"}"
-      fi
-    }
-    while IFS=$'\t' read -r name path tool; do
-      if [ -x "$path" ]; then
-        offer "$name" "$path" "$tool"
-      else
-        missing+="''${missing:+, }$tool: $name"
-      fi
-    done < ${commandTable}
-    if [ -n "$missing" ]; then
-      echo "toolset.toml: commands that their packages lack: $missing" >&2
-      exit 1
-    fi
-    while IFS=$'\t' read -r tool package; do
-      for path in "$package"/bin/*; do
-        if [ -x "$path" ]; then
-          offer "''${path##*/}" "$path" "$tool"
-        fi
-      done
-    done < ${packageTable}
-    echo "[$shadowed]" > $out/share/cc-ci-run/shadowed.json
-  '';
+  packages = map (tool: tool.package) tools ++ exist [ python ];
 
-  form = {
-    schema = 1;
-    backend = "nix";
-    state = stateDir;
-    bin = "${bin}/bin";
-    interpreter = "${python}/bin/python3";
-    tools = map (tool: {
-      inherit (tool)
-        name
-        why
-        packages
-        commands
-        ;
-    }) tools;
-    python = {
-      version = interpreter.version or "";
-      why = toolset.python.why or "";
-      packages = map describe pythonPackages;
-      commands = pythonCommands;
-    };
-    browsers = {
-      path = "${browsers}";
-      packages = [ (describe browsers) ];
-    };
-    environment = {
-      inherit (environment) pass require;
-      site = environment.site or [ ];
-      only = environment.only or { };
-      default = expandAll (environment.default or { });
-      set = variables;
-    };
-    inherit (toolset) process;
-    host = {
-      inherit (toolset.host) paths;
-    };
-    seal = {
-      inherit seal;
-      execute = toolset.seal.execute or [ ];
-    };
-    absent = [ ];
-    shadowed = "@shadowed@";
-    closure = "@closure@";
-  };
-
-  # What only a build knows is put in last: collisions, and the closure, which
-  # the seal allows.
-  manifest =
-    pkgs.runCommand "cc-ci-run-manifest.json"
+  # Made without cc-ci-run, so that a change of cc-ci-run's code does not change this
+  # path, and with it the fingerprint. A command that its package lacks gets no link
+  # here; cc-ci-run reports it.
+  bin =
+    pkgs.runCommand "cc-ci-run-toolset"
       {
-        form = toJSON form;
-        passAsFile = [ "form" ];
-        closure = pkgs.closureInfo {
-          rootPaths = packages ++ [
-            bin
-            browsers
-          ] ++ filter (p: p != null) (map fromVariable (attrNames (environment.nix or { })));
-        };
+        declared = concatStringsSep "\n" (
+          concatMap (tool: map (command: "${tool.package}/bin/${command}") tool.commands) (
+            tools
+            ++ map (package: {
+              inherit package;
+              commands = texts (toolset.python.commands or null);
+            }) (exist [ python ])
+          )
+          ++ [ "" ]
+        );
+        passAsFile = [ "declared" ];
       }
       ''
-        manifest=$(cat $formPath)
-        closure=$(sort $closure/store-paths | sed -e 's/.*/"&"/' | paste -sd,)
-        manifest=''${manifest/'"@closure@"'/"[$closure]"}
-        manifest=''${manifest/'"@shadowed@"'/"$(cat ${bin}/share/cc-ci-run/shadowed.json)"}
-        printf '%s\n' "$manifest" > $out
+        mkdir -p $out/bin
+        link() { # FILE, unless there is a command of this name
+          if [ -f "$1" ] && [ -x "$1" ] && ! [ -L "$out/bin/''${1##*/}" ]; then
+            ln -s "$1" $out/bin
+          fi
+        }
+        while IFS= read -r file; do link "$file"; done < $declaredPath
+        for file in ${concatStringsSep " " (map (p: "${p}/bin/*") packages)}; do link "$file"; done
       '';
-  # A variable that names a package keeps it in the closure.
-  fromVariable =
-    name:
-    let
-      parts = filter isList (split "[{]([^{}]*)[}]" environment.nix.${name});
-      attrs = filter (a: !(elem a [ "bin" "browsers" ])) (map head parts);
-    in
-    if attrs == [ ] then null else package "environment.nix.${name}" (head attrs);
+
+  resolved = pkgs.writeText "cc-ci-run-resolved.json" (toJSON {
+    state = stateDir;
+    seal = alwaysSeal;
+    bin = "${bin}/bin";
+    # What the seal allows: also the packages that only a variable names.
+    closure = "${
+      pkgs.closureInfo { rootPaths = packages ++ [ bin ] ++ exist [ browsers ] ++ attrValues attributes; }
+    }/store-paths";
+    tools = listToAttrs (
+      map (tool: {
+        name = tool.attribute;
+        value = resolve tool.package;
+      }) tools
+    );
+    python =
+      if interpreter == null then
+        null
+      else
+        {
+          path = "${python}";
+          version = interpreter.version or "";
+          packages = map describe (pythonPackages interpreter.pkgs);
+        };
+    browsers = if browsers == null then null else resolve browsers;
+    attributes = builtins.mapAttrs (_: p: "${p}") attributes;
+  });
 in
 {
   inherit
     bin
-    browsers
-    manifest
     packages
     python
-    seal
+    resolved
     stateDir
-    variables
     ;
-  names = map (tool: tool.name) tools;
-  commands = builtins.mapAttrs (_: c: c.tool) owners;
+  file = pkgs.writeText "toolset.toml" toolsetText;
+  # For the assertions of the modules.
+  seal = alwaysSeal || toolset.seal.seal or false == true;
 }

@@ -18,27 +18,33 @@ import (
 
 // manifestOptions are the flags of manifest.
 type manifestOptions struct {
-	file, out, compile string
-	without            []string
-	packages           bool
-	state              string
+	file, out, nix, state string
+	without               []string
+	packages              bool
 }
 
 func manifestCommand(p Process, shared *run.Options) *cobra.Command {
 	var o manifestOptions
 	cmd := &cobra.Command{
 		Use:   "manifest --out DIR [flags]",
-		Short: "Resolve the toolset on this host",
-		Long: `manifest resolves a toolset to files of this machine (the host backend; under
-Nix, the package resolves the toolset). manifest finds each command, installs
-the pinned Python packages, lays out the browsers, and writes manifest.json
-last. The result replaces the whole of DIR, in one step.
+		Short: "Resolve the toolset on this host, or as Nix did",
+		Long: `manifest resolves a toolset to files of this machine (the host backend).
+manifest finds each command, installs the pinned Python packages, lays out the
+browsers, and writes manifest.json last. The result replaces the whole of DIR,
+in one step.
+
+With --nix FILE, manifest resolves nothing: Nix has already made the packages
+and the bin directory, and FILE, which nix/toolset.nix writes, has their paths.
+manifest then checks the toolset and that each declared command exists, and
+writes manifest.json and its compiled form into DIR. The build of the Nix
+package uses --nix.
 
 Each cc-ci-run runs scripts in the environment whose path the build linked into
 it. So this cc-ci-run uses the result only if DIR is that environment's
 directory.`,
 		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
-  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y`,
+  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y
+  cc-ci-run manifest --toolset toolset.toml --nix resolved.json --out "$out/share/cc-ci-run"`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.state = shared.State
@@ -51,22 +57,18 @@ directory.`,
 	f.StringVar(&shared.State, "state", "", "state `directory` that runs write to (default: \"state\" beside --out)")
 	f.StringSliceVar(&o.without, "without", nil, "leave out this `tool`; each run then prints that the tool is absent")
 	f.BoolVar(&o.packages, "packages", false, "only print the Debian packages that the toolset needs")
-	f.StringVar(&o.compile, "compile", "", "only compile this manifest `file` to the form that runs read, and write that form to stdout (the Nix package does so)")
+	f.StringVar(&o.nix, "nix", "", "`file` with what Nix resolved: write the manifest of it")
+	for _, other := range []string{"without", "state", "packages"} {
+		cmd.MarkFlagsMutuallyExclusive("nix", other)
+	}
 	_ = cmd.MarkFlagDirname("out")
 	_ = cmd.MarkFlagDirname("state")
 	_ = cmd.MarkFlagFilename("toolset", "toml")
+	_ = cmd.MarkFlagFilename("nix", "json")
 	return cmd
 }
 
 func (p Process) manifest(ctx context.Context, o manifestOptions) error {
-	if o.compile != "" {
-		m, err := toolset.ReadManifest(o.compile)
-		if err != nil {
-			return err
-		}
-		_, err = p.Stdout.Write(m.Compile(o.compile).Encode())
-		return err
-	}
 	data, err := os.ReadFile(o.file)
 	if err != nil {
 		return fmt.Errorf("toolset: %w", err)
@@ -82,21 +84,38 @@ func (p Process) manifest(ctx context.Context, o manifestOptions) error {
 	if o.out == "" {
 		return errors.New("--out DIR is needed: where to put the environment")
 	}
+	var m *toolset.Manifest
+	if o.nix != "" {
+		m, err = resolvedByNix(t, o)
+	} else {
+		m, err = p.resolvedHere(ctx, t, o)
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Stderr, "cc-ci-run: environment %.12s: %d commands in %s\n", m.Fingerprint(), len(m.CommandNames()), m.Bin)
+	return nil
+}
+
+func resolvedByNix(t *toolset.Toolset, o manifestOptions) (*toolset.Manifest, error) {
+	b, err := toolset.ReadNix(o.nix)
+	if err != nil {
+		return nil, err
+	}
+	return b.Run(t, o.out)
+}
+
+func (p Process) resolvedHere(ctx context.Context, t *toolset.Toolset, o manifestOptions) (*toolset.Manifest, error) {
 	if o.state == "" {
 		o.state = filepath.Join(filepath.Dir(filepath.Clean(o.out)), "state")
 	}
 	// An interrupted build ends in order, with what it started.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	m, err := toolset.HostBuild{
+	return toolset.HostBuild{
 		Toolset: t, Dir: filepath.Dir(o.file), Out: o.out, State: o.state, Without: o.without,
 		Environ: p.Environ, Log: prefixed{p.Stderr},
 	}.Run(ctx)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(p.Stderr, "cc-ci-run: environment %.12s: %d commands in %s\n", m.Fingerprint(), len(m.CommandNames()), m.Bin)
-	return nil
 }
 
 // prefixed makes progress lines messages of cc-ci-run.

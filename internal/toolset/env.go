@@ -3,8 +3,8 @@
 //
 //	toolset.toml --ParseToolset--> Toolset    what is declared, once, for everybody
 //	Toolset --HostBuild.Run--> Manifest       the same, resolved on one machine: absolute
-//	                                          paths, versions, fixed variables; JSON, made
-//	                                          at build time (the Nix backend writes the same)
+//	       or NixBuild.Run                    paths, versions, fixed variables; JSON, made
+//	                                          at build time
 //	Manifest --Compile--> env.Plan         what a run needs of it, in a form that needs no
 //	                                          parsing
 //
@@ -68,8 +68,11 @@ func assignments(vars map[string]string) []string {
 	return list
 }
 
-// PlanName is the compiled manifest's file, beside the manifest.
-const PlanName = "manifest.plan"
+// The files that a build writes, in one directory: the manifest, and its compiled form.
+const (
+	ManifestName = "manifest.json"
+	PlanName     = "manifest.plan"
+)
 
 // OnlyBy gives the pattern by which only this invoker has the variable, or "".
 func (v ManifestVariables) OnlyBy(invoker, name string) string {

@@ -2,7 +2,6 @@ package toolset
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -167,8 +166,7 @@ func TestSuggest(t *testing.T) {
 }
 
 // TestManifestOfBackend reads a manifest that a backend wrote, and holds it
-// against the toolset: both backends have one form and one reader. `make
-// prove` and the Nix package name theirs.
+// against the toolset. `make prove` and the Nix package name theirs.
 func TestManifestOfBackend(t *testing.T) {
 	m, declaration := ofBackend(t)
 	var commands []string
@@ -214,7 +212,7 @@ func ofBackend(t *testing.T) (*Manifest, *Toolset) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	declared := cmp.Or(os.Getenv("CC_CI_RUN_TOOLSET"), "../../toolset.toml")
+	const declared = "../../toolset.toml"
 	data, err := os.ReadFile(declared)
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package toolset
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -71,34 +70,10 @@ func (b HostBuild) Run(ctx context.Context) (*Manifest, error) {
 	if m.Closure, err = b.closure(ctx, m, stage, site); err != nil {
 		return nil, err
 	}
-	if m, err = writeManifest(m, stage, b.Out); err != nil {
+	if m, err = m.Write(stage, b.Out); err != nil {
 		return nil, err
 	}
 	return m, publish(stage, b.Out)
-}
-
-// writeManifest writes the manifest and its compiled form into stage, which is to
-// be out, and gives the manifest as it is read.
-func writeManifest(m *Manifest, stage, out string) (*Manifest, error) {
-	data, err := json.MarshalIndent(m, "", "  ")
-	if err != nil {
-		return nil, err
-	}
-	data = append(data, '\n')
-	if m, err = ParseManifest(data); err != nil {
-		return nil, fmt.Errorf("this manifest could not be read back: %w", err)
-	}
-	const name = "manifest.json"
-	if err := writeFile(filepath.Join(stage, name), data, 0o644); err != nil {
-		return nil, fmt.Errorf("manifest not written: %w", err)
-	}
-	if err := os.Chtimes(filepath.Join(stage, name), time.Time{}, time.Unix(env.BuildTime, 0)); err != nil {
-		return nil, err
-	}
-	if err := writeFile(filepath.Join(stage, PlanName), m.Compile(filepath.Join(out, name)).Encode(), 0o644); err != nil {
-		return nil, fmt.Errorf("manifest not written: %w", err)
-	}
-	return m, nil
 }
 
 // paths makes all paths absolute and keeps a build from replacing a
@@ -121,7 +96,7 @@ func (b *HostBuild) paths() error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"bin", "browsers", "lib", "manifest.json", PlanName, "pyvenv.cfg"}, e.Name()) {
+		if !slices.Contains([]string{"bin", "browsers", "lib", ManifestName, PlanName, "pyvenv.cfg"}, e.Name()) {
 			return fmt.Errorf("--out %s: holds %s, which no build makes, so it is not replaced; choose a new directory", b.Out, e.Name())
 		}
 	}

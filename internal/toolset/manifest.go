@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 
@@ -31,8 +32,8 @@ const (
 	BackendHost = "host" // files of a machine without Nix
 )
 
-// Manifest is a toolset resolved on one machine. Both backends write it and
-// [ReadManifest] reads it; all paths are absolute.
+// Manifest is a toolset resolved on one machine. Each backend makes one, by
+// [HostBuild] or [NixBuild]; [ReadManifest] reads it. All paths are absolute.
 type Manifest struct {
 	Schema  int    `json:"schema"`
 	Backend string `json:"backend"`
@@ -187,6 +188,52 @@ func ParseManifest(data []byte) (*Manifest, error) {
 	m.data, m.fingerprint = data, hex.EncodeToString(sum[:])
 	m.index()
 	return m, nil
+}
+
+// manifest adds to m all parts that are the same on both backends, because they come
+// from the toolset alone. own are the fixed variables of m's backend. placeholders
+// are pairs, a placeholder and its value; {bin} and {browsers} need not be among them.
+func (t *Toolset) manifest(m Manifest, own map[string]string, placeholders ...string) *Manifest {
+	m.Schema, m.Process, m.Host = Schema, t.Process, t.Host
+	m.Seal = Seal{t.Seal.Every, append([]string{}, t.Seal.Execute...)}
+	v := t.Environment
+	fill := strings.NewReplacer(append(placeholders, "{bin}", m.Bin, "{browsers}", m.Browsers.Path)...)
+	m.Variables = ManifestVariables{Pass: v.Pass, Site: v.Site, Require: v.Require, Only: v.Only, Default: map[string]string{}, Set: map[string]string{}}
+	for name, value := range v.Default {
+		m.Variables.Default[name] = fill.Replace(value)
+	}
+	for _, set := range []map[string]string{v.Set, own} {
+		for name, value := range set {
+			m.Variables.Set[name] = fill.Replace(value)
+		}
+	}
+	return &m
+}
+
+// Write writes manifest.json and the plan, its compiled form, into dir, and gives the
+// manifest as runs will read it. place is the directory in which runs will find both
+// files: dir itself, or where the caller moves dir afterwards.
+func (m *Manifest) Write(dir, place string) (*Manifest, error) {
+	data, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	written, err := ParseManifest(append(data, '\n'))
+	if err != nil {
+		return nil, fmt.Errorf("this manifest could not be read back: %w", err)
+	}
+	file := filepath.Join(dir, ManifestName)
+	if err := writeFile(file, written.data, 0o644); err != nil {
+		return nil, fmt.Errorf("manifest not written: %w", err)
+	}
+	if err := os.Chtimes(file, time.Time{}, time.Unix(env.BuildTime, 0)); err != nil {
+		return nil, err
+	}
+	plan := written.Compile(filepath.Join(place, ManifestName)).Encode()
+	if err := writeFile(filepath.Join(dir, PlanName), plan, 0o644); err != nil {
+		return nil, fmt.Errorf("manifest not written: %w", err)
+	}
+	return written, nil
 }
 
 // Fingerprint is the SHA-256 of the manifest file, in hex. Same fingerprint,

@@ -44,20 +44,16 @@ func (b HostBuild) resolve(ctx context.Context) (*Manifest, error) {
 		tools[i].Packages = packagesOf(tools[i].Commands, owners)
 	}
 	bin, browsers := filepath.Join(b.Out, "bin"), filepath.Join(b.Out, "browsers")
-	return &Manifest{
-		Schema: Schema, Backend: BackendHost, State: b.State,
+	return t.manifest(Manifest{
+		Backend: BackendHost, State: b.State,
 		Bin:         bin,
 		Interpreter: filepath.Join(bin, "python3"),
 		Tools:       tools,
 		Python:      ResolvedPython{Why: t.Python.Why, Commands: python},
 		Browsers:    ResolvedBrowsers{Path: browsers, Packages: packagesOf([]Command{browser}, owners), Launch: []Command{browser}},
-		Variables:   b.variables(bin, browsers),
-		Process:     t.Process,
-		Host:        t.Host,
-		Seal:        Seal{t.Seal.Every, append([]string{}, t.Seal.Execute...)},
 		Absent:      b.absent(),
 		Shadowed:    b.shadowed(),
-	}, nil
+	}, t.Environment.Host), nil
 }
 
 // has says whether a tool is in this environment: it is not left out.
@@ -185,25 +181,6 @@ func (b HostBuild) checkHostPaths() error {
 		}
 	}
 	return errs.ErrorOrNil()
-}
-
-// variables are the toolset's, for an environment in these directories.
-func (b HostBuild) variables(bin, browsers string) ManifestVariables {
-	declared := b.Toolset.Environment
-	fill := strings.NewReplacer("{bin}", bin, "{browsers}", browsers)
-	filled := func(tables ...map[string]string) map[string]string {
-		all := map[string]string{}
-		for _, table := range tables {
-			for name, value := range table {
-				all[name] = fill.Replace(value)
-			}
-		}
-		return all
-	}
-	return ManifestVariables{
-		Pass: declared.Pass, Site: declared.Site, Require: declared.Require, Only: declared.Only,
-		Default: filled(declared.Default), Set: filled(declared.Set, declared.Host),
-	}
 }
 
 // find resolves a command of the host: file if the toolset names one, else

@@ -79,9 +79,9 @@ let
     };
   allowed = attrs: config.allowUnfree or false || (config.allowUnfreePredicate or (_: false)) attrs;
 
-  # What stdenv's setup.sh sets. Bash would become the last command: if that
-  # closes stderr just before it ends, as coreutils do, Nix 2.8 takes the build
-  # for done and kills it.
+  # What stdenv's setup.sh sets. Without the `:` Bash would become the last
+  # command: if that closes stdout and stderr just before it ends, as coreutils
+  # do, Nix (2.26 was seen to) takes the build for done and kills it.
   shell = script: [
     "-euc"
     "set -o pipefail; shopt -s inherit_errexit nullglob\n${script}\n:"
@@ -294,6 +294,7 @@ let
       subPackages,
       env ? { },
       ldflags ? [ ],
+      postBuild ? "",
       checkPhase ? "",
       nativeCheckInputs ? [ ],
       postInstall ? "",
@@ -340,6 +341,7 @@ let
             go build -o $out/bin/ -ldflags '${concatStringsSep " " ldflags} -buildid=' ${
               concatStringsSep " " (map (p: "./${p}") subPackages)
             }
+            ${postBuild}
             (
               PATH=${concatStringsSep ":" (map (p: "${lib.getDev p}/bin") nativeCheckInputs)}:$PATH
               ${checkPhase}

@@ -200,7 +200,8 @@ let
   };
   # A list of its own, in each way that a module could have one. `some` is a
   # package of the toolset, `foreign` one from another nixpkgs.
-  some = pkgs: pkgs.${(head (filter (t: here ? ${t.nix}) now.tool)).nix};
+  anyTool = head (filter (t: here ? ${t.nix}) now.tool);
+  some = pkgs: pkgs.${anyTool.nix};
   foreign = derivation {
     name = "foreign";
     inherit (pkgs.stdenv.hostPlatform) system;
@@ -335,7 +336,7 @@ let
       };
       configs = mapAttrs (_: host: evaluate next [ host ]) hosts;
       places = {
-        "the toolset" = toolset.commands ? ${added} && !(here.cc-ci-run.toolset.commands ? ${added});
+        "the toolset" = has toolset.packages && !(has here.cc-ci-run.toolset.packages);
         "the dev shell" = has shell.nativeBuildInputs;
         # It asks nothing of the proofs themselves.
         "a toolset that passes proof 1" = stringLength (superset (fromTOML longer) + deletions (fromTOML longer)) > 0;
@@ -425,7 +426,7 @@ let
           )
         )
       );
-      variables = now.environment.default // here.cc-ci-run.toolset.variables;
+      variables = now.environment.default // now.environment.set // now.environment.nix;
       wrong = concatMap (
         found:
         let
@@ -439,6 +440,43 @@ let
     in
     unless (wrong ++ lib.optionals (set == [ ]) [ "variables: nixpkgs' wrapper of Python sets none: look at how it is made" ])
       "  Python's wrapper sets ${concatStringsSep " " (lib.unique (map head set))} to what toolset.toml declares\n";
+
+  # The judge. The rules of toolset.toml are cc-ci-run's, which reads it in the
+  # build. So without one of its keys, or with a number in its place, Nix goes on.
+  judged =
+    let
+      variants =
+        value:
+        if builtins.isAttrs value then
+          concatMap (
+            name:
+            [
+              (removeAttrs value [ name ])
+              (value // { ${name} = 0; })
+            ]
+            ++ map (other: value // { ${name} = other; }) (variants value.${name})
+          ) (builtins.attrNames value)
+        else if builtins.isList value && value != [ ] then
+          [ [ 0 ] ] ++ map (other: [ other ]) (variants (head value))
+        else
+          [ ];
+      wrong = variants (now // { tool = [ anyTool ]; });
+      evaluated =
+        value:
+        let
+          toolset = import ../toolset.nix {
+            pkgs = here;
+            toolsetText = import ../toml.nix value;
+          };
+        in
+        [
+          toolset.resolved.drvPath
+          toolset.seal
+          (map (p: p.outPath) toolset.packages)
+        ];
+    in
+    builtins.deepSeq (map evaluated wrong)
+      "  ${toString (length wrong)} toolsets of a wrong form evaluate, so that the build gets to say what is wrong\n";
 
   # Options: each says what it takes, what it is, and shows one.
   options =
@@ -730,6 +768,8 @@ let
     ${assertions}
     Variables
     ${wrapped}
+    The judge of toolset.toml
+    ${judged}
     Options
     ${options}
     The flake
@@ -765,28 +805,58 @@ in
       };
     };
   };
-  # Toolsets with a mistake, against a pkgs that is not made from them:
+  # Toolsets with one tool more, judged as in the build of the package:
   # scripts/prove looks for the messages.
   mistakes =
-    let
-      toolset =
-        nix: commands:
-        (import ../toolset.nix {
-          pkgs = here // {
-            outer.inner = some here;
+    mapAttrs
+      (
+        name: rest:
+        let
+          toolset = import ../toolset.nix {
+            pkgs = here // {
+              outer.inner = some here;
+            };
+            toolsetText = declared + ''
+
+              [[tool]]
+              name = "mistaken"
+              debian = ""
+              why = "a proof"
+              ${rest}
+            '';
           };
-          toolsetText =
-            declared
-            + "\n[[tool]]\nname = \"mistaken\"\n${nix}\ndebian = \"\"\ncommands = ${commands}\nwhy = \"a proof\"\n";
-        }).bin;
-    in
-    {
-      unknown = toolset "nix = \"nonesuch\"" "[\"x\"]";
-      unknownInner = toolset "nix = \"outer.nonesuch\"" "[\"x\"]";
-      unnamed = toolset "" "[\"x\"]";
-      lacking = toolset "nix = \"outer.inner\"" "[\"nonesuch\"]";
-      none = toolset "nix = \"outer.inner\"" "[]";
-    };
+        in
+        here.runCommand name { } ''
+          cp ${toolset.file} toolset.toml
+          ${here.cc-ci-run}/libexec/cc-ci-run-full manifest --nix ${toolset.resolved} --out $out
+        ''
+      )
+      {
+        none = ''
+          nix = "outer.inner"
+          commands = ["${head anyTool.commands}"]
+        '';
+        unknown = ''
+          nix = "nonesuch"
+          commands = ["x"]
+        '';
+        unknownInner = ''
+          nix = "outer.nonesuch"
+          commands = ["x"]
+        '';
+        lacking = ''
+          nix = "outer.inner"
+          commands = ["nonesuch"]
+        '';
+        unnamed = ''
+          commands = []
+          speed = 1
+        '';
+        mistyped = ''
+          nix = "outer.inner"
+          commands = "x"
+        '';
+      };
   # What the proofs compared, for people. Building it is passing them.
   proofs =
     here.runCommand "cc-ci-run-proofs"
@@ -822,7 +892,7 @@ in
           )}
           echo
           echo '5. The seal: services.cc-ci.seal reaches each path, in one environment; without it no run is sealed'
-          sealed() { grep -o '"seal":{[^}]*}' "$(manifest "$1")"; }
+          sealed() { tr -d ' \n' < "$(manifest "$1")" | grep -o '"seal":{[^}]*}'; }
           all=
           ${concatStringsSep "\n" (
             concatMap (
