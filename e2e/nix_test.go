@@ -80,6 +80,11 @@ func TestNixFaults(t *testing.T) {
 		{"a name that nixpkgs lacks", "toolset.toml", `nix( *)= "jq"`, `nix$1= "jquery"`, "flake", `jq: nix = "jquery": nixpkgs has no such attribute`},
 		{"an output that has no commands", "toolset.toml", `nix( *)= "xz"`, `nix$1= "xz.dev"`, "flake", `xz`},
 		{"a Python package that nixpkgs lacks", "toolset.toml", `packages( *)= \["pytest"`, `packages$1= ["pytest-nonesuch", "pytest"`, "flake", "nixpkgs' Python has no package pytest-nonesuch"},
+		{"a sweep that cannot make cgroups", "nix/modules/harness.nix", `KillMode = `, "ProtectControlGroups = true;\n    KillMode = ", "flake", "nightly-sweep.service cannot make a cgroup for each run"},
+		{"a sweep whose cgroup is not its own", "nix/modules/nightly-sweep.nix", `Delegate = true;`, "", "flake", "nightly-sweep.service cannot make a cgroup for each run"},
+		{"a recipe by hand without the night's variables", "nix/modules/nightly-sweep.nix", `environment(\n *enableDefaultPath)`, "$1", "flake", `nightly-sweep@.service lacks Environment="HOME=`},
+		{"a recipe by hand with flags of its own", "nix/modules/nightly-sweep.nix", ` --force -- %i`, " --force --seal -- %i", "flake", "nightly-sweep@.service has ExecStart="},
+		{"a recipe by hand without what a site adds", "nix/modules/nightly-sweep.nix", `= night.serviceConfig // `, "= removeAttrs night.serviceConfig [ \"MemoryMax\" ] // ", "flake", "nightly-sweep@.service lacks MemoryMax=4G"},
 		{"options that the page does not have", "nix/modules/host.nix", `default = "hourly";`, `default = "daily";`, "flake", "run `make options`"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
