@@ -118,8 +118,8 @@ two-paths: machine-packages gitea ## Run gitea's tests by a real timer, by Drone
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
 	@$(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
-host: machine-packages compiler build ## Try cc-ci-run host on a real systemd, healthy and with each fault (as root)
-	@$(MACHINE_TEST) -run '^TestHost$$' ./e2e
+host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
+	@$(MACHINE_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 
 e2e: machine-packages witness audited prove faults two-paths host ## Run the slow tests
 

@@ -42,6 +42,14 @@ After=sysinit.target dbus.socket nightly-sweep.timer drone-runner-exec.service d
 `,
 }
 
+// idleRunner is a program in the place of drone-runner-exec that does nothing.
+func idleRunner(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "idle-runner")
+	write(t, path, "#!/bin/sh\nexec /usr/bin/sleep infinity\n", 0o755)
+	return path
+}
+
 // fault is a row of TestHost: something that is made wrong in a healthy machine,
 // and what `cc-ci-run host` must then say.
 type fault struct {
@@ -60,9 +68,7 @@ type fault struct {
 // TestHost is `cc-ci-run host` in a machine with a real systemd: healthy, then
 // with one fault after the other, made for real. `make host` runs it.
 func TestHost(t *testing.T) {
-	idle := filepath.Join(t.TempDir(), "idle-runner")
-	write(t, idle, "#!/bin/sh\nexec /usr/bin/sleep infinity\n", 0o755)
-	m := newMachine(t, "healthy", idle)
+	m := newMachine(t, "healthy", idleRunner(t))
 	servers := newEndpoints(t)
 	config := read(t, m.path("/etc/cc-ci-run/host.toml"))
 	config = strings.NewReplacer("http://127.0.0.1:PORT/", servers.http, "https://localhost:TLS/", servers.https).Replace(config)
@@ -356,6 +362,12 @@ func faults(http, https string) []fault {
 			made: `echo 'def test_it(): assert False' >/srv/recipes/good/test_it.py; fails systemctl start nightly-sweep.service
 				echo 'def test_it(): pass' >/srv/recipes/good/test_it.py; systemctl start nightly-sweep.service`,
 			told: []string{`ok +last sweep +1 recipes, none held`},
+		},
+		{
+			name:   "a recipe by hand that is held: no failed unit",
+			made:   "echo 'def test_it(): assert False' >/srv/recipes/good/test_it.py; fails systemctl start nightly-sweep@good.service",
+			undone: "echo 'def test_it(): pass' >/srv/recipes/good/test_it.py; systemctl start nightly-sweep@good.service",
+			told:   []string{`ok +failed units +none`, `note +last sweep +1 of 1 recipes held: good`},
 		},
 		{
 			name:   "a sweep over nothing",

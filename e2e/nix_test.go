@@ -82,6 +82,11 @@ func TestNixFaults(t *testing.T) {
 		{"a Python package that nixpkgs lacks", "toolset.toml", `packages( *)= \["pytest"`, `packages$1= ["pytest-nonesuch", "pytest"`, "flake", "nixpkgs' Python has no package pytest-nonesuch"},
 		{"a toolset that Nix judges", "nix/toolset.nix", `texts \(tool.commands or null\)`, "tool.commands", "flake", "attribute 'commands' missing"},
 		{"a toolset that cc-ci-run refuses", "toolset.toml", `nofile( *)= \d+`, "nofile$1= 3", "proofs", `toolset.toml:\d+: process: nofile = 3: Python alone needs more`},
+		{"a sweep that cannot make cgroups", "nix/modules/harness.nix", `KillMode = `, "ProtectControlGroups = true;\n    KillMode = ", "flake", "nightly-sweep.service cannot make a cgroup for each run"},
+		{"a sweep whose cgroup is not its own", "nix/modules/nightly-sweep.nix", `Delegate = true;`, "", "flake", "nightly-sweep.service cannot make a cgroup for each run"},
+		{"a recipe by hand without the night's variables", "nix/modules/nightly-sweep.nix", `environment(\n *enableDefaultPath)`, "$1", "flake", `nightly-sweep@.service lacks Environment="HOME=`},
+		{"a recipe by hand with flags of its own", "nix/modules/nightly-sweep.nix", ` --force -- %i`, " --force --seal -- %i", "flake", "nightly-sweep@.service has ExecStart="},
+		{"a recipe by hand without what a site adds", "nix/modules/nightly-sweep.nix", `= night.serviceConfig // `, "= removeAttrs night.serviceConfig [ \"MemoryMax\" ] // ", "flake", "nightly-sweep@.service lacks MemoryMax=4G"},
 		{"options that the page does not have", "nix/modules/host.nix", `default = "hourly";`, `default = "daily";`, "flake", "run `make options`"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -18,7 +18,9 @@ let
   # RestrictNamespaces and SystemCallFilter (the browser's own sandbox),
   # ProtectClock (implies a closed list of devices), ProtectSystem=strict
   # (recipes are checked out and written to), RestrictSUIDSGID (git and tar set
-  # set-group-ID on shared directories). Also omitted: options that systemd
+  # set-group-ID on shared directories), ProtectControlGroups (the sweep makes a
+  # cgroup for each run; without capabilities a process can write only to the
+  # cgroups that its unit delegates to it). Also omitted: options that systemd
   # implements with a seccomp filter (RestrictRealtime, LockPersonality,
   # ProtectHostname, ProtectKernelTunables, ProtectKernelLogs, ProtectKernelModules).
   # A person's run has no such filter, and a process without capabilities can do
@@ -31,8 +33,10 @@ let
     CapabilityBoundingSet = "";
     ProtectSystem = "full";
     ProtectHome = true;
-    ProtectControlGroups = true;
     KillMode = "control-group";
+    # A test that is killed for want of memory fails. systemd's default would also
+    # end the unit, such as the Drone runner with the steps of other pipelines.
+    OOMPolicy = "continue";
   };
 in
 {

@@ -1,5 +1,6 @@
 # The nightly sweep: a timer, and a service that only runs `cc-ci-run sweep`. The
 # service has no PATH and no packages, because cc-ci-run would ignore them.
+# `systemctl start nightly-sweep@RECIPE` runs one recipe in the same way.
 {
   config,
   lib,
@@ -12,6 +13,21 @@ let
     nightly = "*-*-* 02:00:00";
     weekly = "Sun *-*-* 02:00:00";
   };
+  isLength = text: text == null || builtins.match "([0-9]+(h|m|s))+" text != null;
+  night = config.systemd.services.nightly-sweep;
+  # Sweeps wait for each other: a run by hand at two o'clock costs nobody the night.
+  command = lib.concatStringsSep " " (
+    [
+      "${lib.getExe harness.package} sweep"
+      "--recipes ${cfg.recipesDir}"
+      "--runner ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py"
+      "--wait"
+    ]
+    ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
+    ++ lib.optionals (cfg.rerunAfter != null) [ "--max-age ${cfg.rerunAfter}" ]
+    ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
+    ++ lib.optionals cfg.audit [ "--audit" ]
+  );
 in
 {
   imports = [ ./harness.nix ];
@@ -68,7 +84,10 @@ in
       type = lib.types.str;
       default = "8h";
       example = "2h";
-      description = "Time limit of the whole sweep. systemd ends a sweep that takes longer.";
+      description = ''
+        Time limit of the whole sweep, including the time that it waits for another sweep to end.
+        systemd ends a sweep that takes longer.
+      '';
     };
 
     audit = lib.mkOption {
@@ -86,6 +105,19 @@ in
         Time limit of each recipe, with units as in `1h30m`; a recipe whose tests take longer is held.
         If this option is null, the limits in `sweep.toml` of `recipesDir` apply, or one hour where that
         file has no limit.
+      '';
+    };
+
+    rerunAfter = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = "156h";
+      example = "60h";
+      description = ''
+        An unchanged recipe is run again if it last passed longer ago than this, with units as in `1h30m`;
+        `0s` means never. A recipe can fail although nothing in its inputs changed: an image is gone, or a
+        certificate expired. The default is half a day less than a week: with exactly a week, a sweep that
+        starts a minute earlier than the last one would leave the recipe to the next sweep. If this option
+        is null, `max_age` in `sweep.toml` of `recipesDir` applies, or never where that file has none.
       '';
     };
 
@@ -146,8 +178,12 @@ in
         message = "services.cc-ci.nightly-sweep.environment sets PATH: add the tool to toolset.toml instead.";
       }
       {
-        assertion = cfg.recipeTimeout == null || builtins.match "([0-9]+(h|m|s))+" cfg.recipeTimeout != null;
+        assertion = isLength cfg.recipeTimeout;
         message = "services.cc-ci.nightly-sweep.recipeTimeout is ${toString cfg.recipeTimeout}: write hours, minutes and seconds as in 1h30m.";
+      }
+      {
+        assertion = isLength cfg.rerunAfter;
+        message = "services.cc-ci.nightly-sweep.rerunAfter is ${toString cfg.rerunAfter}: write hours, minutes and seconds as in 156h or 1h30m.";
       }
       {
         assertion = lib.all (name: builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*" name != null) cfg.recipes;
@@ -184,17 +220,10 @@ in
         harness.serviceConfig
         // {
           Type = "oneshot"; # so a second start waits for the first
-          ExecStart = lib.concatStringsSep " " (
-            [
-              "${lib.getExe harness.package} sweep"
-              "--recipes ${cfg.recipesDir}"
-              "--runner ${harness.package}/share/cc-ci-run/runner/run_recipe_ci.py"
-            ]
-            ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
-            ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
-            ++ lib.optionals cfg.audit [ "--audit" ]
-            ++ cfg.recipes
-          );
+          ExecStart = lib.concatStringsSep " " ([ command ] ++ cfg.recipes);
+          # Each run gets a cgroup of its own below the unit's, so that the kernel
+          # ends all of its processes at once.
+          Delegate = true;
           StateDirectory = "nightly-sweep";
           WorkingDirectory = "%S/nightly-sweep";
           TimeoutStartSec = cfg.timeout;
@@ -202,6 +231,24 @@ in
         // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = cfg.environmentFile; };
       # A deploy does not end a sweep.
       restartIfChanged = false;
+    };
+
+    # The night's unit with another command, also where a site adds to that unit.
+    # The recipe is %i: %I would make "a/b" of a-b.
+    systemd.services."nightly-sweep@" = {
+      description = "Sweep over the tests of %i";
+      # Whoever started it was told. It does not count as a failed unit afterwards.
+      unitConfig.CollectMode = "inactive-or-failed";
+      serviceConfig = night.serviceConfig // {
+        ExecStart = "${command} --force -- %i";
+      };
+      inherit (night)
+        wants
+        after
+        environment
+        enableDefaultPath
+        restartIfChanged
+        ;
     };
 
     systemd.timers.nightly-sweep = {

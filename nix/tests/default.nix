@@ -391,6 +391,7 @@ let
     "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "so neither" ];
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
     "a time limit of another form" = [ { services.cc-ci.nightly-sweep.recipeTimeout = "1 hour"; } "1h30m" ];
+    "an age of another form" = [ { services.cc-ci.nightly-sweep.rerunAfter = "a week"; } "156h" ];
     "a unit without its suffix" = [ { services.cc-ci.host.running = [ "docker" ]; } "named with its suffix" ];
     "a unit that may fail for no reason" = [ { services.cc-ci.host.allowFailed."x.service" = ""; } "say why" ];
     "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];
@@ -590,6 +591,9 @@ let
       IN_BOTH = "of its own";
       TEXT = "\"quoted\" \\ $x %%";
     };
+    # What a site adds to the night, a recipe by hand has as well.
+    systemd.services.nightly-sweep.serviceConfig.MemoryMax = "4G";
+    services.cc-ci.nightly-sweep.recipes = [ "gitea" ];
   };
   alone =
     module:
@@ -678,10 +682,10 @@ let
       cp ${here.writeText "host.toml" config.environment.etc."cc-ci-run/host.toml".text} $out/host.toml
       ${concatStringsSep "\n" (
         lib.mapAttrsToList (
-          name: s: "cp ${here.writeText "${name}.service" (units.service s)} $out/${name}.service"
+          name: s: "cp ${here.writeText "service" (units.service s)} $out/${name}.service"
         ) config.systemd.services
         ++ lib.mapAttrsToList (
-          name: t: "cp ${here.writeText "${name}.timer" (units.timer t)} $out/${name}.timer"
+          name: t: "cp ${here.writeText "timer" (units.timer t)} $out/${name}.timer"
         ) config.systemd.timers
       )}
     ''
@@ -734,6 +738,7 @@ let
     here.runCommand "two-paths" { } ''
       mkdir $out
       cp ${here.writeText "service" (units.service ofSweep.systemd.services.nightly-sweep)} $out/nightly-sweep.service
+      cp ${here.writeText "service" (units.service ofSweep.systemd.services."nightly-sweep@")} $out/nightly-sweep@.service
       cp ${here.writeText "timer" (units.timer ofSweep.systemd.timers.nightly-sweep)} $out/nightly-sweep.timer
       cp ${here.writeText "service" (units.service ofDrone.systemd.services.drone-runner-exec)} $out/drone-runner-exec.service
       ${concatStringsSep "\n" (

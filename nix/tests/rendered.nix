@@ -1,4 +1,5 @@
-# Holds a host's unit files and its host.toml against what the modules mean.
+# Holds a host's unit files and its host.toml against what the modules mean, and
+# the sweep's unit files against what the sweep needs.
 #
 #   meant   config of the host's modules alone, without NixOS
 #   units   config.systemd.units: unit file -> { text }
@@ -76,6 +77,21 @@ let
       section "Timer" units."${name}.timer".text
     );
 
+  # nightly-sweep@RECIPE is the night's unit, with another end of its command; and
+  # the night can make a cgroup for each run.
+  night = section "Service" units."nightly-sweep.service".text;
+  recipes = lib.concatMapStrings (name: " ${name}") meant.services.cc-ci.nightly-sweep.recipes;
+  ofRecipe =
+    line:
+    if lib.hasPrefix "ExecStart=" line then "${lib.removeSuffix recipes line} --force -- %i" else line;
+  sweep =
+    difference "nightly-sweep@.service" (map ofRecipe night) (
+      section "Service" units."nightly-sweep@.service".text
+    )
+    ++ lib.optionals (
+      !(elem "Delegate=true" night) || lib.any (lib.hasPrefix "ProtectControlGroups=") night
+    ) [ "nightly-sweep.service cannot make a cgroup for each run: it needs Delegate=true and no ProtectControlGroups=" ];
+
   # `cc-ci-run host` will compare these with what systemd has loaded.
   told = (builtins.fromTOML (builtins.unsafeDiscardStringContext toml)).unit;
   compare =
@@ -104,3 +120,4 @@ in
 concatMap service (attrNames meant.systemd.services)
 ++ concatMap timer (attrNames meant.systemd.timers)
 ++ concatMap compare (attrNames told)
+++ sweep

@@ -1,6 +1,7 @@
 # A booted NixOS machine with the modules: the timer fires and the sweep runs a
-# small recipe, the Drone runner's unit runs a step, parity and host find
-# nothing, and a switch to a toolset with one tool more reaches all three.
+# small recipe, a start of nightly-sweep@small runs it again, the Drone runner's
+# unit runs a step, parity and host find nothing, and a switch to a toolset with
+# one tool more reaches all three.
 #
 #   nix build .#checks.x86_64-linux.vm      (needs KVM)
 { pkgs }:
@@ -124,6 +125,12 @@ pkgs.testers.runNixOSTest {
 
     with subtest("The timer fires, and the sweep runs the recipe"):
         promoted()
+
+    with subtest("One recipe again by hand, in a cgroup of its own below the unit's"):
+        machine.succeed("systemctl start nightly-sweep@small", timeout=300)
+        machine.succeed(
+            "jq -es 'any(.[].process.cgroup; test(\"/nightly-sweep@small[.]service/cc-ci-run-\"))' /var/lib/cc-ci-run/runs/*.json"
+        )
 
     with subtest("The Drone runner's unit runs a step, and a person the recipe"):
         assert not found(by_drone())
