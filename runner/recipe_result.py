@@ -32,7 +32,10 @@ import os
 import subprocess
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
+
+import pytest
 
 SCHEMA = 1
 MODE = 0o640  # a failure's message may hold what a site keeps secret
@@ -59,8 +62,9 @@ class Result:
         self._errors = []
         self._deselected = 0
         self._collected = None
-        self._session_status = None
+        self.session_status = None  # pytest's own word, before a conftest changes it
         self._fd = self._open_current()
+        self._now("the start of pytest")
 
     # What happens, as pytest tells it
 
@@ -79,7 +83,7 @@ class Result:
         elif report.skipped:
             test = self._test(report.nodeid)
             test.update(status="skipped", rawStatus="skipped", message=skip_reason(report))
-            test["over"] = True
+            test["over"] += 1
 
     def pytest_runtest_logstart(self, nodeid):
         self._now(nodeid)
@@ -89,6 +93,9 @@ class Result:
         test = self._test(report.nodeid)
         test["duration"] += milliseconds(report.duration)
         status, raw = outcome(report)
+        if status == "skipped" and hasattr(report, "context"):  # a subtest
+            test["part"] = skip_reason(report)
+            return
         if status == "skipped" and test["status"] is None:
             test.update(status=status, rawStatus=raw, message=skip_reason(report))
         elif status in RANK and RANK.index(status) > rank(test):
@@ -100,14 +107,15 @@ class Result:
                 test["message"] = text(report.wasxfail)
         test["called"] |= report.when == "call" and status != "skipped"
         if report.when == "teardown":
-            test["over"] = True
+            test["over"] += 1
             test["stop"] = milliseconds(time.time())
 
     def pytest_runtest_logfinish(self):
         self._now("the end of the session")
 
+    @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus):
-        self._session_status = int(exitstatus)
+        self.session_status = int(exitstatus)
 
     # What came of it
 
@@ -132,11 +140,14 @@ class Result:
 
     def incomplete(self):
         """Why the result is not complete, or ""."""
-        if self._session_status is None or self._collected is None:
+        if self.session_status is None or self._collected is None:
             return "pytest's session did not end"
         if self._errors:
             return f"{len(self._errors)} errors in the collection"
-        left = [nodeid for nodeid in self._collected if not settled(self._tests.get(nodeid))]
+        # Two tests of one name are two.
+        left = [
+            nodeid for nodeid, count in Counter(self._collected).items() if not settled(self._tests.get(nodeid), count)
+        ]
         if left:
             return f"pytest ended before {len(left)} of {len(self._collected)} tests, the first {left[0]}"
         return ""
@@ -183,7 +194,7 @@ class Result:
         }
 
     def _test(self, nodeid):
-        new = {"name": nodeid, "status": None, "rawStatus": "", "duration": 0, "called": False, "over": False}
+        new = {"name": nodeid, "status": None, "rawStatus": "", "duration": 0, "called": False, "over": 0, "part": ""}
         return self._tests.setdefault(nodeid, new)
 
     # The test under way. The file is held open, as a test may change the directory's name or mode.
@@ -191,9 +202,15 @@ class Result:
     def _open_current(self):
         if self.path is None:
             return None
-        with contextlib.suppress(OSError):
-            return os.open(self.path.with_suffix(".current"), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, MODE)
-        return None
+        try:
+            fd = os.open(self.path.with_suffix(".current"), os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, MODE)
+        except FileExistsError:
+            self.path = None  # a test started the runner: the result is the outer run's
+            return None
+        except OSError:
+            return None
+        self._inode = os.fstat(fd).st_ino
+        return fd
 
     def _now(self, what):
         if os.getpid() != self._owner:
@@ -201,6 +218,8 @@ class Result:
         self.running = what
         if self._fd is not None:
             with contextlib.suppress(OSError):
+                if os.fstat(self._fd).st_ino != self._inode:
+                    return  # a test closed it, and the number is another file's
                 os.ftruncate(self._fd, 0)
                 os.pwrite(self._fd, what.encode(errors="backslashreplace"), 0)
 
@@ -222,12 +241,13 @@ def outcome(report):
         return "failed", "failed" if report.when == "call" else "error"
     if report.skipped:
         return "skipped", "skipped"
-    return ("passed", "passed") if report.when == "call" else ("", "")
+    # What a plugin calls otherwise ("rerun") is no outcome: another report follows, or the test has none.
+    return ("passed", "passed") if report.when == "call" and report.outcome == "passed" else ("", "")
 
 
-def settled(test):
-    """Whether a test has an outcome, and its fixtures are torn down."""
-    return test is not None and test["over"] and test["status"] is not None
+def settled(test, count):
+    """Whether a test has an outcome, and its fixtures were torn down, as often as it was collected."""
+    return test is not None and test["over"] >= count and test["status"] is not None
 
 
 def rank(test):
@@ -236,7 +256,10 @@ def rank(test):
 
 def in_ctrf(test):
     """A test as CTRF has it: without our own marks, `pending` if it has no outcome."""
-    shown = {key: value for key, value in test.items() if key not in ("called", "over")}
+    shown = {key: value for key, value in test.items() if key not in ("called", "over", "part")}
+    if shown["status"] == "passed" and test["part"]:
+        # A test that skipped a part of itself did not pass as a whole.
+        shown.update(status="skipped", rawStatus="a subtest was skipped", message=test["part"])
     if shown["status"] is None:
         shown.update(status="pending", rawStatus="not run")
     return shown

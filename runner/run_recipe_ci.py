@@ -149,14 +149,6 @@ def environment_line(recipe, environ):
     return f"run_recipe_ci: recipe {recipe}, {where}"
 
 
-class FromSource(importlib.machinery.SourceFileLoader):
-    """Loads a module from its source, whatever lies in __pycache__."""
-
-    def get_code(self, fullname):
-        path = self.get_filename(fullname)
-        return self.source_to_code(self.get_data(path), path)
-
-
 def ignore_bytecode():
     """Import what is not the interpreter's own, or installed for it, from source only.
 
@@ -166,19 +158,16 @@ def ignore_bytecode():
     """
     sys.dont_write_bytecode = True
     installed = tuple(path.rstrip("/") + "/" for path in sys.path if path != str(HERE))
-    finder = importlib.machinery.FileFinder.path_hook(
-        (importlib.machinery.ExtensionFileLoader, importlib.machinery.EXTENSION_SUFFIXES),
-        (FromSource, importlib.machinery.SOURCE_SUFFIXES),
-        (importlib.machinery.SourcelessFileLoader, importlib.machinery.BYTECODE_SUFFIXES),
-    )
+    loader = importlib.machinery.SourceFileLoader
+    with_bytecode = loader.get_code
 
-    def hook(path):
-        if (path + "/").startswith(installed):
-            raise ImportError(path)  # the interpreter's own finders come next
-        return finder(path)
+    def get_code(self, fullname):
+        path = self.get_filename(fullname)
+        if path.startswith(installed):
+            return with_bytecode(self, fullname)
+        return self.source_to_code(self.get_data(path), path)
 
-    sys.path_hooks.insert(0, hook)
-    sys.path_importer_cache.pop(str(HERE), None)
+    loader.get_code = get_code  # of the class, as modules are also loaded without a search for them
 
 
 def isolate(environ, run_dir):
@@ -351,6 +340,9 @@ def end_early(result, end, junit):
 
 def judge(recipe, status, result):
     """The exit status: pytest's, unless that says that all is well and it is not."""
+    if status == 0 and result.session_status not in (0, None):
+        tell(f"pytest ended with {result.session_status}, though its exit status is 0: a conftest changed it")
+        return result.session_status
     if status == 0 and result.failed():
         tell(f"{result.failed()} tests of {recipe} failed, though pytest's exit status is 0: a conftest changed it")
         return TESTS_FAILED

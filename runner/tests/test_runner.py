@@ -146,14 +146,63 @@ EARLY = {
 }
 
 
+EARLY |= {
+    "the session's end, after an internal error": (
+        "conftest",
+        "def pytest_runtest_logfinish(): raise OSError\ndef pytest_sessionfinish(session): session.exitstatus = 0\n",
+    ),
+    "an outcome that is none": (
+        "conftest",
+        "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
+        " done = yield\n report = done.get_result()\n"
+        " if report.failed: report.outcome = 'rerun'\n",
+    ),
+    "a second test of the same name": (
+        "conftest",
+        "import pytest\nclass Item(pytest.Item):\n def runtest(self):\n"
+        "  calls.append(1)\n  if len(calls) == 2: pytest.exit('enough', returncode=0)\ncalls = []\n"
+        "class File(pytest.File):\n def collect(self):\n"
+        "  for _ in range(3): yield Item.from_parent(self, name='case')\n"
+        "def pytest_collect_file(file_path, parent):\n"
+        " if file_path.name == 'conftest.py': return File.from_parent(parent, path=file_path)\n"
+        "def pytest_collection_modifyitems(items): items[:] = [i for i in items if i.name == 'case']\n",
+    ),
+}
+
+
 @pytest.mark.parametrize("way", EARLY)
 def test_an_early_end_leaves_no_complete_result(place, way):
     name, source = EARLY[way]
     place.recipe(**{"test_a": FAIL + PASS, name: source})
-    _status, about, _tests = result_of(place)
-    assert about is None or not about["complete"] and about["why"]
+    status, about, _tests = result_of(place)
+    assert about is None or status != 0 or not about["complete"] and about["why"]
     for left in place.tmp.iterdir():
         subprocess.run(["rm", "-r", left], check=True)  # nobody was left to do it
+
+
+def test_a_runner_that_a_test_starts_writes_no_result(place):
+    place.recipe(
+        test_a=f"""
+import os, subprocess, sys
+def test_ok(): pass
+def test_nested():
+    subprocess.run([sys.executable, {str(RUNNER)!r}, "--recipes", {str(place.recipes)!r}, "demo", "-k", "ok"], check=True)
+    os._exit(0)
+"""
+    )
+    _status, about, _tests = result_of(place)
+    assert about is None
+    for left in place.tmp.iterdir():
+        subprocess.run(["rm", "-r", left], check=True)
+
+
+def test_a_test_that_skips_a_part_of_itself(place):
+    place.recipe(
+        test_a="import pytest\ndef test_parts(subtests):\n with subtests.test('one'): pytest.skip('needs a moon')\n"
+    )
+    status, _about, tests = result_of(place)
+    assert status == 0 and tests["test_a.py::test_parts"]["status"] == "skipped"
+    assert tests["test_a.py::test_parts"]["message"] == "needs a moon"
 
 
 def test_a_status_that_a_conftest_changed(place):
@@ -248,7 +297,12 @@ def test_compiled_files_are_not_executed(place):
     folder = place.recipe(
         test_a="""
 import subprocess, sys
-import helper, package.inner
+import helper, importlib.util, package.inner, pathlib
+def test_file():
+    spec = importlib.util.spec_from_file_location("other", pathlib.Path(__file__).with_name("helper.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.value == "source"
 def test_import(): assert helper.value == package.inner.value == "source"
 def test_own_interpreter():
     code = "import helper; print(helper.value)"
@@ -272,7 +326,7 @@ def test_own_interpreter():
                 data[4:16] = bytes(4) + int(stat.st_mtime).to_bytes(4, "little") + stat.st_size.to_bytes(4, "little")
                 compiled.write_bytes(data)
     status, _about, tests = result_of(place)
-    assert (status, [t["status"] for t in tests.values()]) == (0, ["passed", "passed"])
+    assert (status, [t["status"] for t in tests.values()]) == (0, ["passed"] * 3)
 
 
 # Which environment
