@@ -35,8 +35,10 @@ func identify(dir, name string) (Identity, error) {
 		return Identity{}, err
 	}
 	id := Identity{name, "tree-" + tree[:12], tree}
-	if commit := commitOf(dir); commit != "" {
-		id.Revision = commit
+	if _, err := os.Lstat(filepath.Join(dir, ".git")); err == nil {
+		if id.Revision = commitOf(dir); id.Revision == "" {
+			return id, fmt.Errorf("%s: is a git work tree whose commit cannot be read: commit it, or remove its .git", dir)
+		}
 	}
 	return id, nil
 }

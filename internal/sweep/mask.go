@@ -4,13 +4,20 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
 	"io"
-	"net/url"
+	"io/fs"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/google/renameio/v2"
+
+	"cc-ci-run/internal/record"
 )
 
 // masked takes the place of a secret, as in Drone's logs.
@@ -18,7 +25,8 @@ const masked = "******"
 
 // masker replaces the values that a site gives in what a run writes. As Drone
 // does, it takes each line of a value by itself, and none of less than two
-// characters. It knows a value also as JSON, XML, URLs and Python's repr write it.
+// characters. It knows a value also as JSON, XML, URLs, Python's repr and shells
+// write it. A nil masker masks nothing.
 type masker struct {
 	forms [][]byte  // longest first
 	first [256]bool // bytes that one begins with
@@ -74,24 +82,122 @@ next:
 	return append(out, text[from:i]...), text[i:]
 }
 
+// text masks a text.
+func (m *masker) text(text string) string {
+	if m == nil {
+		return text
+	}
+	out, _ := m.mask([]byte(text), true)
+	return string(out)
+}
+
+// result masks what a verdict can quote of a result: what tests wrote.
+func (m *masker) result(r *record.Result) *record.Result {
+	for i := range r.Results.Tests {
+		t := &r.Results.Tests[i]
+		t.Name, t.Message = m.text(t.Name), m.text(t.Message)
+	}
+	about := &r.Results.Extra.About
+	about.Why, about.Running = m.text(about.Why), m.text(about.Running)
+	return r
+}
+
+// printable is a text for one line of a terminal or a journal: what a test is
+// called can hold anything.
+func printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.ToValidUTF8(text, "?"))
+}
+
 // spellings are the ways in which a value is written.
 func spellings(value string) []string {
 	var quoted bytes.Buffer
 	encoder := json.NewEncoder(&quoted)
 	encoder.SetEscapeHTML(false)
 	_ = encoder.Encode(value) // of a string there is always JSON
-	inJSON := strings.Trim(strings.TrimSpace(quoted.String()), `"`)
-	inXML := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
-	inAttribute := strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;", `"`, "&quot;", "\n", "&#10;", "\r", "&#13;", "\t", "&#09;")
-	inRepr := strings.NewReplacer(`\`, `\\`, `'`, `\'`, "\n", `\n`, "\t", `\t`)
-	plainRepr := strings.NewReplacer(`\`, `\\`, "\n", `\n`, "\t", `\t`)
-	repr := []string{inRepr.Replace(value), plainRepr.Replace(value)}
-	all := []string{value, inJSON, inXML.Replace(value), inAttribute.Replace(value), url.QueryEscape(value), url.PathEscape(value), url.UserPassword("", value).String()[1:]}
-	for _, r := range repr { // a repr within JSON or XML
-		escaped, _ := json.Marshal(r)
-		all = append(all, r, strings.Trim(string(escaped), `"`), inXML.Replace(r), inAttribute.Replace(r))
+	inJSON := strings.TrimSuffix(strings.TrimPrefix(strings.TrimSpace(quoted.String()), `"`), `"`)
+	markup := []string{"&", "&amp;", "<", "&lt;", ">", "&gt;"}
+	inXML := strings.NewReplacer(markup...).Replace(value)
+	inAttribute := strings.NewReplacer(append(markup, `"`, "&quot;", "\t", "&#09;")...).Replace(value)
+	inHTML := strings.NewReplacer(append(markup, `"`, "&quot;", "'", "&#x27;")...).Replace(value)
+	backslash := strings.NewReplacer(`\`, `\\`, "\t", `\t`).Replace(value)
+	single := strings.ReplaceAll(backslash, `'`, `\'`)
+	inShell := strings.ReplaceAll(value, `'`, `'"'"'`)
+	all := []string{value, inJSON, inXML, inAttribute, inHTML, backslash, single, inShell, strings.ReplaceAll(value, `'`, `'\''`)}
+	for _, safe := range []string{"", "/"} {
+		percent := percentEncoded(value, safe)
+		all = append(all, percent, strings.ReplaceAll(percent, "%20", "+"))
+	}
+	for _, form := range slices.Clone(all) { // in ASCII
+		all = append(all, escaped(form, `\u%04x`, `\u%04x\u%04x`), pythonASCII(form), bytesRepr(form))
 	}
 	return all
+}
+
+// percentEncoded is a value in a URL (RFC 3986), with some characters left alone.
+func percentEncoded(value, safe string) string {
+	var b strings.Builder
+	for _, c := range []byte(value) {
+		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("-._~"+safe, c) >= 0 {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "%%%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// escaped writes what is not ASCII as JSON does: with two escapes for a character
+// beyond the first 65,536.
+func escaped(value, one, two string) string {
+	var b strings.Builder
+	for _, r := range value {
+		switch {
+		case r < 0x80:
+			b.WriteRune(r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, one, r)
+		default:
+			r -= 0x10000
+			fmt.Fprintf(&b, two, 0xd800+r>>10, 0xdc00+r&0x3ff)
+		}
+	}
+	return b.String()
+}
+
+// pythonASCII writes what is not ASCII as Python's ascii() does.
+func pythonASCII(value string) string {
+	var b strings.Builder
+	for _, r := range value {
+		switch {
+		case r < 0x80:
+			b.WriteRune(r)
+		case r < 0x100:
+			fmt.Fprintf(&b, `\x%02x`, r)
+		case r < 0x10000:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		default:
+			fmt.Fprintf(&b, `\U%08x`, r)
+		}
+	}
+	return b.String()
+}
+
+// bytesRepr writes what is not ASCII as Python's repr of bytes does.
+func bytesRepr(value string) string {
+	var b strings.Builder
+	for _, c := range []byte(value) {
+		if c < 0x80 {
+			b.WriteByte(c)
+		} else {
+			b.WriteString(`\x` + strconv.FormatInt(int64(c), 16))
+		}
+	}
+	return b.String()
 }
 
 // writer masks what passes through it. Close writes the rest, which may have
@@ -127,17 +233,94 @@ func (m *maskWriter) Close() error {
 	return err
 }
 
-// file masks a file in one step, if it is there.
-func (m *masker) file(path string) error {
+// ours are the keys of a result whose values no test writes.
+var ours = []string{"reportFormat", "specVersion", "reportId", "timestamp", "generatedBy", "status", "rawStatus", "recipe", "revision", "invoker", "fingerprint"}
+
+// json masks the texts of a result: not its keys, nor what says which run it is of.
+func (m *masker) json(path string) error {
+	return m.file(path, func(data []byte) ([]byte, error) {
+		var v any
+		decoder := json.NewDecoder(bytes.NewReader(data))
+		decoder.UseNumber()
+		if err := decoder.Decode(&v); err != nil {
+			return nil, err
+		}
+		var out bytes.Buffer
+		encoder := json.NewEncoder(&out)
+		encoder.SetEscapeHTML(false)
+		encoder.SetIndent("", " ")
+		err := encoder.Encode(m.values(v))
+		return out.Bytes(), err
+	})
+}
+
+func (m *masker) values(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for key, value := range v {
+			if !slices.Contains(ours, key) {
+				v[key] = m.values(value)
+			}
+		}
+	case []any:
+		for i, value := range v {
+			v[i] = m.values(value)
+		}
+	case string:
+		return m.text(v)
+	}
+	return v
+}
+
+// xml masks the texts and attributes of a JUnit report.
+func (m *masker) xml(path string) error {
+	return m.file(path, func(data []byte) ([]byte, error) {
+		var out bytes.Buffer
+		decoder, encoder := xml.NewDecoder(bytes.NewReader(data)), xml.NewEncoder(&out)
+		for {
+			token, err := decoder.Token()
+			if errors.Is(err, io.EOF) {
+				return out.Bytes(), encoder.Flush()
+			}
+			if err != nil {
+				return nil, err
+			}
+			switch t := token.(type) {
+			case xml.CharData:
+				text, _ := m.mask(t, true)
+				token = xml.CharData(text)
+			case xml.StartElement:
+				for i, a := range t.Attr {
+					t.Attr[i].Value = m.text(a.Value)
+				}
+				token = t
+			}
+			if err := encoder.EncodeToken(token); err != nil {
+				return nil, err
+			}
+		}
+	})
+}
+
+// file changes a file in one step, if it is there. What cannot be masked is
+// removed.
+func (m *masker) file(path string, change func([]byte) ([]byte, error)) error {
 	if m == nil {
 		return nil
 	}
 	data, err := os.ReadFile(path)
-	if err != nil {
-		return nil // there is none
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	if text, _ := m.mask(data, true); !bytes.Equal(text, data) {
-		return renameio.WriteFile(path, text, 0o640, renameio.WithStaticPermissions(0o640))
+	if err == nil {
+		data, err = change(data)
+	}
+	if err == nil {
+		err = renameio.WriteFile(path, data, 0o640, renameio.WithStaticPermissions(0o640))
+	}
+	if err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("%s: was removed, as it could not be masked: %w", path, err)
 	}
 	return nil
 }

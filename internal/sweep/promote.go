@@ -17,8 +17,10 @@ type Promotion struct {
 
 // State is what a sweep knows of one recipe: STATE/sweep/recipes/NAME.json.
 type State struct {
-	Schema    int       `json:"schema"`
-	Directory string    `json:"directory"` // of recipes, at the last sweep
+	Schema int `json:"schema"`
+	// Invoker is who sweeps this recipe: drone, systemd or manual. What a timer
+	// or Drone sweeps, a sweep by hand leaves as it is.
+	Invoker   string    `json:"invoker"`
 	Canonical Promotion `json:"canonical"`
 	// Last is the last verdict; a run that was cut off has none.
 	Last Result `json:"last"`
@@ -30,9 +32,21 @@ type State struct {
 	Ran time.Time `json:"ran"`
 }
 
+// foreign says whether a sweep remembers nothing of a recipe: it is by hand, and
+// the recipe is a timer's or Drone's.
+func (s State) foreign(p Policy) bool {
+	return p.Invoker == "manual" && !p.Promote && s.Invoker != "" && s.Invoker != "manual"
+}
+
 // after is what is known of a recipe after a verdict. ran are the inputs of the
 // run that it is of, nil if there was none.
 func (s State) after(r Result, ran *Inputs, p Policy) State {
+	if s.foreign(p) {
+		return s
+	}
+	if s.Invoker == "" || p.Invoker != "manual" {
+		s.Invoker = p.Invoker
+	}
 	switch r.Verdict {
 	case Cut, Pass, WouldRun:
 		return s
@@ -63,8 +77,7 @@ func (s *sweep) remember(j *job, ran *Inputs) *job {
 	next := j.known.after(j.Result, ran, s.policy(j.Recipe))
 	next.Last.Promoted = next.Canonical.Revision
 	j.Promoted = next.Canonical.Revision
-	switch j.Verdict {
-	case Cut, Pass:
+	if j.Verdict == Cut || j.known.foreign(s.Policy) {
 		return j
 	}
 	if err := s.store.write(j.Recipe, next); err != nil {

@@ -102,6 +102,9 @@ func days(d time.Duration) string {
 type Outcome struct {
 	Why string // it was run
 
+	// HandedOn says that a parent hands on a signal as the exit status 128+N.
+	HandedOn bool
+
 	// What ended it, the first that is not empty.
 	Ended   string         // the sweep's own end, or what else is no fault of the tests
 	Limit   time.Duration  // the time limit that it reached
@@ -129,8 +132,7 @@ func (o Outcome) cut() string {
 		return o.Ended
 	}
 	for _, signal := range outside {
-		// A process that stays as parent hands a child's signal on as 128+N.
-		if o.Signal == signal || o.Signal == 0 && o.Status == 128+int(signal) {
+		if o.Signal == signal || o.HandedOn && o.Signal == 0 && o.Status == 128+int(signal) {
 			return "ended from outside by " + unix.SignalName(signal)
 		}
 	}
@@ -145,6 +147,8 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 	during := ""
 	if o.Running != "" {
 		during = " during " + o.Running
+	} else if o.Limit != 0 && o.Result != nil && o.Result.About().Complete {
+		during = " after its tests were over"
 	}
 	ended := func(v Verdict, format string, args ...any) (Verdict, string) {
 		why := fmt.Sprintf(format, args...)
@@ -169,7 +173,7 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 		return ended(Hold, "took longer than %s%s (%s)", o.Limit, during, o.Why)
 	case o.Failed != "":
 		return ended(Error, "could not be started: %s", o.Failed)
-	case o.Result == nil && o.Signal == 0 && o.Status >= 125 && o.Status <= 127:
+	case o.Result == nil && o.Running == "" && o.Signal == 0 && o.Status >= 125 && o.Status <= 127:
 		return ended(Error, "cc-ci-run could not start it: exit status %d", o.Status)
 	}
 	result := fmt.Sprintf("exit status %d", o.Status)
@@ -190,13 +194,16 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 		return ended(Error, "its result is of another run: recipe %q, environment %.12s", about.Recipe, about.Fingerprint)
 	case summary.Failed > 0:
 		return ended(Hold, "%s: %s (%s)", tests, some(o.Result.Failed()), o.Why)
-	case o.Status != 0 || o.Signal != 0:
+	case o.Status != 0 || o.Signal != 0 || about.ExitStatus != 0:
+		if o.Status == 0 && o.Signal == 0 {
+			result = fmt.Sprintf("exit status %d, which was changed to 0", about.ExitStatus)
+		}
 		because := about.Why
 		if because == "" {
 			because = tests
 		}
 		return ended(Hold, "failed with %s: %s (%s)", result, because, o.Why)
-	case !about.Complete || summary.Pending > 0 || summary.Passed == 0 && summary.Other == 0:
+	case !about.Complete || summary.Pending > 0 || summary.Tests == 0:
 		because := about.Why
 		if because == "" {
 			because = "no test was executed"
@@ -206,14 +213,17 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 		return ended(Hold, "%s, which holds it: %s (%s)", tests, some(o.Result.SkipReasons()), o.Why)
 	}
 	passed := tests
+	if about.Deselected > 0 {
+		passed += fmt.Sprintf(", %d deselected", about.Deselected)
+	}
 	if summary.Skipped > 0 {
 		passed += ": " + some(o.Result.SkipReasons())
 	}
 	switch {
 	case len(o.Uncommitted) > 0:
 		return ended(Hold, "%s, but not of its commit: %s; commit it (%s)", passed, some(o.Uncommitted), o.Why)
-	case p.Invoker == "manual" && !p.Promote && known.Canonical.Invoker != "" && known.Canonical.Invoker != "manual":
-		return ended(Pass, "%s; by hand, and %s's verdict stays: --promote, or systemctl start nightly-sweep@%s", passed, known.Canonical.Invoker, o.Before.Recipe)
+	case known.foreign(p):
+		return ended(Pass, "%s; by hand, and the verdict of %s stays: --promote, or systemctl start nightly-sweep@%s", passed, known.Invoker, o.Before.Recipe)
 	}
 	return ended(Promote, "%s (%s)", passed, o.Why)
 }

@@ -97,7 +97,9 @@ func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, wr
 	go func() {
 		defer close(written)
 		defer r.Close()
+		forgotten := make(chan struct{})
 		go func() {
+			defer close(forgotten)
 			<-run.Done()
 			forget()
 			// What could not be killed may hold the pipe; what the tests wrote is
@@ -109,6 +111,7 @@ func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, wr
 		_, _ = io.Copy(masking, r)
 		_ = masking.Close()
 		limited.close()
+		<-forgotten // before the lock is given back: the next sweep takes a note for a killed one's
 	}()
 	return run, written, nil
 }
@@ -141,19 +144,14 @@ func (s *sweep) attend(ctx context.Context, run *supervise.Run, limit time.Durat
 }
 
 // readResult reads what the runner wrote, once all processes of the run are
-// gone, and masks it.
+// gone, and masks the files.
 func (s *sweep) readResult(o *Outcome, name string, started time.Time, path string) {
-	current := strings.TrimSuffix(path, ".json") + ".current"
-	if running, err := state.Read(current); err == nil {
-		o.Running, _ = strings.CutSuffix(strings.ToValidUTF8(string(running), "?"), "\n")
-		_ = os.Remove(current)
+	stem := strings.TrimSuffix(path, ".json")
+	if running, err := state.Read(stem + ".current"); err == nil {
+		o.Running = s.mask.text(string(running))
+		_ = os.Remove(stem + ".current")
 	}
-	if err := errors.Join(s.mask.file(path), s.mask.file(strings.TrimSuffix(path, ".json")+".xml")); err != nil {
-		// What cannot be masked is not kept.
-		_ = os.Remove(path)
-		o.NoResult = err.Error()
-		return
-	}
+	// Judged is what the runner wrote, kept is what can be shown.
 	result, err := record.ReadResult(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -162,10 +160,13 @@ func (s *sweep) readResult(o *Outcome, name string, started time.Time, path stri
 	case err != nil:
 		o.NoResult = err.Error()
 	default:
-		o.Result = result
+		o.Result = s.mask.result(result)
 		if o.Running == "" {
-			o.Running = result.About().Running
+			o.Running = o.Result.About().Running
 		}
+	}
+	if err := errors.Join(s.mask.json(path), s.mask.xml(stem+".xml")); err != nil && o.NoResult == "" {
+		o.NoResult = err.Error()
 	}
 }
 

@@ -139,6 +139,9 @@ func (o Options) Check() error {
 	if o.Timeout <= 0 || o.Grace < 0 {
 		fail("timeout %s and grace %s: a run needs some time", o.Timeout, o.Grace)
 	}
+	if o.MaxAge < 0 {
+		fail("max-age %s: is less than nothing", o.MaxAge)
+	}
 	if o.KeepLogs < 1 || o.KeepFor < 0 {
 		fail("keep-logs %d, keep-for %s: the newest log is always kept", o.KeepLogs, o.KeepFor)
 	}
@@ -297,7 +300,10 @@ func (s *sweep) intact() error {
 }
 
 func (s *sweep) writeSummary(summary Summary) error {
-	if s.DryRun {
+	// Of single recipes, or by hand beside a timer's: not the sweep that people
+	// ask for.
+	last, _ := Last(s.State)
+	if s.DryRun || !s.Removed || s.Invoker == "manual" && last != nil && last.Invoker != "manual" {
 		return nil
 	}
 	return s.store.putJSON(state.Sweep, lastFile, summary)
@@ -434,7 +440,6 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	if err != nil {
 		return j.verdict(Error, "its state cannot be read: %v", err)
 	}
-	known.Directory = s.Recipes
 	j.known, j.Promoted = known, known.Canonical.Revision
 	now := s.now
 	if now.Identity, err = identify(filepath.Join(s.Recipes, name), name); err != nil {
@@ -490,6 +495,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	o, log, report := s.run(ctx, name, j.Started)
 	j.Log = log
 	o.Why, o.Before = j.why, before
+	o.HandedOn = slices.Contains(s.How, "audit")
 	j.Report = report
 	if o.Result != nil {
 		j.Tests = o.Result.Results.Summary
@@ -502,9 +508,9 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	}
 	s.compare(&o, name)
 	v, why := judge(o, j.known, s.policy(name))
-	j.verdict(v, "%s", why)
-	if j.Verdict == Cut && first && ctx.Err() != nil && stale == nil {
-		// It had all the time there is: next time others come first.
+	j.verdict(v, "%s", printable(why))
+	if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
+		// It had a turn, or all the time there is: next time others come first.
 		j.known.Ran = time.Now().UTC()
 		_ = s.store.write(name, j.known)
 	}
@@ -532,28 +538,33 @@ func (s *sweep) compare(o *Outcome, name string) {
 	}
 }
 
-// gone settles the recipes that are known, and whose folder is not there any
-// more: each is told once.
+// gone settles the recipes that are known and not swept any more: their folder
+// was removed, or sweep.toml does not name them now. Each is told once.
 func (s *sweep) gone(names []string) (list []Result) {
 	if !s.Removed {
 		return nil
 	}
-	there, err := recipesIn(s.Recipes)
-	if err != nil {
-		return nil
-	}
 	for _, name := range s.store.names() {
-		if slices.Contains(there, name) || slices.Contains(names, name) {
+		if slices.Contains(names, name) {
 			continue
 		}
 		known, _, err := s.store.read(name)
-		// Of a sweep by hand, only what the same directory had: a person may look
-		// at recipes of their own.
-		if err != nil || known.Last.Verdict == Gone || s.Invoker == "manual" && known.Directory != s.Recipes {
+		if err != nil || known.foreign(s.Policy) {
 			continue
 		}
-		j := &job{Result: Result{Recipe: name, Started: time.Now().UTC()}, known: known}
-		j.verdict(Gone, "its folder was removed from %s; canonical was %.12s", s.Recipes, known.Canonical.Revision)
+		j := &job{Result: Result{Recipe: name, Started: time.Now().UTC(), Revision: known.Canonical.Revision}, known: known}
+		path := filepath.Join(s.Recipes, name)
+		info, err := os.Stat(path)
+		switch {
+		case err == nil && !info.IsDir():
+			j.verdict(Error, "%s: is a file, not a folder: restore it, or remove it", path)
+		case known.Last.Verdict == Gone:
+			continue
+		case err == nil:
+			j.verdict(Gone, "it is not swept any more: %s does not name it", ConfigName)
+		default:
+			j.verdict(Gone, "its folder was removed from %s", s.Recipes)
+		}
 		list = append(list, s.remember(j, nil).Result)
 	}
 	return list

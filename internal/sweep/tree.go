@@ -108,7 +108,7 @@ func (t *tree) walk(root string) error {
 			return err
 		}
 		rel, _ := filepath.Rel(root, path)
-		if leftOut(rel, d.IsDir()) {
+		if leftOut(rel, d.IsDir()) && (d.IsDir() || isData(path, rel)) {
 			return nil
 		}
 		if t.entries++; t.entries > maxEntries {
@@ -151,7 +151,7 @@ func (t *tree) unseen(real string) bool {
 		return false
 	}
 	for _, root := range t.roots {
-		if rel, ok := strings.CutPrefix(real, root+"/"); ok && leftOut(rel, false) {
+		if rel, ok := strings.CutPrefix(real, root+"/"); ok && (leftOut(rel, false) || leftOut(rel, true)) {
 			return true
 		}
 	}
@@ -221,28 +221,28 @@ func kindOf(mode uint32) string {
 	return "something else"
 }
 
-// dataOf are the files that git and Python make beside a recipe's own. They
-// change without a change of the tests, and nothing executes them: the runner
-// reads no compiled file of __pycache__, and git's files here are data. What
-// else may lie in these directories (a hook, a module) is hashed.
-var dataOf = []*regexp.Regexp{
-	// NAME.TAG.pyc; NAME.pyc could be imported.
-	regexp.MustCompile(`(^|/)__pycache__/[^/.][^/]*\.[^/.]+\.pyc(\.[0-9]+)?$`),
-	regexp.MustCompile(`(^|/)\.pytest_cache/(README\.md|\.gitignore|CACHEDIR\.TAG|v/cache/[a-z]+)$`),
-	// gitrepository-layout(5), with what fetch, gc, merge and rebase leave.
-	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/(HEAD|[A-Z]+_HEAD|[A-Z]+_MSG|COMMIT_EDITMSG|AUTO_MERGE|index|shallow|packed-refs|description|gitk\.cache|gc\.(log|pid)|[^/]+\.lock|branches/[^/]+)$`),
-	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/(refs|logs|worktrees|rebase-merge|rebase-apply|sequencer|reftable)/[^.].*$`),
-	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/info/(exclude|refs|sparse-checkout|commit-graph)$`),
-	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/hooks/[^/]+\.sample$`),
-	regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/objects/([0-9a-f]{2}/([0-9a-f]{38}|[0-9a-f]{62}|tmp_obj_\w+)|pack/[^/]+\.(pack|idx|rev|bitmap|keep|promisor|mtimes)|pack/tmp_\w+|pack/multi-pack-index|info/.*)$`),
-	// Of a submodule or a linked work tree: where its repository is.
-	regexp.MustCompile(`(^|/)\.git$`),
-}
+// Files that git and Python make beside a recipe's own. They change without a
+// change of the tests, and nothing executes them: the runner reads no compiled
+// file of __pycache__, and git's files here are data. What else may lie in these
+// directories (a hook, a module) is hashed.
+var (
+	dataOf = []*regexp.Regexp{
+		// NAME.TAG.pyc; NAME.pyc could be imported.
+		regexp.MustCompile(`(^|/)__pycache__/[^/.][^/]*\.[^/.]+\.pyc(\.[0-9]+)?$`),
+		regexp.MustCompile(`(^|/)\.pytest_cache/(README\.md|\.gitignore|CACHEDIR\.TAG|v/cache/[a-z]+)$`),
+		// gitrepository-layout(5)
+		regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/index(\.lock)?$`),
+		regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/objects/([0-9a-f]{2}/([0-9a-f]{38}|[0-9a-f]{62}|tmp_obj_\w+)|pack/[^/]+\.(pack|idx|rev|bitmap|keep|promisor|mtimes)|pack/tmp_\w+|pack/multi-pack-index|info/(packs|commit-graph|commit-graphs/.*))$`),
+	}
+	// Of these, which may have any name, the content says whether it is git's.
+	textOf   = regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*(/(HEAD|[A-Z]+_HEAD|shallow|packed-refs|(refs|logs)/.*))?$`)
+	gitsText = regexp.MustCompile(`\A(([0-9a-f]{40}|[0-9a-f]{64})\b[^\n]*\n?|\^[0-9a-f]+\n|ref: [^\n]*\n?|gitdir: [^\n]*\n?|# pack-refs with:[^\n]*\n)*\z`)
+)
 
 var dirsOf = regexp.MustCompile(`(^|/)(__pycache__|\.pytest_cache(/v(/cache)?)?|\.git(/.*)?)$`)
 
-// leftOut says whether an entry is not hashed. A directory is left out alone,
-// not with what is in it.
+// leftOut says whether an entry is not hashed, by its name; of a file, isData
+// must say so, too. A directory is left out alone, not with what is in it.
 func leftOut(rel string, dir bool) bool {
 	// Few paths are looked at twice: most have none of these in them.
 	if !strings.Contains(rel, ".git") && !strings.Contains(rel, "__pycache__") && !strings.Contains(rel, ".pytest_cache") {
@@ -251,5 +251,22 @@ func leftOut(rel string, dir bool) bool {
 	if dir {
 		return dirsOf.MatchString(rel)
 	}
-	return slices.ContainsFunc(dataOf, func(r *regexp.Regexp) bool { return r.MatchString(rel) })
+	return textOf.MatchString(rel) || slices.ContainsFunc(dataOf, func(r *regexp.Regexp) bool { return r.MatchString(rel) })
 }
+
+// isData says whether a file that leftOut names is git's by its content, too: a
+// script may lie among the logs.
+func isData(path, rel string) bool {
+	if !textOf.MatchString(rel) {
+		return true
+	}
+	info, err := os.Lstat(path)
+	if err != nil || !info.Mode().IsRegular() || info.Size() > maxText {
+		return false
+	}
+	data, err := os.ReadFile(path)
+	return err == nil && gitsText.Match(data)
+}
+
+// maxText is more than a log of git's has, in bytes; a larger one is hashed.
+const maxText = 16 << 20

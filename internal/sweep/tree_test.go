@@ -127,6 +127,17 @@ func TestDifferentTrees(t *testing.T) {
 		{".pytest_cache/conftest.py=1"},
 		{".pytest_cache/v/cache/m.py=1"},
 		{"sub/.git/hooks/x=1"},
+		{"sub/.git/hooks/x.sample=1"},
+		{".git/logs/test_x.py=def test_x(): pass\n"},
+		{".git/refs/heads/x.py=import os\n"},
+		{".git/rebase-merge/helper.py=1"},
+		{".git/objects/info/lib.zip=1"},
+		{".git/description=echo"},
+		{".git/HEAD=exit 1"},
+		{".git=exit 1"},
+		{".git/packed-refs=# pack-refs with: x\nexit\n"},
+		{".git/logs/x=0123456789012345678901234567890123456789 a\n", "more->.git/logs"},
+		{".git/logs/x=0123456789012345678901234567890123456789 b\n", "more->.git/logs"},
 		{"__pycache__/m.cpython-311.pyc=1", "m.pyc->__pycache__/m.cpython-311.pyc"},
 		{"__pycache__/m.cpython-311.pyc=2", "m.pyc->__pycache__/m.cpython-311.pyc"},
 	} {
@@ -147,7 +158,7 @@ func TestSameTrees(t *testing.T) {
 	for _, lines := range [][]string{
 		{"__pycache__/a.cpython-311.pyc=x", "d/__pycache__/b.cpython-311-pytest-9.2.0.pyc=x", "__pycache__/a.cpython-311.pyc.140=x"},
 		{".pytest_cache/README.md=x", ".pytest_cache/v/cache/lastfailed=x", ".pytest_cache/.gitignore=*", ".pytest_cache/CACHEDIR.TAG=x"},
-		{".git/HEAD=x", ".git/index=x", ".git/refs/heads/main=x", ".git/logs/HEAD=x", ".git/FETCH_HEAD=x", ".git/ORIG_HEAD=x", ".git/objects/ab/0123456789abcdef0123456789abcdef012345=x", ".git/objects/pack/pack-1.pack=x", ".git/hooks/pre-push.sample=x", ".git/info/exclude=x", ".git/index.lock="},
+		{".git/HEAD=ref: refs/heads/main\n", ".git/index=x", ".git/refs/heads/main=0123456789012345678901234567890123456789\n", ".git/logs/HEAD=0123456789012345678901234567890123456789 0123456789012345678901234567890123456789 A <a@b> 1 +0000\tcommit: x\n0123456789012345678901234567890123456789 0123456789012345678901234567890123456789 A <a@b> 1 +0000\tcommit: y\n", ".git/FETCH_HEAD=0123456789012345678901234567890123456789\t\tbranch\n", ".git/ORIG_HEAD=0123456789012345678901234567890123456789\n", ".git/packed-refs=# pack-refs with: peeled fully-peeled sorted \n0123456789012345678901234567890123456789 refs/tags/x\n^0123456789012345678901234567890123456789\n", ".git/refs/remotes/origin/HEAD=ref: x\n", ".git/objects/ab/0123456789abcdef0123456789abcdef012345=x", ".git/objects/pack/pack-1.pack=x", ".git/index.lock="},
 		{".git=gitdir: ../x"},
 	} {
 		if got := hashOf(t, plant(t, append([]string{"a=1", "d/b=2"}, lines...)...)); got != want {
