@@ -153,19 +153,23 @@ EARLY |= {
     ),
     "an outcome that is none": (
         "conftest",
-        "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
-        " done = yield\n report = done.get_result()\n"
-        " if report.failed: report.outcome = 'rerun'\n",
+        (
+            "import pytest\n@pytest.hookimpl(hookwrapper=True)\ndef pytest_runtest_makereport():\n"
+            " done = yield\n report = done.get_result()\n"
+            " if report.failed: report.outcome = 'rerun'\n"
+        ),
     ),
     "a second test of the same name": (
         "conftest",
-        "import pytest\nclass Item(pytest.Item):\n def runtest(self):\n"
-        "  calls.append(1)\n  if len(calls) == 2: pytest.exit('enough', returncode=0)\ncalls = []\n"
-        "class File(pytest.File):\n def collect(self):\n"
-        "  for _ in range(3): yield Item.from_parent(self, name='case')\n"
-        "def pytest_collect_file(file_path, parent):\n"
-        " if file_path.name == 'conftest.py': return File.from_parent(parent, path=file_path)\n"
-        "def pytest_collection_modifyitems(items): items[:] = [i for i in items if i.name == 'case']\n",
+        (
+            "import pytest\nclass Item(pytest.Item):\n def runtest(self):\n"
+            "  calls.append(1)\n  if len(calls) == 2: pytest.exit('enough', returncode=0)\ncalls = []\n"
+            "class File(pytest.File):\n def collect(self):\n"
+            "  for _ in range(3): yield Item.from_parent(self, name='case')\n"
+            "def pytest_collect_file(file_path, parent):\n"
+            " if file_path.name == 'conftest.py': return File.from_parent(parent, path=file_path)\n"
+            "def pytest_collection_modifyitems(items): items[:] = [i for i in items if i.name == 'case']\n"
+        ),
     ),
 }
 
