@@ -50,9 +50,9 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 test: compiler build lint ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race ./..., with those that need the built environment'
-	@go test -race -count=1 -tags environment -skip '^TestKilled$$' ./...
-	@echo '==> sweeps, killed at many moments'
-	@go test -race -count=1 -v -run '^TestKilled$$' ./internal/sweep
+	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestHistories)' ./...
+	@echo '==> sweeps: random histories against a model of the rules; kills at many moments'
+	@go test -count=1 -timeout 30m -v -run '^(TestKilled|TestHistories)' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 

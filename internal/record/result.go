@@ -41,14 +41,16 @@ type Summary struct {
 	Skipped int   `json:"skipped"`
 	Pending int   `json:"pending"`
 	Other   int   `json:"other"`
+	Partly  int   `json:"-"`     // of Skipped: those that ran and skipped a part of themselves
 	Start   int64 `json:"start"` // milliseconds since 1970
 	Stop    int64 `json:"stop"`
 }
 
 // Test is one test's outcome.
 type Test struct {
-	Name     string `json:"name"`     // pytest's node ID
-	Status   string `json:"status"`   // passed, failed, skipped, pending or other
+	Name     string `json:"name"`   // pytest's node ID
+	Status   string `json:"status"` // passed, failed, skipped, pending or other
+	Raw      string `json:"rawStatus,omitempty"`
 	Duration int64  `json:"duration"` // milliseconds
 	Message  string `json:"message,omitempty"`
 	Trace    string `json:"trace,omitempty"`
@@ -100,6 +102,9 @@ func ReadResult(path string) (*Result, error) {
 			s.Failed++
 		case "skipped":
 			s.Skipped++
+			if t.Raw == rawPartly {
+				s.Partly++
+			}
 		case "other":
 			s.Other++
 		default:
@@ -140,6 +145,9 @@ func (r *Result) Counts() string {
 	}
 	return strings.Join(parts, ", ")
 }
+
+// rawPartly is the raw status of a test that ran and skipped a part of itself.
+const rawPartly = "a subtest was skipped"
 
 // Failed names the tests that failed, in order.
 func (r *Result) Failed() (names []string) {

@@ -280,7 +280,8 @@ func (m *masker) xml(path string) error {
 		for {
 			token, err := decoder.Token()
 			if errors.Is(err, io.EOF) {
-				return out.Bytes(), encoder.Flush()
+				err := encoder.Flush()
+				return out.Bytes(), err
 			}
 			if err != nil {
 				return nil, err

@@ -203,7 +203,7 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 			because = tests
 		}
 		return ended(Hold, "failed with %s: %s (%s)", result, because, o.Why)
-	case !about.Complete || summary.Pending > 0 || summary.Tests == 0:
+	case !about.Complete || summary.Pending > 0 || summary.Passed+summary.Other+summary.Partly == 0:
 		because := about.Why
 		if because == "" {
 			because = "no test was executed"

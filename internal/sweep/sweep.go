@@ -303,7 +303,7 @@ func (s *sweep) writeSummary(summary Summary) error {
 	// Of single recipes, or by hand beside a timer's: not the sweep that people
 	// ask for.
 	last, _ := Last(s.State)
-	if s.DryRun || !s.Removed || s.Invoker == "manual" && last != nil && last.Invoker != "manual" {
+	if s.DryRun || !s.Removed || s.Invoker == "manual" && !s.Promote && last != nil && last.Invoker != "manual" {
 		return nil
 	}
 	return s.store.putJSON(state.Sweep, lastFile, summary)
@@ -451,8 +451,10 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		j.why = damaged
 	case j.why == "":
 		j.verdict(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
-		// Whoever looks at the state sees that what was held is not any more.
-		if known.Held || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
+		// Whoever looks at the state sees that what was held is not any more, and
+		// whose the recipe is.
+		claimed := s.Invoker != "manual" && (known.Invoker == "" || known.Invoker == "manual")
+		if known.Held || claimed || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
 			s.remember(j, nil)
 		}
 		return j
