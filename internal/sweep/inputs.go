@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"bytes"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -45,8 +46,17 @@ func identify(dir, name string) (Identity, error) {
 
 // commitOf is the commit of a folder that is a git work tree of its own, or "".
 func commitOf(dir string) string {
-	if _, err := os.Lstat(filepath.Join(dir, ".git")); err != nil {
+	git := filepath.Join(dir, ".git")
+	info, err := os.Stat(git)
+	if err != nil {
 		return ""
+	}
+	// A file says where the repository is (gitrepository-layout(5)). If it does
+	// not, record.Revision goes on to a work tree around the folder.
+	if !info.IsDir() {
+		if data, err := state.Read(git); err != nil || !bytes.HasPrefix(data, []byte("gitdir: ")) {
+			return ""
+		}
 	}
 	return record.Revision(dir)
 }

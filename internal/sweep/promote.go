@@ -17,7 +17,8 @@ type Promotion struct {
 
 // State is what a sweep knows of one recipe: STATE/sweep/recipes/NAME.json.
 type State struct {
-	Schema int `json:"schema"`
+	Schema    int    `json:"schema"`
+	Directory string `json:"directory"` // of recipes, at the last sweep
 	// Invoker is who sweeps this recipe: drone, systemd or manual. What a timer
 	// or Drone sweeps, a sweep by hand leaves as it is.
 	Invoker   string    `json:"invoker"`

@@ -34,6 +34,9 @@ func (in Inputs) equal(other Inputs) bool {
 // difference says how inputs differ from those of the canonical run, or "".
 func (in Inputs) difference(was Inputs) string {
 	var parts []string
+	if was.Recipe != in.Recipe { // also of schema 1, which has none
+		parts = append(parts, fmt.Sprintf("recipe %q, was %q", in.Recipe, was.Recipe))
+	}
 	switch {
 	case was.Revision != in.Revision:
 		parts = append(parts, fmt.Sprintf("revision %.12s, promoted was %.12s", in.Revision, was.Revision))

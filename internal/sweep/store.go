@@ -248,7 +248,7 @@ func parseState(path string) (known State, err error) {
 }
 
 // parseSchema1 keeps what an earlier cc-ci-run promoted. Its inputs lack the
-// site's, so the recipe is run once more.
+// recipe's name, so the recipe is run once more.
 func parseSchema1(data []byte) (State, error) {
 	var was struct {
 		Canonical struct {

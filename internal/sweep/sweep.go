@@ -218,9 +218,10 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	for _, j := range jobs {
 		results = append(results, j.Result)
 	}
-	for _, r := range gone {
-		t.settled(r)
-		results = append(results, r)
+	for _, j := range gone { // remembered as it is told, so that a killed sweep tells nobody and forgets nothing
+		s.remember(j, nil)
+		t.settled(j.Result)
+		results = append(results, j.Result)
 	}
 	slices.SortStableFunc(results[len(names):], func(a, b Result) int { return strings.Compare(a.Recipe, b.Recipe) })
 
@@ -440,6 +441,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	if err != nil {
 		return j.verdict(Error, "its state cannot be read: %v", err)
 	}
+	known.Directory = s.Recipes
 	j.known, j.Promoted = known, known.Canonical.Revision
 	now := s.now
 	if now.Identity, err = identify(filepath.Join(s.Recipes, name), name); err != nil {
@@ -542,7 +544,7 @@ func (s *sweep) compare(o *Outcome, name string) {
 
 // gone settles the recipes that are known and not swept any more: their folder
 // was removed, or sweep.toml does not name them now. Each is told once.
-func (s *sweep) gone(names []string) (list []Result) {
+func (s *sweep) gone(names []string) (list []*job) {
 	if !s.Removed {
 		return nil
 	}
@@ -550,8 +552,9 @@ func (s *sweep) gone(names []string) (list []Result) {
 		if slices.Contains(names, name) {
 			continue
 		}
-		known, _, err := s.store.read(name)
-		if err != nil || known.foreign(s.Policy) {
+		known, damaged, err := s.store.read(name)
+		// By hand, only what the same directory had: a person may have others.
+		if err != nil || known.foreign(s.Policy) || s.Invoker == "manual" && known.Directory != "" && known.Directory != s.Recipes {
 			continue
 		}
 		j := &job{Result: Result{Recipe: name, Started: time.Now().UTC(), Revision: known.Canonical.Revision}, known: known}
@@ -567,7 +570,10 @@ func (s *sweep) gone(names []string) (list []Result) {
 		default:
 			j.verdict(Gone, "its folder was removed from %s", s.Recipes)
 		}
-		list = append(list, s.remember(j, nil).Result)
+		if damaged != "" {
+			j.Why += "; " + damaged
+		}
+		list = append(list, j)
 	}
 	return list
 }

@@ -235,7 +235,7 @@ var (
 		regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*/objects/([0-9a-f]{2}/([0-9a-f]{38}|[0-9a-f]{62}|tmp_obj_\w+)|pack/[^/]+\.(pack|idx|rev|bitmap|keep|promisor|mtimes)|pack/tmp_\w+|pack/multi-pack-index|info/(packs|commit-graph|commit-graphs/.*))$`),
 	}
 	// Of these, which may have any name, the content says whether it is git's.
-	textOf   = regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*(/(HEAD|[A-Z]+_HEAD|shallow|packed-refs|(refs|logs)/.*))?$`)
+	textOf   = regexp.MustCompile(`(^|/)\.git(/modules/[^/]+)*(/(HEAD|[A-Z]+_HEAD|shallow|packed-refs|info/refs|(refs|logs)/.*))?$`)
 	gitsText = regexp.MustCompile(`\A(([0-9a-f]{40}|[0-9a-f]{64})\b[^\n]*\n?|\^[0-9a-f]+\n|ref: [^\n]*\n?|gitdir: [^\n]*\n?|# pack-refs with:[^\n]*\n)*\z`)
 )
 

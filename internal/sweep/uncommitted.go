@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -53,11 +54,15 @@ func (s *sweep) uncommitted(dir, commit string) ([]string, error) {
 		switch {
 		case rel == ".git":
 			return skipDir(d)
-		case d.IsDir() && known: // a submodule
+		case d.IsDir() && want.mode == modeSubmodule:
 			delete(committed, rel)
 			more, err := s.submodule(path, rel, want)
 			differences = append(differences, more...)
-			return errors.Join(err, fs.SkipDir)
+			return cmp.Or(err, fs.SkipDir)
+		case d.IsDir() && known:
+			delete(committed, rel)
+			differences = append(differences, rel+" is changed")
+			return nil
 		case d.IsDir(), leftOut(rel, false):
 			return nil
 		case !known:
