@@ -1,29 +1,30 @@
 """The result of a run: a CTRF file and a JUnit file beside it.
 
-cc-ci-run names the file in CC_CI_RUN_RESULT. The runner writes it in one step when pytest's session is
-over, so a file that is there is whole: a run that ended early (os._exit in a test, a crash, SIGKILL)
-leaves none, and a run that a signal ended leaves one that says so. An exit status alone says neither.
+cc-ci-run names the CTRF file in CC_CI_RUN_RESULT. The runner writes the file in one step when pytest's
+session is over, so the file is never half-written. A run that ended before that (os._exit in a test, a
+crash, SIGKILL) leaves no file. A run that SIGTERM or SIGHUP ended leaves a file that says so. The exit
+status alone would not tell these cases from others.
 
-CTRF is the Common Test Report Format (https://ctrf.io, version 1.0.0). What it has no name for is
-below `results.extra.cc_ci_run`:
+CTRF is the Common Test Report Format (https://ctrf.io, version 1.0.0). Fields that CTRF does not have
+are below `results.extra.cc_ci_run`:
 
-    schema      1
-    recipe      name of the recipe
-    revision    the commit of its work tree, "" if its folder is not a git work tree
+    schema      the version of these fields: 1
+    recipe      the recipe's name
+    revision    the commit of the recipe's git work tree; "" for a plain folder (`tree-…` is the sweep's name)
     invoker     drone, systemd or manual
-    fingerprint of the environment
+    fingerprint the fingerprint of the environment
     complete    true if pytest ended by itself and each test that was collected has an outcome
-    why         if it is not complete: what ended it
-    running     the test that was under way then, "" for none
-    exit_status of the run
-    deselected  how many tests were collected and left out by -k
-    errors      errors of the collection, each a text
+    why         if `complete` is false: what ended the run
+    running     if `complete` is false: the test that was under way when the run ended, "" for none
+    exit_status the exit status of the run
+    deselected  how many tests were collected, then left out (by -k, for example)
+    errors      the errors of collection, each a string
 
-The plugin pytest-json-ctrf was tried. It writes while fixtures are still to be torn down, not in one
-step, knows no errors of the collection, and adds a fixture to every test.
+The plugin pytest-json-ctrf was tried and is not used: it writes the file before all fixtures are torn
+down, and not in one step; it does not report errors of collection; and it adds a fixture to every test.
 
-While tests run, a file beside the result (`.current` in the place of `.json`) has the test under way:
-for who must end a run that answers no signal.
+While tests run, a file beside the result (named `.current` instead of `.json`) names the test under way.
+It is for a caller that has to kill a run that reacts to no signal, and that wants to name the test.
 """
 
 import contextlib

@@ -3,37 +3,42 @@
     cc-ci-run runner/run_recipe_ci.py gitea
     cc-ci-run runner/run_recipe_ci.py gitea -k lfs --junit report.xml -- --durations=5
 
-The tests run with pytest in this very process. The first line on stdout says in which
+pytest runs the tests in this process, not in a child. The first line on stdout names the
 environment: the invoker and the fingerprint that cc-ci-run passes in CC_CI_RUN_INVOKER and
 CC_CI_RUN_FINGERPRINT.
 
 What belongs to a run, and what does not
 ----------------------------------------
-- The recipe's own folder does: its conftest.py and, if it has one, its own pytest.ini. Without
-  one, the pytest.ini beside this file is used.
-- No other pytest.ini, pyproject.toml, tox.ini, setup.cfg or conftest.py does, whether above the
-  recipe, in the working directory or in HOME; nor does any PYTEST_* variable. So the same recipe
-  has the same tests wherever it is started from. PYTEST ARGS can't undo that.
-- HOME doesn't. As under Drone, each run has a fresh and empty one: no ~/.gitconfig, ~/.curlrc,
-  ~/.jq or ~/.docker of a person makes a test pass that fails at night. What a test puts there
-  (`git config --global`, `git lfs install`) works and is forgotten afterwards.
-- The recipe's folder is only read: no __pycache__, no .pytest_cache. What a run needs, tmp_path
-  too, is in one temporary directory, which is removed at the end, however the run ends but for
-  SIGKILL.
-- All else (PATH, variables, git's author, limits ...) is settled by cc-ci-run before this starts.
+- The recipe's own folder belongs to a run: its conftest.py and its pytest.ini. If the recipe has
+  no pytest.ini, the pytest.ini beside this file is used.
+- No other pytest.ini, pyproject.toml, tox.ini, setup.cfg or conftest.py is used, whether above the
+  recipe, in the working directory or in HOME, and neither is any PYTEST_* variable. So the same
+  recipe has the same tests wherever it is started from. The arguments after `--`, which go to
+  pytest, cannot undo that.
+- The caller's HOME is not used. As under Drone, each run has a new, empty HOME, so that a person's
+  ~/.gitconfig, ~/.curlrc, ~/.jq or ~/.docker cannot make a test pass that fails at night. A test
+  can write to HOME (`git config --global`, `git lfs install`); the next run does not see it.
+- The runner writes nothing into the recipe's folder: no __pycache__, no .pytest_cache. The files of
+  a run, tmp_path among them, are in one temporary directory. It is removed at the end, however the
+  run ends, unless by SIGKILL.
+- cc-ci-run sets everything else (PATH, variables, git's author, limits ...) before this script
+  starts.
 
 The result
 ----------
-cc-ci-run names a file in CC_CI_RUN_RESULT. When pytest's session is over, each test's outcome is
-written there, and beside it a JUnit report; see recipe_result.py. Without the variable there is none.
+cc-ci-run names a file in CC_CI_RUN_RESULT. When pytest's session is over, the runner writes each
+test's outcome to that file, and a JUnit report beside it; see recipe_result.py. If the variable is
+not set, neither of these two files is written.
 
 Exit status
 -----------
-pytest's own: 0 passed, 1 failed, 2 interrupted or not collected, 3 and 4 internal and usage
-errors. Also 1 when a test failed and a conftest made the status 0, 2 for a mistake in the arguments,
-and 5 when no test was executed: a run in which everything was skipped or deselected is not a pass.
-On SIGTERM and SIGHUP the test under way is named with its stack, the fixtures are torn down, the
-temporary directory is removed, and the process dies by that signal (128+N in a shell).
+The exit status is pytest's: 0 passed, 1 a test failed, 2 interrupted or an error in collection,
+3 an internal error, 4 a usage error, 5 no tests. There are three additions:
+- 1 if a test failed, even if a conftest.py changed the status to 0
+- 2 for a mistake in this script's own arguments
+- 5 if no test was executed: a run in which every test was skipped or deselected is not a pass
+On SIGTERM and SIGHUP the runner names the test under way, with its stack, tears down the fixtures
+and removes the temporary directory; then the process dies by that signal (128+N in a shell).
 """
 
 import argparse

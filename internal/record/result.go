@@ -16,7 +16,7 @@ const ResultSchema = 1
 
 // Result is the outcome of a run's tests, as the runner writes it: a file in
 // the Common Test Report Format (https://ctrf.io), with fields of our own in
-// "extra". Only what is used here is read.
+// "extra". The type has only those fields that cc-ci-run uses.
 type Result struct {
 	Format  string `json:"reportFormat"` // CTRF
 	Version string `json:"specVersion"`
@@ -32,8 +32,9 @@ type Result struct {
 	} `json:"results"`
 }
 
-// Summary counts tests by outcome. Other is an expected failure (xfail), or the
-// test under way when the run was ended; Pending was not run.
+// Summary counts tests by outcome. Other counts expected failures (xfail) and
+// the test under way when the run was ended; Pending counts tests that were not
+// run.
 type Summary struct {
 	Tests   int   `json:"tests"`
 	Passed  int   `json:"passed"`
@@ -56,7 +57,7 @@ type Test struct {
 	Trace    string `json:"trace,omitempty"`
 }
 
-// About is what CTRF has no name for. runner/recipe_result.py documents it.
+// About has the fields that CTRF lacks. runner/recipe_result.py documents them.
 type About struct {
 	Schema      int      `json:"schema"`
 	Recipe      string   `json:"recipe"`
@@ -75,8 +76,8 @@ type About struct {
 func (r *Result) About() About { return r.Results.Extra.About }
 
 // ReadResult reads a result. An error that is fs.ErrNotExist means that the run
-// ended before pytest's session was over. The summary is counted anew from the
-// tests: what a report says of itself is not taken for true.
+// ended before pytest's session was over. The summary is counted again from the
+// tests, because the summary in the file may be wrong.
 func ReadResult(path string) (*Result, error) {
 	data, err := state.Read(path)
 	if err != nil {
@@ -115,8 +116,8 @@ func ReadResult(path string) (*Result, error) {
 	return &r, nil
 }
 
-// Unfinished is the result of a run that left none: it says what ended the run,
-// and which test was under way.
+// Unfinished makes a result for a run that left none. It says what ended the
+// run, and which test was under way.
 func Unfinished(about About, start, stop time.Time) *Result {
 	r := &Result{Format: "CTRF", Version: "1.0.0"}
 	about.Schema, about.Complete, about.Errors = ResultSchema, false, []string{}

@@ -4,26 +4,28 @@
 //
 // For each recipe there is one verdict:
 //
-//	RUN      it would be run (of a dry run only)
-//	SKIP     the last run with the same inputs passed, and is not too old
-//	PROMOTE  its tests passed: the revision that was run is now canonical
-//	PASS     they passed in a sweep by hand, which does not promote here
-//	HOLD     they did not pass: the canonical revision stays what it was
-//	ERROR    they could not be run, or what was run says nothing
-//	CUT      its run was ended from outside, or not reached: there is no verdict
-//	GONE     its folder was removed
+//	RUN      in a dry run: the recipe would be run
+//	SKIP     the last run with the same inputs passed and is not too old
+//	PROMOTE  the tests passed: the revision that ran is canonical now
+//	PASS     the tests passed in a sweep by hand that does not promote here
+//	HOLD     the tests did not pass: the canonical revision stays
+//	ERROR    the tests could not be run, or the run says nothing about the recipe
+//	CUT      the run was ended from outside, or had no turn: there is no verdict
+//	GONE     the folder was removed, or sweep.toml no longer names the recipe
 //
-// The rules are in rules.go: which [Inputs] a verdict depends on, and which
-// follows from what. A run's exit status alone is never enough: the runner
-// leaves a result with each test's outcome (package record), and without a
-// complete one nothing is promoted.
+// docs/verdicts.md has the rules: which [Inputs] a verdict depends on, and which
+// verdict follows from which run. A run's exit status alone never promotes: the
+// runner writes a result with each test's outcome (see package record), and
+// without a complete result nothing is promoted.
 //
-// A sweep has three phases. It looks at each recipe and settles those that need
-// no run; it runs the others, the one that waits longest first; it forgets
-// those whose folder is gone. Each run goes through cc-ci-run itself, as a
-// process that nothing outlives (package supervise). What a sweep knows is in
-// one small file a recipe (see [State]), replaced atomically after each run:
-// killed at any moment, the next sweep goes on where it stopped.
+// A sweep has three phases. It looks at each recipe and gives a verdict to those
+// that need no run. It runs the others, first the recipe whose last run is the
+// longest ago. It reports the recipes that are gone; their canonical revision is
+// kept, in case they return. Each run is a process of cc-ci-run, and all
+// processes of a run are ended with it (see package supervise). The sweep's
+// memory is one small file for each recipe (see [State]), which is replaced
+// atomically after each run: if a sweep is killed, at any moment, the next sweep
+// runs the rest.
 package sweep
 
 import (

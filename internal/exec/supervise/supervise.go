@@ -1,27 +1,30 @@
-// Package supervise runs a command so that nothing of it outlives it, whatever
-// process groups or sessions its processes make.
+// Package supervise runs a command and ends all processes of the command with
+// it, whatever process groups or sessions these processes make.
 //
 //	runs, err := supervise.New([]string{"cc-ci-run-full", "supervise"})
 //	run, err := runs.Start(command)
 //	<-run.Done()          // or run.Terminate() first
-//	end := run.End()      // its status; all of its processes are gone
+//	end := run.End()      // its status; its processes are gone, but for end.Left
 //
-// Between the caller and the command there is a process of its own, the
-// supervisor ([Main]). The kernel gives it each process of the command whose
-// own parent ended (PR_SET_CHILD_SUBREAPER, prctl(2)), so all of them become
-// its children in the end, and it kills its children until it has none. A child
-// that was not waited for keeps its number, so no kill can hit a stranger.
+// Between the caller and the command there is one more process, the supervisor
+// ([Main]). If a process of the command loses its parent, the kernel makes it a
+// child of the supervisor (PR_SET_CHILD_SUBREAPER, prctl(2)). The supervisor
+// kills its children until it has none. The number of a child is not used again
+// before its parent has waited for it, so no kill can hit another process.
 //
-// Where the caller's own cgroup is delegated to it, the command also gets a
-// cgroup of its own, whose processes the kernel kills at once (cgroup.kill).
+// If systemd delegated the caller's cgroup to the caller (Delegate=), the
+// command also gets its own cgroup, whose processes the kernel kills all at
+// once (cgroup.kill).
 //
-// If the supervisor is killed, the kernel gives its orphans to the caller,
-// which is a subreaper too and kills what is a child of its own and was not
-// started by it. If the caller is killed, the supervisor ends the command. If
-// both are, [Sweep] finds what is left by the variable that marks each run.
+// If the supervisor is killed, the kernel makes its children the caller's
+// children: the caller is a subreaper too, and kills every child that it did not
+// start itself. If the caller is killed, the supervisor ends the command. If
+// both are killed, a later call of [Sweep] finds the remaining processes by the
+// variable that marks each run; it does not find a process that was started
+// without that variable (with env -i).
 //
-// Every wait has a limit. A process that does not die of SIGKILL (it waits for
-// a disk, or is frozen) is named in [End.Left].
+// Every wait has a limit. A process that SIGKILL does not end (because it waits
+// for a disk, or is frozen) is named in [End.Left].
 package supervise
 
 import (
