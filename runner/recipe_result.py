@@ -63,6 +63,7 @@ class Result:
         self._errors = []
         self._deselected = 0
         self._collected = None
+        self._interrupted = False
         self.session_status = None  # pytest's own word, before a conftest changes it
         self._fd = self._open_current()
         self._now("the start of pytest")
@@ -114,6 +115,9 @@ class Result:
     def pytest_runtest_logfinish(self):
         self._now("the end of the session")
 
+    def pytest_keyboard_interrupt(self, excinfo):
+        self._interrupted = excinfo.type is KeyboardInterrupt  # and not pytest.exit
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self, exitstatus):
         self.session_status = int(exitstatus)
@@ -141,6 +145,8 @@ class Result:
 
     def incomplete(self):
         """Why the result is not complete, or ""."""
+        if self._interrupted:
+            return "ended by SIGINT"
         if self.session_status is None or self._collected is None:
             return "pytest's session did not end"
         if self._errors:

@@ -725,6 +725,12 @@ def test_sigint_is_pytests(place):
     assert process.wait(30) == 2
 
 
+def test_an_interrupted_run_says_so(place):
+    place.recipe(test_a="import os, signal\ndef test_a(): os.kill(os.getpid(), signal.SIGINT)\n")
+    status, about, _tests = result_of(place)
+    assert (status, about["complete"], about["why"]) == (2, False, "ended by SIGINT")
+
+
 def test_nohup_keeps_a_run_alive(place):
     process = start_long_test(place, "time.sleep(1)", ["nohup", sys.executable, RUNNER])
     process.send_signal(signal.SIGHUP)
