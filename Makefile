@@ -106,7 +106,7 @@ prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool r
 	@scripts/prove
 
 faults: build ## Put faults of the Nix files back, one at a time: the proofs must fail for each
-	@scripts/with-stand-in go test -count=1 -tags environment -v -run '^TestNixFaults$$' ./e2e
+	@scripts/with-stand-in go test -count=1 -timeout 1h -tags environment -v -run '^TestNixFaults$$' ./e2e
 
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
