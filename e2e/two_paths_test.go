@@ -91,7 +91,7 @@ func TestTwoPaths(t *testing.T) {
 			status     int
 			want       string
 		}{
-			{"a nice sweep", "nightly-sweep.service", "Nice=5", "", 1, `(?m)^drift +process nice +0 +5 .*`},
+			{"a nice sweep", "nightly-sweep.service", "Nice=5", "", 1, `(?m)^drift +process nice +-?\d+ +5 .*`},
 			{"a PATH in a unit", "nightly-sweep.service", "Environment=PATH=/opt/x/bin", "--all", 0, `(?m)^declared +the caller's PATH .* /opt/x/bin +cc-ci-run lets none in.*`},
 			{"another build", "drone-runner-exec.service", "Environment=PATH=/srv/older/bin:/usr/bin", "", 1, `(?m)^drift +command git-lfs +missing +/nix/store/.*`},
 		} {
