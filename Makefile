@@ -111,8 +111,8 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-# The tests of machines mount file systems: even if they are killed, none stays mounted.
-MACHINE_TEST := unshare --mount go test -count=1 -timeout 1h -tags environment,e2e -v
+# The tests that boot a machine; each ends its own, also when it is killed.
+MACHINE_TEST := go test -count=1 -timeout 1h -tags environment,e2e -v
 
 two-paths: machine-packages gitea ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver

@@ -43,12 +43,7 @@ After=sysinit.target dbus.socket nightly-sweep.timer drone-runner-exec.service d
 }
 
 // idleRunner is a program in the place of drone-runner-exec that does nothing.
-func idleRunner(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "idle-runner")
-	write(t, path, "#!/bin/sh\nexec /usr/bin/sleep infinity\n", 0o755)
-	return path
-}
+const idleRunner = "testdata/idle-runner"
 
 // fault is a row of TestHost: something that is made wrong in a healthy machine,
 // and what `cc-ci-run host` must then say.
@@ -68,7 +63,7 @@ type fault struct {
 // TestHost is `cc-ci-run host` in a machine with a real systemd: healthy, then
 // with one fault after the other, made for real. `make host` runs it.
 func TestHost(t *testing.T) {
-	m := newMachine(t, "healthy", idleRunner(t))
+	m := newMachine(t, "healthy", idleRunner)
 	servers := newEndpoints(t)
 	config := read(t, m.path("/etc/cc-ci-run/host.toml"))
 	config = strings.NewReplacer("http://127.0.0.1:PORT/", servers.http, "https://localhost:TLS/", servers.https).Replace(config)

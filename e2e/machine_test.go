@@ -3,16 +3,15 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -34,16 +33,14 @@ import (
 //	m.await(t, "x to end", func() bool { … })
 //
 // Many may run at once: each has a name and a cgroup of its own. None outlives
-// its test: a failure, Ctrl-C, SIGTERM and the limit of `go test` each end it by
-// the test's own cleanup. If the test process itself is killed, the kernel kills
-// the machine; its mounts stay, unless the test was started by `unshare --mount`,
-// as the Makefile does.
+// the process of its test, whatever ends that: see teardown.
 type machine struct {
 	root    string          // its root directory
 	units   string          // what scripts/nix-tests built: unit files, directories, programs
 	program string          // the cc-ci-run of a person
 	ctx     context.Context // ends when the test is to end
-	console string          // a file with what nspawn and the booting systemd print
+	dir     string          // all that the test keeps of it; its last part is the machine's name
+	cgroup  string          // of all its processes
 	leader  int             // the process ID of its systemd, as this machine counts
 	ended   chan struct{}   // closed when nspawn has ended
 }
@@ -65,15 +62,10 @@ func newMachine(t *testing.T, attribute, runner string) *machine {
 	m.units = buildUnits(t, attribute, runner)
 	m.program = target(t, m.units, "manual")
 
-	dir := t.TempDir()
-	mount(t, "tmpfs", dir, "")
-	t.Cleanup(func() { // with all that is mounted below
-		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-			t.Errorf("%s cannot be unmounted: %v", dir, err)
-		}
-	})
-	m.root, m.console = filepath.Join(dir, "root"), filepath.Join(dir, "console")
-	upper, work := filepath.Join(dir, "upper"), filepath.Join(dir, "work")
+	m.reserve(t)
+	mount(t, "tmpfs", m.dir, "")
+	m.root = filepath.Join(m.dir, "root")
+	upper, work := filepath.Join(m.dir, "upper"), filepath.Join(m.dir, "work")
 	for _, dir := range []string{m.root, upper, work} {
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -85,19 +77,9 @@ func newMachine(t *testing.T, attribute, runner string) *machine {
 }
 
 // interrupted ends, for this test and those after it, when somebody interrupts
-// the tests. `go test` passes SIGTERM on to nobody and dies of it, so its end is
-// an interruption, too.
+// the tests.
 var interrupted = sync.OnceValue(func() context.Context {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	ctx, _ = signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
-	parent := os.Getppid()
-	go func() {
-		for range time.Tick(time.Second) {
-			if os.Getppid() != parent {
-				cancel(errors.New("go test has ended"))
-			}
-		}
-	}()
+	ctx, _ := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	return ctx
 })
 
@@ -105,7 +87,14 @@ var interrupted = sync.OnceValue(func() context.Context {
 func buildUnits(t *testing.T, attribute, runner string) string {
 	t.Helper()
 	t.Logf("building %s of nix/tests", attribute)
-	cmd := exec.CommandContext(interrupted(), "../scripts/nix-tests", attribute, "--arg", "runner", runner)
+	path, err := filepath.Abs(runner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: `make two-paths` builds it", err)
+	}
+	cmd := exec.CommandContext(interrupted(), "../scripts/nix-tests", attribute, "--arg", "runner", path)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // Nix then ends its builders
 	built, err := cmd.Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
@@ -124,6 +113,63 @@ func target(t *testing.T, units, name string) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// teardown is a shell script that ends the machine with a directory, a cgroup,
+// and the same cgroup in systemd's hierarchy of version 1, which nspawn makes.
+// It waits for the end of its stdin, which the test's process holds open: so it
+// does its work after a test that passed, failed or was interrupted, and after
+// one that was killed.
+const teardown = `
+read -r _
+echo 1 >"$2/cgroup.kill"
+for cgroup in "$2" "$3"; do
+	while [ -d "$cgroup" ]; do # until its last process has ended
+		find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
+	done
+done
+umount --lazy "$1"
+rmdir "$1"
+`
+
+// reserve makes the machine's directory and cgroup, and starts their teardown.
+// Without a cgroup of its own a machine shares that of another one's systemd.
+func (m *machine) reserve(t *testing.T) {
+	t.Helper()
+	hierarchy := "/sys/fs/cgroup"
+	if _, err := os.Stat(hierarchy + "/cgroup.procs"); err != nil {
+		hierarchy += "/unified" // beside those of version 1
+	}
+	mine := regexp.MustCompile(`(?m)^0::(.*)$`).FindStringSubmatch(read(t, "/proc/self/cgroup"))
+	if mine == nil {
+		t.Fatal("/proc/self/cgroup names no cgroup of version 2, which this test needs")
+	}
+	var err error
+	if m.dir, err = os.MkdirTemp("", "cc-ci-e2e-"); err != nil {
+		t.Fatal(err)
+	}
+	below := filepath.Join(mine[1], filepath.Base(m.dir))
+	m.cgroup = filepath.Join(hierarchy, below)
+	cmd := exec.Command("sh", "-c", teardown, "teardown", m.dir, m.cgroup, filepath.Join("/sys/fs/cgroup/systemd", below))
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for the test
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	stdin, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stdin.Close()
+		if err := cmd.Wait(); err != nil || said.Len() > 0 {
+			t.Errorf("the machine's teardown: %v: %s", err, &said)
+		}
+	})
+	if err := os.Mkdir(m.cgroup, 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func mount(t *testing.T, kind, dir, options string) {
@@ -184,34 +230,28 @@ func (m *machine) link(t testing.TB, to, name string) {
 // reached.
 func (m *machine) boot(t *testing.T, target string) {
 	t.Helper()
-	cgroup := newCgroup(t)
-	console, err := os.Create(m.console)
+	cgroup, err := os.Open(m.cgroup)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cgroup.Close()
+	console, err := os.Create(m.console())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer console.Close()
-	cmd := exec.Command("systemd-nspawn", "--quiet", "--directory="+m.root, "--machine="+filepath.Base(cgroup.Name()),
+	cmd := exec.Command("systemd-nspawn", "--quiet", "--directory="+m.root, "--machine="+filepath.Base(m.dir),
 		"--boot", "--register=no", "--keep-unit", "--link-journal=no", "systemd.unit="+target)
 	cmd.Stdout, cmd.Stderr = console, console
-	cmd.SysProcAttr = &syscall.SysProcAttr{
-		Setsid:      true, // Ctrl-C is for the test, which then ends the machine
-		Pdeathsig:   syscall.SIGKILL,
-		UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
-	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	t.Log("booting", cmd)
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // the kernel sends Pdeathsig when the thread ends that started the process
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait()
-			close(m.ended)
-		}
-	}()
-	if err := <-started; err != nil {
+	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	go func() {
+		_ = cmd.Wait()
+		close(m.ended)
+	}()
 	m.await(t, target, func() bool {
 		// While nspawn sets up, its child is another one of its processes.
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%[1]d/task/%[1]d/children", cmd.Process.Pid))
@@ -220,61 +260,8 @@ func (m *machine) boot(t *testing.T, target string) {
 	})
 }
 
-// newCgroup makes a cgroup for the machine; its name is the machine's, too.
-// Two nspawns in one cgroup would share that of their systemds. When the test
-// ends, all in it is killed.
-func newCgroup(t *testing.T) *os.File {
-	t.Helper()
-	hierarchy := "/sys/fs/cgroup"
-	if _, err := os.Stat(hierarchy + "/cgroup.procs"); err != nil {
-		hierarchy += "/unified" // beside those of version 1
-	}
-	mine := regexp.MustCompile(`(?m)^0::(.*)$`).FindStringSubmatch(read(t, "/proc/self/cgroup"))
-	if mine == nil {
-		t.Fatal("/proc/self/cgroup names no cgroup of version 2, which this test needs")
-	}
-	dir, err := os.MkdirTemp(hierarchy+mine[1], "cc-ci-e2e-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		f.Close()
-		if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); err != nil {
-			t.Error(err)
-		}
-		// A cgroup can be removed when the last process in it has ended.
-		for limit := time.Now().Add(watchdog); removeCgroup(dir) != nil; time.Sleep(100 * time.Millisecond) {
-			if time.Now().After(limit) {
-				t.Errorf("%s: still in use after it was killed: %v", dir, removeCgroup(dir))
-				break
-			}
-		}
-		// nspawn makes the same one in systemd's hierarchy of version 1.
-		_ = removeCgroup(strings.Replace(dir, hierarchy, "/sys/fs/cgroup/systemd", 1))
-	})
-	return f
-}
-
-// removeCgroup removes a cgroup and those below it.
-func removeCgroup(dir string) error {
-	var dirs []string
-	_ = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.IsDir() {
-			dirs = append(dirs, path)
-		}
-		return nil
-	})
-	for _, dir := range slices.Backward(dirs) {
-		if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	return nil
-}
+// console is a file with what nspawn and the booting systemd print.
+func (m *machine) console() string { return filepath.Join(m.dir, "console") }
 
 // command is a command in the machine, as root.
 func (m *machine) command(args ...string) *exec.Cmd {
@@ -334,7 +321,7 @@ func (m *machine) journal(args ...string) string {
 // fatalf ends the test, with the end of the machine's console and journal.
 func (m *machine) fatalf(t testing.TB, format string, args ...any) {
 	t.Helper()
-	console, _ := os.ReadFile(m.console)
+	console, _ := os.ReadFile(m.console())
 	t.Logf("the end of the machine's console:\n%s\nand of its journal:\n%s", lastLines(string(console), 20), m.journal("--lines=60"))
 	t.Fatalf(format, args...)
 }

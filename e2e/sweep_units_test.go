@@ -44,7 +44,7 @@ def test_it():
 // run has a cgroup of its own, no process outlives its run, and
 // nightly-sweep@RECIPE runs one recipe as the night does. `make host` runs it.
 func TestSweepUnits(t *testing.T) {
-	m := newMachine(t, "healthy", idleRunner(t))
+	m := newMachine(t, "healthy", idleRunner)
 	m.write(t, "/etc/systemd/system/sweep.target", "[Unit]\nRequires=sysinit.target dbus.socket\nAfter=sysinit.target dbus.socket\n", 0o644)
 	m.write(t, "/etc/instance.env", "", 0o600)
 	for name, test := range recipesOfUnits {

@@ -30,10 +30,13 @@ type paths struct {
 	state  state.Dir // of cc-ci-run in the machine
 }
 
+// driver is the program in the place of drone-runner-exec.
+const driver = "../build/drone-driver"
+
 // TestTwoPaths is one environment by three ways: gitea's tests pass on each, and
 // `cc-ci-run parity` finds no drift. `make two-paths` runs it.
 func TestTwoPaths(t *testing.T) {
-	older := target(t, buildUnits(t, "threeLists", driver(t)), "manual")
+	older := target(t, buildUnits(t, "threeLists", driver), "manual")
 	p := bootPaths(t, "twoPaths")
 
 	p.step(t, "the timer", func(t *testing.T) {
@@ -164,7 +167,7 @@ func TestThreeLists(t *testing.T) {
 // Drone runner start at once.
 func bootPaths(t *testing.T, attribute string) paths {
 	t.Helper()
-	m := newMachine(t, attribute, driver(t))
+	m := newMachine(t, attribute, driver)
 	p := paths{machine: m, recipe: m.path("/srv/recipes/gitea"), state: state.Dir(m.path("/var/lib/cc-ci-run"))}
 	m.write(t, "/etc/systemd/system/two-paths.target", `[Unit]
 Requires=sysinit.target dbus.socket nightly-sweep.timer
@@ -197,19 +200,6 @@ After=sysinit.target dbus.socket nightly-sweep.timer
 
 	m.boot(t, "two-paths.target")
 	return p
-}
-
-// driver is the program in the place of drone-runner-exec.
-func driver(t *testing.T) string {
-	t.Helper()
-	path, err := filepath.Abs("../build/drone-driver")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("%v: `make two-paths` builds it", err)
-	}
-	return path
 }
 
 // step is a subtest that the next ones need.
