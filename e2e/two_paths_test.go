@@ -137,7 +137,7 @@ func TestThreeLists(t *testing.T) {
 	p.step(t, "Drone", func(t *testing.T) {
 		_, summary := p.pipeline(t)
 		if !strings.HasPrefix(summary, "3 failed, 5 passed in") {
-			t.Errorf("pytest says %q, should say that 3 failed, for want of jq", summary)
+			t.Errorf("pytest says %q, should say that 5 passed and 3 failed, those for want of jq", summary)
 		}
 		if line := regexp.MustCompile(`.*FAILED .*` + witness + `.*`).FindString(p.journal("--unit=drone-runner-exec.service")); line != "" {
 			t.Errorf("the witness failed: %s", line)
