@@ -308,11 +308,13 @@ def run(options, recipe):
     ignore_bytecode()
     import _pytest.assertion.rewrite
     import pytest  # here, so that --help and mistakes are answered at once
+    import recipe_deployment
     import recipe_result
 
     owner = os.getpid()
     path = os.environ.get("CC_CI_RUN_RESULT")
     result = recipe_result.Result(Path(path) if path else None, options.recipe, recipe, os.environ)
+    deployment = recipe_deployment.Plugin(options.recipe, recipe, os.environ)
     end = OrderlyEnd(pytest.exit, result)
     with tempfile.TemporaryDirectory(prefix="cc-ci-run-", ignore_cleanup_errors=True) as name:
         junit = Path(name) / JUNIT
@@ -321,7 +323,7 @@ def run(options, recipe):
         # pytest keeps compiled test modules of its own in __pycache__.
         _pytest.assertion.rewrite.get_cache_dir = lambda _file: Path(name) / "pycache"
         arguments = pytest_arguments(options, recipe, Path(name), path or options.junit)
-        status = end.call(lambda: pytest.main(arguments, [Collector(), result]))
+        status = end.call(lambda: pytest.main(arguments, [Collector(), result, deployment]))
         if os.getpid() != owner:
             os._exit(1)  # a child that a test forked came all the way: the session is its parent's
         if end.signum is not None:

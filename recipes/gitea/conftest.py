@@ -1,12 +1,13 @@
 """What gitea's tests share: commands, the instance to test, a repository on it, a browser.
 
-A running instance is named by GITEA_URL, GITEA_USER and GITEA_PASSWORD. The password reaches git
-and curl by their environment or standard input, never by an argument or a URL: those are there
-for every user of the machine to read.
+The instance is the recipe itself, deployed to this host's Docker swarm, unless GITEA_URL, GITEA_USER
+and GITEA_PASSWORD name one that runs already. The password reaches git and curl by their environment
+or standard input, never by an argument or a URL: those are there for every user of the machine to read.
 """
 
 import json
 import os
+import re
 import secrets
 import shlex
 import subprocess
@@ -15,10 +16,10 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.sync_api import sync_playwright
 
-NEEDS_INSTANCE = "needs an instance: set GITEA_URL, GITEA_USER and GITEA_PASSWORD (`make witness` starts one)"
+ADMINISTRATOR = "witness"
 
 # git and git-lfs ask this for a name and a password; sh expands the variables, git doesn't.
-CREDENTIAL_HELPER = """!f() { printf 'username=%s\\npassword=%s\\n' "$GITEA_USER" "$GITEA_PASSWORD"; }; f"""
+CREDENTIAL_HELPER = """!f() { printf 'username=%s\\npassword=%s\\n' "$WITNESS_USER" "$WITNESS_PASSWORD"; }; f"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Instance:
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"credential.{self.url}.helper",
             "GIT_CONFIG_VALUE_0": CREDENTIAL_HELPER,
+            "WITNESS_USER": self.user,
+            "WITNESS_PASSWORD": self.password,
         }
 
     def api(self, method, path, body=None):
@@ -80,23 +83,39 @@ def run_fixture():
 
 
 @pytest.fixture(scope="session")
-def maybe_instance():
-    """The instance that the environment names, or None."""
-    values = [os.environ.get(name) for name in ("GITEA_URL", "GITEA_USER", "GITEA_PASSWORD")]
-    if not values[0]:
-        return None
-    if not all(values):
+def deployment_settings():
+    """How the recipe is deployed for these tests: by HTTP, as no proxy brings TLS."""
+    return {"GITEA_SCHEME": "http"}
+
+
+@pytest.fixture(scope="session")
+def instance(request):
+    """The instance that the environment names, or the deployed recipe. With neither, the test is skipped."""
+    url, user, password = (os.environ.get(name) for name in ("GITEA_URL", "GITEA_USER", "GITEA_PASSWORD"))
+    if not url:
+        return new_administrator(request.getfixturevalue("deployment"))
+    if not (user and password):
         pytest.fail("GITEA_URL is set, but not both GITEA_USER and GITEA_PASSWORD", pytrace=False)
-    url, user, password = values
     return Instance(url.rstrip("/"), user, password)
 
 
 @pytest.fixture(scope="session")
-def instance(maybe_instance):
-    """The instance that the environment names; without one the test is skipped."""
-    if maybe_instance is None:
-        pytest.skip(NEEDS_INSTANCE)
-    return maybe_instance
+def maybe_instance(request):
+    """The instance, or None."""
+    try:
+        return request.getfixturevalue("instance")
+    except pytest.skip.Exception:
+        return None
+
+
+def new_administrator(deployment):
+    """A deployed Gitea with its first user, whose password Gitea makes up."""
+    create = ["gitea", "admin", "user", "create", "--admin", "--username", ADMINISTRATOR]
+    create += ["--email", f"{ADMINISTRATOR}@localhost.invalid", "--random-password", "--must-change-password=false"]
+    said = deployment.run("app", *create)
+    password = re.search(r"random password is '(.+)'$", said, re.MULTILINE)
+    assert password, f"gitea did not say the new user's password: {said}"
+    return Instance(deployment.url, ADMINISTRATOR, password.group(1))
 
 
 @pytest.fixture

@@ -20,7 +20,33 @@ def remote(run, request, maybe_instance, tmp_path):
     return bare.as_uri(), {}
 
 
+@pytest.fixture
+def remote_by_ssh(run, request, tmp_path):
+    """(URL, environment for git): a repository on the deployed recipe, by ssh with a new key."""
+    deployment = request.getfixturevalue("deployment")
+    instance = request.getfixturevalue("instance")
+    if instance.url != deployment.url:
+        pytest.skip("GITEA_URL names another instance than the deployed one, whose ssh port is not known")
+    repository = request.getfixturevalue("repository")
+    key = tmp_path / "key"
+    run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
+    instance.api("POST", "/user/keys", {"title": repository.name, "key": key.with_suffix(".pub").read_text()})
+    port = deployment.port("app", 2222)
+    # Nothing of the user's own: ssh reads ~/.ssh of the password database, whatever HOME is.
+    ssh = f"ssh -F /dev/null -i {key} -o IdentitiesOnly=yes -o IdentityAgent=none -p {port}"
+    ssh += f" -o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=accept-new"
+    return f"ssh://git@127.0.0.1:{port}/{instance.user}/{repository.name}.git", {"GIT_SSH_COMMAND": ssh}
+
+
 def test_lfs_roundtrip(run, remote, tmp_path):
+    roundtrip(run, remote, tmp_path)
+
+
+def test_lfs_roundtrip_by_ssh(run, remote_by_ssh, tmp_path):
+    roundtrip(run, remote_by_ssh, tmp_path)
+
+
+def roundtrip(run, remote, tmp_path):
     url, env = remote
     # Random, so that no server can have the object already; longer than any other git object.
     content = os.urandom(1 << 20)

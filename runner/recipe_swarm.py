@@ -1,0 +1,188 @@
+"""Docker's swarm on this host, for recipe_deployment.py: the client, whose an object is, and its removal.
+
+Each object that a deployment makes (a service, container, network, volume, secret or config) has three labels
+from the moment that it exists:
+
+    cc-ci-run.deployment  the name of the deployment
+    cc-ci-run.run         the ID of the run
+    cc-ci-run.owner       the run's process, so that another run can tell whether that process lives
+"""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+DEFAULT_HOST = "unix:///run/docker.sock"
+DEPLOYMENT, RUN, OWNER = "cc-ci-run.deployment", "cc-ci-run.run", "cc-ci-run.owner"
+COMMAND_SECONDS = 60  # of one docker command: a daemon that hangs must not hang the tests
+REMOVAL_SECONDS = 120
+KINDS = ("service", "container", "network", "config", "secret", "volume")  # in this order they can be removed
+WITH_ITS_VOLUMES = ("--force", "--volumes")
+
+
+class DeploymentError(Exception):
+    """Why something did not work, in words for the recipe's author: docker's, or the service's own."""
+
+
+class Docker:
+    """Docker's client, which reaches the daemon that DOCKER_HOST names."""
+
+    def __init__(self, environ):
+        self.environ = environ
+        self.host = environ.get("DOCKER_HOST") or DEFAULT_HOST
+
+    def __call__(self, *arguments, limit=COMMAND_SECONDS, environ=None, input=None, stdin=None, stdout=None):
+        """What `docker ARGUMENTS…` writes to stdout. DeploymentError if it fails, or takes over `limit` seconds."""
+        name = "docker " + " ".join(word for word in map(str, arguments[:2]) if not word.startswith("-"))
+        try:
+            done = subprocess.run(
+                ["docker", *map(str, arguments)],
+                env=self.environ if environ is None else environ,
+                input=input,
+                **({} if input is not None else {"stdin": stdin or subprocess.DEVNULL}),
+                stdout=stdout or subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                timeout=limit,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            message = f"{name} did not end within {limit} s: does the daemon at {self.host} hang?"
+            raise DeploymentError(message) from None
+        except OSError as error:
+            raise DeploymentError(f"docker cannot be executed: {error.strerror}") from None
+        if done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}")
+        return (done.stdout or b"").decode(errors="replace")
+
+    def rows(self, *arguments):
+        """The objects that a command prints, each a line of JSON."""
+        lines = self(*arguments, "--format", "{{json .}}").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+
+    def inspect(self, kind, ids):
+        """The objects with these IDs or names, without those that have gone meanwhile."""
+        if not ids:
+            return []
+        with contextlib.suppress(DeploymentError):
+            return json.loads(self(kind, "inspect", *ids))
+        found = []
+        for one in ids:
+            with contextlib.suppress(DeploymentError):
+                found += json.loads(self(kind, "inspect", one))
+        return found
+
+    def ids(self, kind, label):
+        """The IDs of all objects of a kind that have a label: `NAME`, or `NAME=VALUE`."""
+        stopped_too = ["--all"] if kind == "container" else []
+        return self(kind, "ls", "--quiet", *stopped_too, "--filter", f"label={label}").split()
+
+    def why_no_swarm(self):
+        """Why this machine has no swarm that this user can deploy to; "" if it has one.
+
+        A daemon that should answer and does not is a DeploymentError.
+        """
+        if self.host.startswith("unix://"):
+            path = Path(self.host.removeprefix("unix://"))
+            if not path.exists():
+                return f"there is no daemon at {path}"
+            if not os.access(path, os.R_OK | os.W_OK):
+                return f"only root and the group {group_of(path)} may use {path}"
+        (info,) = self.rows("info")
+        if info.get("ServerErrors"):  # newer clients say so, and end with exit status 0
+            raise DeploymentError(f"docker info: {' '.join(info['ServerErrors'])}")
+        if not info["Swarm"].get("ControlAvailable"):
+            return f"the daemon at {self.host} is not a swarm's manager (`docker swarm init` makes it one)"
+        return ""
+
+    def remove(self, label, limit=REMOVAL_SECONDS):
+        """Remove all objects that have a label. What is still in use (by a container that ends) is tried again."""
+        until = time.monotonic() + limit
+        while True:
+            left, refusals = False, []
+            for kind in KINDS:
+                for one in self.ids(kind, label):
+                    left = True
+                    try:
+                        self(kind, "rm", *(WITH_ITS_VOLUMES if kind == "container" else ()), one)
+                    except DeploymentError as error:
+                        refusals.append(str(error))
+            if not left:
+                return
+            if time.monotonic() > until:
+                raise DeploymentError(f"not all with the label {label} could be removed: {'; '.join(refusals)}")
+            time.sleep(0.2)
+
+    def left_behind(self):
+        """The names of the deployments whose run has ended."""
+        names = set()
+        for kind in KINDS:
+            for thing in self.inspect(kind, self.ids(kind, OWNER)):
+                labels = labels_of(thing)
+                if has_ended(labels.get(OWNER, "")):
+                    names.add(labels.get(DEPLOYMENT, ""))
+        return sorted(names - {""})
+
+
+def group_of(path):
+    import grp
+
+    with contextlib.suppress(KeyError):
+        return grp.getgrgid(path.stat().st_gid).gr_name
+    return str(path.stat().st_gid)
+
+
+def labels_of(thing):
+    """The labels of an object, from what `docker KIND inspect` prints."""
+    places = ((thing.get("Spec") or {}).get("Labels"), (thing.get("Config") or {}).get("Labels"), thing.get("Labels"))
+    return next(filter(None, places), {})
+
+
+# The owner: "MACHINE BOOT PID_NAMESPACE PID START"
+
+
+def owner(pid):
+    """The label of a process of this machine."""
+    return f"{machine()} {boot()} {os.stat('/proc/self/ns/pid').st_ino} {pid} {start(pid)}"
+
+
+def machine():
+    with contextlib.suppress(OSError):
+        name = Path("/etc/machine-id").read_text().strip()
+        if name:
+            return name
+    return socket.gethostname()
+
+
+def boot():
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def start(pid):
+    """When a process started, in ticks since boot (field 22 of /proc/PID/stat); "?" if /proc does not show it."""
+    with contextlib.suppress(OSError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return "?"
+
+
+def has_ended(label):
+    """Whether a label's process has ended for certain: one that cannot be seen counts as alive."""
+    theirs, mine = label.split(), owner(os.getpid()).split()
+    if len(theirs) != len(mine) or theirs[0] != mine[0]:
+        return False  # of another machine, or not written by this program
+    if theirs[1] != mine[1]:
+        return True  # the machine has booted since
+    if theirs[2] != mine[2] or not theirs[3].isdecimal():
+        return False
+    try:
+        os.kill(int(theirs[3]), 0)
+    except ProcessLookupError:
+        return True
+    except (PermissionError, OverflowError):
+        pass
+    now = start(theirs[3])
+    return "?" not in (now, theirs[4]) and now != theirs[4]  # another process has this number now
