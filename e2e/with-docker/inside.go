@@ -73,7 +73,9 @@ func furnish() error {
 }
 
 const (
-	socket = "unix:///run/docker.sock" // the default
+	// In /run, where there is room also if the data root's disk is full.
+	logFile = "/run/dockerd.log"
+	socket  = "unix:///run/docker.sock" // the default
 	// The daemon's commands are in sbin, which a person's PATH may lack.
 	sbin = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// startLimit is how long the daemon may take to answer and to become a swarm.
@@ -86,23 +88,21 @@ func inside(ctx context.Context, dir string, o options) (status int, err error) 
 	began := time.Now()
 	say("starting dockerd in %s", dir)
 	if err := start(ctx, dir, o.images); err != nil {
-		log, _ := os.ReadFile(logOf(dir))
+		log, _ := os.ReadFile(logFile)
 		return wrap.CannotStart, fmt.Errorf("%w\nthe end of dockerd's log:\n%s", err, wrap.LastLines(string(log)))
 	}
 	say("dockerd is a swarm with %d image files after %.1f s", len(o.images), time.Since(began).Seconds())
 	return wrap.Run(ctx, o.command, append(os.Environ(), "DOCKER_HOST="+socket))
 }
 
-func logOf(dir string) string { return filepath.Join(dir, "dockerd.log") }
-
 func start(ctx context.Context, dir string, images []string) error {
-	log, err := os.Create(logOf(dir))
+	log, err := os.Create(logFile)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
 	daemon := exec.Command("/usr/sbin/dockerd",
-		"--data-root", filepath.Join(dir, "data"),
+		"--data-root", dir, "--log-level", "warn",
 		// A name at the top that remove knows. Below the caller's own cgroup, version 2
 		// gives a container no controllers.
 		"--cgroup-parent", "/"+filepath.Base(dir), "--exec-opt", "native.cgroupdriver=cgroupfs")

@@ -3,9 +3,10 @@
 //
 //	build/with-docker [--image FILE]... -- COMMAND [ARG...]
 //
-// COMMAND finds the daemon at the default socket, and in the daemon the images of
-// each FILE (from `docker save` or e2e/image). It finds the ports that a service
-// publishes with `mode: host` on 127.0.0.1. There is no network beyond that.
+// COMMAND finds the daemon at the default socket, in the daemon the images of each
+// FILE (from `docker save` or e2e/image), and the daemon's log in /run/dockerd.log.
+// It finds the ports that a service publishes with `mode: host` on 127.0.0.1. There
+// is no network beyond that.
 //
 // Nothing of the daemon can outlive COMMAND, because all of it is in namespaces of
 // its own:
@@ -20,7 +21,7 @@
 // When init ends, the kernel kills every process of the namespaces, and with the
 // last one go the mounts, bridges and firewall rules. Init ends after COMMAND, and
 // the kernel kills init when with-docker is killed. The rest is a temporary
-// directory (data root and log) and the cgroups of the containers.
+// directory, the daemon's data root, and the cgroups of the containers.
 //
 // Exit status: COMMAND's own, or 128+N when signal N ended COMMAND; 125 when the
 // daemon could not be started, with the end of its log; 126 when COMMAND cannot be
