@@ -4,6 +4,7 @@
 B := build
 CC_CI_RUN := $(B)/cc-ci-run
 WITH_GITEA := $(B)/with-gitea
+WITH_DOCKER := $(B)/with-docker
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # Debian has no abra; in production Nix brings it.
 WITHOUT := abra
@@ -24,7 +25,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea machine-packages $(CC_CI_RUN) $(WITH_GITEA)
+.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,8 +88,14 @@ compiler: # a C compiler, for cgo
 gitea: compiler build $(WITH_GITEA) # a real Gitea, and the command that starts one
 	@e2e/build-gitea
 
-$(WITH_GITEA):
-	@$(GO_BUILD) -o $@ ./e2e/with-gitea
+$(WITH_GITEA) $(WITH_DOCKER) $(B)/image:
+	@$(GO_BUILD) -o $@ ./e2e/$(@F)
+
+# What tests deploy, as `docker load` reads it.
+images: gitea $(WITH_DOCKER) $(B)/image
+	@echo '==> writing container images'
+	@$(B)/image gitea $(B)/gitea.tar
+	@$(B)/image tiny $(B)/tiny.tar
 
 witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it once, some minutes)
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) runner/run_recipe_ci.py gitea

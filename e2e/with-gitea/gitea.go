@@ -17,13 +17,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"cc-ci-run/e2e/internal/wrap"
 )
 
 const (
 	admin = "witness"
 	// startLimit is how long Gitea may take to answer, and to make a user.
-	startLimit   = time.Minute
-	logTailLines = 20
+	startLimit = time.Minute
 )
 
 // appINI is Gitea's configuration: nothing but HTTP with LFS on loopback; no mail,
@@ -213,7 +214,7 @@ func (g *gitea) addAdmin(ctx context.Context) (password string, err error) {
 
 // command is one of Gitea's commands, in its directory.
 func (g *gitea) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := endable(ctx, g.dir+"/gitea", append(args, "--config", g.dir+"/app.ini")...)
+	cmd := wrap.Endable(ctx, g.dir+"/gitea", append(args, "--config", g.dir+"/app.ini")...)
 	cmd.Dir, cmd.Env = g.dir, g.environ
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: g.as}
 	return cmd
@@ -233,9 +234,7 @@ func (g *gitea) answers() bool {
 // withLog is an error with the end of Gitea's log.
 func (g *gitea) withLog(message string) error {
 	log, _ := os.ReadFile(g.dir + "/gitea.log")
-	lines := strings.Split(strings.TrimSpace(string(log)), "\n")
-	lines = lines[max(0, len(lines)-logTailLines):]
-	return fmt.Errorf("%s; the end of its log:\n%s", message, strings.Join(lines, "\n"))
+	return fmt.Errorf("%s; the end of its log:\n%s", message, wrap.LastLines(string(log)))
 }
 
 func (g *gitea) stop() {

@@ -1,0 +1,120 @@
+// Package wrap is what with-docker and with-gitea share: commands that run another
+// command, COMMAND, while something of their own is up.
+//
+//	ctx := wrap.UntilSignal()
+//	status, err := wrap.Run(ctx, argv, environ)   // ends COMMAND if a signal comes
+//	wrap.Exit(ctx, status)                        // dies by that signal
+package wrap
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Exit statuses, as those of env(1) and timeout(1).
+const (
+	BadUsage      = 2
+	CannotStart   = 125
+	NotExecutable = 126
+	NotFound      = 127
+	endedBySignal = 128 // and the signal's number
+)
+
+// StopLimit is how long a process may take to end after SIGTERM; then it gets
+// SIGKILL.
+const StopLimit = 15 * time.Second
+
+// interrupted is why a context is done: the signal that came.
+type interrupted struct{ syscall.Signal }
+
+func (s interrupted) Error() string { return "interrupted: " + s.String() }
+
+// UntilSignal makes a context that the first SIGTERM, SIGHUP or SIGINT ends,
+// unless this process was started to ignore that signal (nohup).
+func UntilSignal() context.Context {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	signals := make(chan os.Signal, 1)
+	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
+		if !signal.Ignored(s) {
+			signal.Notify(signals, s)
+		}
+	}
+	go func() { cancel(interrupted{(<-signals).(syscall.Signal)}) }()
+	// If nobody reads stderr any more, a message must not end this process: what is
+	// up would stay. Caught, not ignored: COMMAND would inherit that.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	return ctx
+}
+
+// Signal is the signal that ended ctx, or 0.
+func Signal(ctx context.Context) syscall.Signal {
+	s, _ := context.Cause(ctx).(interrupted)
+	return s.Signal
+}
+
+// Exit ends this process: by the signal that ended ctx, otherwise with a status.
+func Exit(ctx context.Context, status int) {
+	if s := Signal(ctx); s != 0 {
+		signal.Reset(s)
+		_ = syscall.Kill(os.Getpid(), s)
+		time.Sleep(StopLimit) // the signal may reach another thread, a moment later
+	}
+	os.Exit(status)
+}
+
+// Run runs a command until it ends, and ends it when ctx is done. It returns the
+// exit status as a shell gives it.
+func Run(ctx context.Context, argv, environ []string) (int, error) {
+	own, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	context.AfterFunc(ctx, func() {
+		// A terminal sends Ctrl-C to COMMAND, too; a second signal would break off
+		// the clean-up that COMMAND does then.
+		if Signal(ctx) == syscall.SIGINT {
+			time.Sleep(StopLimit)
+		}
+		end()
+	})
+	cmd := Endable(own, argv[0], argv[1:]...)
+	cmd.Env = environ
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	if err := cmd.Start(); errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
+		return NotFound, fmt.Errorf("cannot run %s: %w", argv[0], err)
+	} else if err != nil {
+		return NotExecutable, fmt.Errorf("cannot run %s: %w", argv[0], err)
+	}
+	_ = cmd.Wait() // ProcessState has the outcome
+	return Status(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
+}
+
+// Status is the exit status of an ended process as a shell gives it.
+func Status(ended syscall.WaitStatus) int {
+	if ended.Signaled() {
+		return endedBySignal + int(ended.Signal())
+	}
+	return ended.ExitStatus()
+}
+
+// Endable is a command that gets SIGTERM when ctx ends, and SIGKILL if it has not
+// ended after StopLimit.
+func Endable(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = StopLimit
+	return cmd
+}
+
+// LastLines is the end of a log.
+func LastLines(log string) string {
+	const n = 20
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}

@@ -1,0 +1,99 @@
+// Command tiny is the one file of the image cc-ci-run-test/tiny: a service that
+// does, good or bad, what a test wants.
+//
+//	tiny          serve HTTP on $PORT (8080): / says $VERSION, /data/NAME keeps what is PUT
+//	tiny health   ask the service that runs beside it whether it is healthy
+//
+// Variables make it fail:
+//
+//	FAIL=TEXT        prints TEXT and exits with 1
+//	UNHEALTHY=TEXT   never becomes healthy, because of TEXT
+//	FILL=1           writes to /data until that is full, prints why, and exits with 1
+//	DEAF=1           does not end on SIGTERM
+package main
+
+import (
+	"crypto/rand"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+const data = "/data"
+
+func main() {
+	port := os.Getenv("PORT")
+	if port == "" {
+		port = "8080"
+	}
+	var err error
+	if len(os.Args) > 1 && os.Args[1] == "health" {
+		err = health(port)
+	} else {
+		err = serve(port)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "tiny:", err)
+		os.Exit(1)
+	}
+}
+
+func health(port string) error {
+	answer, err := http.Get("http://127.0.0.1:" + port + "/health")
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", answer.Status, text)
+	}
+	return err
+}
+
+func serve(port string) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM)
+	if os.Getenv("DEAF") == "" {
+		go func() { <-signals; os.Exit(0) }()
+	}
+	fmt.Println("tiny: version", os.Getenv("VERSION"), "starts on port", port)
+	if text := os.Getenv("FAIL"); text != "" {
+		return fmt.Errorf("%s", text)
+	}
+	if os.Getenv("FILL") != "" {
+		return fill()
+	}
+	http.HandleFunc("GET /", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "version", os.Getenv("VERSION")) })
+	http.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		if text := os.Getenv("UNHEALTHY"); text != "" {
+			http.Error(w, text, http.StatusServiceUnavailable)
+		}
+	})
+	http.HandleFunc("GET /data/{name}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(data, r.PathValue("name")))
+	})
+	http.HandleFunc("PUT /data/{name}", func(w http.ResponseWriter, r *http.Request) {
+		content, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(data, r.PathValue("name")), content, 0o644)
+		}
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	})
+	return http.ListenAndServe(":"+port, nil)
+}
+
+func fill() error {
+	file, err := os.Create(filepath.Join(data, "fill"))
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(file, rand.Reader)
+	return err
+}
