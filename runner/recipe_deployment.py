@@ -47,48 +47,57 @@ POLL_SECONDS = 0.5
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use|host-mode port already in use")
 
 
-class Plugin:
-    """The fixtures, for pytest."""
+RUN_OF_SESSION = pytest.StashKey()
+
+
+class Run:
+    """What the fixtures below need to know of the run. `deployments`: those that were made, once there are any."""
 
     def __init__(self, recipe, folder, environ):
-        self._recipe, self._folder, self._environ = recipe, folder, environ
-        self._deployments = None
+        self.recipe, self.folder, self.environ = recipe, folder, environ
+        self.deployments = None
 
-    @pytest.fixture(scope="session")
-    def deployment_settings(self):
-        """Settings of the recipe that its tests need: {name: value}. Define it in conftest.py."""
-        return {}
+    def pytest_configure(self, config):
+        config.stash[RUN_OF_SESSION] = self
 
-    @pytest.fixture(scope="session")
-    def deployments(self, request, deployment_settings, tmp_path_factory):
-        """Makes deployments of the recipe: see Deployments.new. Without a swarm, the test is skipped."""
-        docker = Docker(dict(os.environ))  # the run's, with its own HOME
-        say = sayer(request.config.pluginmanager.getplugin("capturemanager"))
-        with failing():
-            reason = docker.why_no_swarm()
-        if reason:
-            pytest.skip(f"needs a Docker swarm, and {reason}; `make deployed` runs the tests with one of its own")
-        made = Deployments(
-            docker, self._recipe, self._folder, tmp_path_factory, deployment_settings, self._environ, say
-        )
-        self._deployments = made
-        with failing():
-            made.remove_left_behind()
-        yield made
-        with failing():
-            made.close()
 
-    @pytest.fixture(scope="session")
-    def deployment(self, deployments):
-        """The recipe, deployed with its defaults."""
-        return deployments.new()
+@pytest.fixture(scope="session")
+def deployment_settings():
+    """Settings of the recipe that its tests need: {name: value}. Define it in conftest.py."""
+    return {}
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item):
-        report = yield
-        if report.failed and self._deployments and "deployments" in getattr(item, "fixturenames", ()):
-            report.sections += [(f"deployment {one.name}", one.report()) for one in self._deployments.made]
-        return report
+
+@pytest.fixture(scope="session")
+def deployments(pytestconfig, deployment_settings, tmp_path_factory):
+    """Makes deployments of the recipe: see Deployments.new. Without a swarm, the test is skipped."""
+    run = pytestconfig.stash[RUN_OF_SESSION]
+    docker = Docker(dict(run.environ))
+    with failing():
+        reason = docker.why_no_swarm()
+    if reason:
+        pytest.skip(f"needs a Docker swarm, and {reason}; `make deployed` runs the tests with one of its own")
+    say = sayer(pytestconfig.pluginmanager.getplugin("capturemanager"))
+    run.deployments = Deployments(docker, run, tmp_path_factory, deployment_settings, say)
+    with failing():
+        run.deployments.remove_left_behind()
+    yield run.deployments
+    with failing():
+        run.deployments.close()
+
+
+@pytest.fixture(scope="session")
+def deployment(deployments):
+    """The recipe, deployed with its defaults."""
+    return deployments.new()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    report = yield
+    made = item.config.stash[RUN_OF_SESSION].deployments
+    if report.failed and made and "deployments" in getattr(item, "fixturenames", ()):
+        report.sections += [(f"deployment {one.name}", one.report()) for one in made.made]
+    return report
 
 
 def sayer(capture):
@@ -113,11 +122,12 @@ def failing():
 class Deployments:
     """The deployments of one run. `made` has those that were not removed."""
 
-    def __init__(self, docker, recipe, folder, tmp_path_factory, settings, environ, say):
+    def __init__(self, docker, run, tmp_path_factory, settings, say):
         self.made = []
-        self._docker, self._recipe, self._folder, self._say = docker, recipe, folder, say
-        self._settings, self._tmp_path_factory = settings, tmp_path_factory
-        self._labels = {RUN: run_id(environ), OWNER: owner(os.getpid())}
+        self.say = say  # shows a line of progress
+        self._docker, self._run, self._settings = docker, run, settings
+        self._tmp_path_factory = tmp_path_factory
+        self._labels = {RUN: run_id(run.environ), OWNER: owner(os.getpid())}
 
     def new(self, settings=None, secrets=None):
         """Deploy the recipe, and wait until all its services are healthy.
@@ -127,24 +137,23 @@ class Deployments:
         """
         __tracebackhide__ = True
         with failing():
-            for attempt in range(PORT_TRIES):
+            for more_tries in reversed(range(PORT_TRIES)):
                 one = self._prepare(settings or {}, secrets or {})
                 self.made.append(one)
                 try:
                     one.deploy()
-                except BaseException as error:
-                    one.remove()
-                    if not PORT_TAKEN.search(str(error)) or attempt + 1 == PORT_TRIES:
-                        raise
-                    self._say(f"{one.name}: a port was taken meanwhile; again with other ports")
-                else:
                     return one
-        return None  # not reached: failing() raises
+                except BaseException as error:
+                    with contextlib.suppress(DeploymentError):  # close() tries again
+                        one.remove()
+                    if not more_tries or not PORT_TAKEN.search(str(error)):
+                        raise
+                    self.say(f"{one.name}: a port was taken meanwhile; trying other ports")
 
     def remove_left_behind(self):
         """Remove the deployments of runs that have ended."""
         for name in self._docker.left_behind():
-            self._say(f"removing the deployment {name} of a run that was killed")
+            self.say(f"removing the deployment {name} of a run that was killed")
             self._docker.remove(f"{DEPLOYMENT}={name}")
 
     def close(self):
@@ -160,17 +169,14 @@ class Deployments:
         self.remove_left_behind()
 
     def _prepare(self, settings, secrets):
-        name = f"cc-ci-{re.sub('[^a-z0-9]+', '-', self._recipe.lower())[:16].strip('-')}-{os.urandom(4).hex()}"
+        name = f"cc-ci-{re.sub('[^a-z0-9]+', '-', self._run.recipe.lower())[:16].strip('-')}-{os.urandom(4).hex()}"
         labels = {DEPLOYMENT: name, **self._labels}
         given = {key: str(value) for key, value in {**self._settings, **settings}.items()}
-        return Deployment(self, self._docker, self._folder, name, given, secrets, labels)
+        return Deployment(self, self._docker, self._run.folder, name, given, secrets, labels)
 
     def directory(self):
         """A new directory, which the run removes at its end."""
         return self._tmp_path_factory.mktemp("deployment")
-
-    def say(self, text):
-        self._say(text)
 
 
 def run_id(environ):
@@ -233,7 +239,7 @@ class Deployment:
         """Write the contents of all volumes to a file, a tar archive. The services stop meanwhile."""
         __tracebackhide__ = True
         with failing(), self._stopped() as volumes, self._holder(volumes) as holder, open(file, "wb") as archive:
-            self._docker("cp", "--archive", f"{holder}:/volumes/.", "-", stdout=archive, limit=self._stack.timeout)
+            self._docker("cp", f"{holder}:/volumes/.", "-", stdout=archive, limit=self._stack.timeout)
 
     def restore(self, file):
         """Replace the contents of all volumes with those of a file that backup() wrote."""
@@ -244,7 +250,7 @@ class Deployment:
                 self._docker("volume", "rm", volume["Name"])
                 self._docker("volume", "create", *labels, volume["Name"])
             with self._holder(volumes) as holder, open(file, "rb") as archive:
-                self._docker("cp", "--archive", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
+                self._docker("cp", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
 
     def remove(self):
         """Remove the stack, its volumes with their data, and its secrets."""
@@ -390,10 +396,14 @@ class Deployment:
         replicas = {service: number for service, number in services.items() if number}
         self._scale(dict.fromkeys(replicas, 0))
         until = time.monotonic() + self._stack.timeout
-        while self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
+        mine = f"label={DEPLOYMENT}={self.name}"
+        while self._docker("container", "ls", "--quiet", "--filter", mine):
             if time.monotonic() > until:
                 raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
             time.sleep(POLL_SECONDS)
+        for container in self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
+            with contextlib.suppress(DeploymentError):  # swarm removes it, too
+                self._docker("container", "rm", container)  # one that has ended still holds its volumes
         volumes = self._docker.inspect("volume", self._docker.ids("volume", f"{DEPLOYMENT}={self.name}"))
         yield [volume["Name"].removeprefix(f"{self.name}_") for volume in volumes]
         self._scale(replicas)

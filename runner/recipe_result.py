@@ -104,7 +104,7 @@ class Result:
             test.update(status=status, rawStatus=raw)
             if status == "failed":
                 test["message"] = text(failure(report))
-                test["trace"] = text(report.longreprtext)
+                test["trace"] = text("\n".join([report.longreprtext, *deployments(report)]))
             elif raw == "xfailed":
                 test["message"] = text(report.wasxfail)
         test["called"] |= report.when == "call" and status != "skipped"
@@ -286,6 +286,11 @@ def failure(report):
     message = crash.message if crash else report.longreprtext
     prefix = {"setup": "in setup: ", "teardown": "in teardown: "}.get(report.when, "")
     return prefix + message
+
+
+def deployments(report):
+    """What the deployments that a failed test used said: recipe_deployment.py adds it to the report."""
+    return [f"--- {title}\n{content}" for title, content in report.sections if title.startswith("deployment ")]
 
 
 def text(value):

@@ -314,7 +314,6 @@ def run(options, recipe):
     owner = os.getpid()
     path = os.environ.get("CC_CI_RUN_RESULT")
     result = recipe_result.Result(Path(path) if path else None, options.recipe, recipe, os.environ)
-    deployment = recipe_deployment.Plugin(options.recipe, recipe, os.environ)
     end = OrderlyEnd(pytest.exit, result)
     with tempfile.TemporaryDirectory(prefix="cc-ci-run-", ignore_cleanup_errors=True) as name:
         junit = Path(name) / JUNIT
@@ -322,8 +321,11 @@ def run(options, recipe):
         isolate(os.environ, Path(name))
         # pytest keeps compiled test modules of its own in __pycache__.
         _pytest.assertion.rewrite.get_cache_dir = lambda _file: Path(name) / "pycache"
+        # HOME is the run's by now.
+        deployment = recipe_deployment.Run(options.recipe, recipe, os.environ)
+        plugins = [Collector(), result, recipe_deployment, deployment]
         arguments = pytest_arguments(options, recipe, Path(name), path or options.junit)
-        status = end.call(lambda: pytest.main(arguments, [Collector(), result, deployment]))
+        status = end.call(lambda: pytest.main(arguments, plugins))
         if os.getpid() != owner:
             os._exit(1)  # a child that a test forked came all the way: the session is its parent's
         if end.signum is not None:
