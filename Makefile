@@ -25,7 +25,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
+.PHONY: help run test build witness deployed audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,10 +102,20 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@echo '==> again, sealed'
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
-audit: gitea ## Write docs/audit-gitea.toml: what gitea's tests execute against a real Gitea
+# A command beside a Docker daemon of its own that has the images of gitea's recipe.
+DEPLOYED := $(WITH_DOCKER) --image $(B)/gitea.tar -- env GITEA_IMAGE=cc-ci-run-test/gitea:1 GITEA_NEXT_IMAGE=cc-ci-run-test/gitea:2
+
+deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited (as root)
+	@$(DEPLOYED) $(CC_CI_RUN) runner/run_recipe_ci.py gitea
+	@echo '==> again, sealed'
+	@$(DEPLOYED) $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
+	@echo '==> again, audited'
+	@go test -count=1 -timeout 10m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e
+
+audit: images ## Write docs/audit-gitea.toml: what gitea's tests execute when they deploy it
 	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
 
-audited: gitea ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
+audited: images ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
 	@scripts/apt-install strace
 	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditGitea|TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
 

@@ -24,14 +24,13 @@ import (
 
 var update = flag.Bool("update", false, "TestAuditGitea writes docs/audit-gitea.toml anew (make audit)")
 
-// TestAuditGitea: against a real Gitea, gitea's tests execute what
+// TestAuditGitea: gitea's tests, which deploy the recipe, execute what
 // docs/audit-gitea.toml says.
 func TestAuditGitea(t *testing.T) {
 	const committed = "../docs/audit-gitea.toml"
 	report := filepath.Join(filepath.Dir(binary(t)), "audit.json")
-	variables := gitea(t)
 	executed := func() []byte {
-		status, output := auditRecipe(t, binary(t), variables, "--report", report)
+		status, output := auditRecipe(t, append(besideDocker(t, "gitea"), binary(t)), giteaImages, "--report", report)
 		if status != 0 {
 			t.Fatalf("gitea's tests failed under audit, so what they execute says nothing: exit status %d: %s", status, output)
 		}
@@ -66,10 +65,10 @@ func TestAuditGitea(t *testing.T) {
 
 // auditRecipe runs gitea's tests under audit, with flags, by a cc-ci-run, and
 // gives the exit status and the output.
-func auditRecipe(t testing.TB, program string, variables []string, flags ...string) (status int, output string) {
+func auditRecipe(t testing.TB, program, variables []string, flags ...string) (status int, output string) {
 	t.Helper()
 	dir := t.TempDir()
-	argv := slices.Concat([]string{program, "audit", "--state", dir + "/state"}, flags, []string{"runner/run_recipe_ci.py", "gitea"})
+	argv := slices.Concat(program, []string{"audit", "--state", dir + "/state"}, flags, []string{"runner/run_recipe_ci.py", "gitea"})
 	return start{argv: argv, env: append([]string{"HOME=" + dir}, variables...), dir: ".."}.run(t)
 }
 
@@ -107,7 +106,7 @@ func namesOf(r *audit.Report) []byte {
 		return "[" + text + "]"
 	}
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `# What the gitea recipe executes when it is tested against a real Gitea: `+"`make audit`"+` writes this.
+	fmt.Fprintf(&b, `# What the gitea recipe executes when its tests deploy it: `+"`make audit`"+` writes this.
 # `+"`make e2e`"+` makes the same run again, and fails if it executes something else.
 #
 # Names only. Left out is what differs between two runs that need the same: how often, when, by whom,
@@ -164,7 +163,7 @@ func TestAuditFindsDefect3(t *testing.T) {
 	}
 
 	// --strict does not hide what the tests say: 1 is pytest's.
-	status, output := auditRecipe(t, old.program, variables, "--strict", "--report", file)
+	status, output := auditRecipe(t, []string{old.program}, variables, "--strict", "--report", file)
 	if status != 1 || !regexp.MustCompile(`(?m)^FAILED.*test_lfs_roundtrip`).MatchString(output) {
 		t.Fatalf("without git-lfs test_lfs_roundtrip should fail: exit status %d: %s", status, output)
 	}
@@ -198,7 +197,7 @@ func TestAuditFindsDefect3(t *testing.T) {
 	}
 
 	old.declare(t, fix.TOML)
-	if status, output := auditRecipe(t, old.program, variables, "--strict", "--report", file); status != 0 {
+	if status, output := auditRecipe(t, []string{old.program}, variables, "--strict", "--report", file); status != 0 {
 		t.Fatalf("with the lines that the report gives, gitea's tests should pass: exit status %d: %s", status, output)
 	}
 	if !slices.ContainsFunc(report().Used, func(u audit.Use) bool { return u.Name == "git-lfs" && u.Tool == "git-lfs" }) {
