@@ -123,6 +123,13 @@ func TestHost(t *testing.T) {
 		}
 	})
 
+	t.Run("parity --live: Drone's runner and the timer reach this machine's daemon", func(t *testing.T) {
+		status, out := m.try(t, m.program, "parity", "--live", "--all", "drone", "systemd")
+		if status != 0 || !regexp.MustCompile(`(?m)^identical +docker daemon +swarm [0-9a-z]{25} +swarm [0-9a-z]{25} `).MatchString(out) {
+			t.Errorf("exit status %d, should be 0, with the swarm of each:\n%s", status, out)
+		}
+	})
+
 	for _, row := range faults(servers.http, servers.https) {
 		well := true
 		t.Run(row.name, func(t *testing.T) {
