@@ -98,27 +98,19 @@ func (d *Daemon) ask(deadline time.Time) error {
 	if d.Version, err = version(a.server); err != nil {
 		return err
 	}
-	var said struct{ ID, Message string }
-	if err := a.decode(&said); err != nil {
-		return err
-	}
-	switch a.status {
-	case 200:
-		d.Swarm = true
-	case 503: // no swarm, only a worker of one, or a swarm that is locked
-		d.Reason = printable(said.Message)
+	if a.status == 503 { // no swarm, only a worker of one, or a swarm that is locked
+		d.Reason = printable(a.first("message"))
 		// Much slower, since the daemon counts all it has.
 		if a, err = get(d.Socket, "/info", maxAnswer, deadline); err != nil {
 			return err
 		}
-		if err := a.decode(&said); err != nil {
-			return err
-		}
+	} else {
+		d.Swarm = true
 	}
 	if a.status != 200 {
 		return a.strange()
 	}
-	if d.ID = said.ID; !plain(d.ID) {
+	if d.ID = a.first("ID"); !plain(d.ID) {
 		return errors.New("GET " + a.path + ": no ID in its answer")
 	}
 	return nil
@@ -139,8 +131,8 @@ func Stacks(socket string, limit time.Duration) (int, error) {
 	var services []struct {
 		Spec struct{ Labels map[string]string }
 	}
-	if err := a.decode(&services); err != nil {
-		return 0, err
+	if json.Unmarshal([]byte(a.body), &services) != nil {
+		return 0, errors.New("GET /services: its answer is not JSON of Docker's")
 	}
 	stacks := map[string]bool{}
 	for _, s := range services {
@@ -163,12 +155,18 @@ func (a answer) strange() error {
 	return errors.New("GET " + a.path + ": status " + strconv.Itoa(a.status))
 }
 
-// decode reads the body. The error does not quote it: it may have secrets.
-func (a answer) decode(into any) error {
-	if json.Unmarshal([]byte(a.body), into) != nil {
-		return errors.New("GET " + a.path + ": status " + strconv.Itoa(a.status) + ", but its body is not JSON of Docker's")
+// first is the value of the body's first field, if that has a name, and is a text;
+// else "". A daemon writes the fields of a Go struct in their order, so an ID is the
+// first. The decoder of encoding/json, linked into the small program, made each of
+// its starts 0.1 ms slower, also without a daemon.
+func (a answer) first(name string) string {
+	body := strings.TrimSpace(a.body)
+	if !strings.HasPrefix(body, `{"`+name+`":"`) || !strings.HasSuffix(body, "}") {
+		return ""
 	}
-	return nil
+	quoted, _ := strconv.QuotedPrefix(body[len(name)+len(`{"":`):])
+	text, _ := strconv.Unquote(quoted)
+	return text
 }
 
 // get asks one question.

@@ -128,11 +128,11 @@ func TestHostile(t *testing.T) {
 		"an endless line":   {func(c net.Conn) { endless(c, "HTTP") }, Strange, "more than anybody asked for"},
 		"huge headers":      {func(c net.Conn) { say("HTTP/1.0 200 OK\r\n")(c); endless(c, "X: y\r\n") }, Strange, "more than anybody asked for"},
 		"garbage":           {say("\x00\xff\r\n\r\nSSH-2.0"), Strange, "is not HTTP"},
-		"only a head":       {say(ok), Strange, "not JSON"},
+		"only a head":       {say(ok), Strange, "no ID"},
 		"no end of a head":  {say("HTTP/1.0 200 OK\r\nServer: Docker/20.10.24 (linux)\r\n"), Strange, "is not HTTP"},
-		"half a body":       {say(ok + `{"ID":"abc","JoinTokens":{"Worker":"secret`), Strange, "not JSON"},
+		"half a body":       {say(ok + `{"ID":"abc","JoinTokens":{"Worker":"secret`), Strange, "no ID"},
 		"a body cut short":  {say("HTTP/1.0 200 OK\r\nServer: Docker/1 (linux)\r\nContent-Length: 100\r\n\r\n{\"ID\":\"a\"}"), Strange, "too early"},
-		"JSON, but a list":  {say(ok + `[{"ID":"a"}]`), Strange, "not JSON of Docker's"},
+		"JSON, but a list":  {say(ok + `[{"ID":"a"}]`), Strange, "no ID"},
 		"no ID":             {say(ok + `{"id":""}`), Strange, "no ID"},
 		"an ID of lines":    {say(ok + `{"ID":"a\nb\u001b[31m"}`), Strange, "no ID"},
 		"a long ID":         {say(ok + `{"ID":"` + strings.Repeat("a", 201) + `"}`), Strange, "no ID"},
@@ -149,6 +149,17 @@ func TestHostile(t *testing.T) {
 				t.Errorf("%+v, want %s, %s", d, row.state, row.reason)
 			}
 		})
+	}
+}
+
+// Stacks are counted only in an answer that is whole.
+func TestStacksHostile(t *testing.T) {
+	const ok = "HTTP/1.0 200 OK\r\nServer: Docker/20.10.24 (linux)\r\n\r\n"
+	for _, text := range []string{"", ok, ok + `[{"Spec":{"Labels":{"com.docker.stack.namespace":"a"}}},{"Sp`, ok + `{"message":"x"}`, "HTTP/1.0 503 X\r\n\r\n[]"} {
+		socket := stranger(t, func(conn net.Conn) { _, _ = conn.Write([]byte(text)) })
+		if n, err := Stacks(socket, long); n != 0 || err == nil {
+			t.Errorf("%q: %d stacks, %v", text, n, err)
+		}
 	}
 }
 

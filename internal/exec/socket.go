@@ -24,14 +24,14 @@ func Converse(socket, request string, limit int, deadline time.Time) ([]byte, er
 	defer unix.Close(fd)
 	// Each call gets only the time that is left, so that a server which sends a
 	// byte now and then, or a signal that interrupts a call, wins no time.
-	before := func(call func() error) error {
+	before := func(timeout int, call func() error) error {
 		for {
 			left := time.Until(deadline)
 			if left <= 0 {
 				return ErrSilent
 			}
 			limit := unix.NsecToTimeval(int64(max(left, time.Microsecond))) // 0 would be for ever
-			if err := errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit), unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)); err != nil {
+			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, timeout, &limit); err != nil {
 				return err
 			}
 			if err := call(); err != unix.EINTR {
@@ -42,11 +42,11 @@ func Converse(socket, request string, limit int, deadline time.Time) ([]byte, er
 			}
 		}
 	}
-	if err := before(func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) }); err != nil {
+	if err := before(unix.SO_SNDTIMEO, func() error { return unix.Connect(fd, &unix.SockaddrUnix{Name: socket}) }); err != nil {
 		return nil, err
 	}
 	for left := []byte(request); len(left) > 0; {
-		err := before(func() error {
+		err := before(unix.SO_SNDTIMEO, func() error {
 			// A server that has hung up must not end this process by SIGPIPE.
 			n, err := unix.SendmsgN(fd, left, nil, nil, unix.MSG_NOSIGNAL)
 			left = left[max(n, 0):]
@@ -62,7 +62,7 @@ func Converse(socket, request string, limit int, deadline time.Time) ([]byte, er
 			answer = append(answer, 0)[:len(answer)]
 		}
 		n := 0
-		err := before(func() (err error) {
+		err := before(unix.SO_RCVTIMEO, func() (err error) {
 			n, err = unix.Read(fd, answer[len(answer):cap(answer)])
 			return err
 		})
