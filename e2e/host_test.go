@@ -42,6 +42,10 @@ After=sysinit.target dbus.socket nightly-sweep.timer drone-runner-exec.service d
 `,
 }
 
+// swarm is a script that makes the machine's dockerd the manager of a swarm. Its
+// network is this machine's, so it listens where nobody else does.
+const swarm = "docker swarm init --advertise-addr 127.0.0.1 --listen-addr 127.0.0.1:0"
+
 // idleRunner is a program in the place of drone-runner-exec that does nothing.
 const idleRunner = "testdata/idle-runner"
 
@@ -77,6 +81,7 @@ func TestHost(t *testing.T) {
 	m.write(t, "/etc/drone-runner.env", "", 0o600)
 	m.write(t, "/srv/recipes/good/test_it.py", "def test_it(): pass\n", 0o644)
 	m.boot(t, "host.target")
+	m.sh(t, swarm)
 
 	healthy := t.Run("healthy", func(t *testing.T) {
 		status, out := m.host(t, "--quiet", "--wait", "5m", "--every", "1s", "--metrics", "/srv/metrics.prom")
@@ -115,6 +120,13 @@ func TestHost(t *testing.T) {
 			if !regexp.MustCompile(want).MatchString(out) {
 				t.Errorf("no line is %s in\n%s", want, out)
 			}
+		}
+	})
+
+	t.Run("parity --live: Drone's runner and the timer reach this machine's daemon", func(t *testing.T) {
+		status, out := m.try(t, m.program, "parity", "--live", "--all", "drone", "systemd")
+		if status != 0 || !regexp.MustCompile(`(?m)^identical +docker daemon +swarm [0-9a-z]{25} +swarm [0-9a-z]{25} `).MatchString(out) {
+			t.Errorf("exit status %d, should be 0, with the swarm of each:\n%s", status, out)
 		}
 	})
 
@@ -338,6 +350,25 @@ func faults(http, https string) []fault {
 			made:   "systemctl stop docker.socket docker.service",
 			undone: "systemctl start docker.socket docker.service",
 			want:   []string{`unit docker.service +inactive `, `docker +(/run/docker.sock is not there|.*refused)`},
+		},
+		{
+			name:   "docker does not answer",
+			made:   "systemctl kill --kill-who=main --signal=STOP docker.service",
+			undone: "systemctl kill --kill-who=main --signal=CONT docker.service",
+			want:   []string{`docker +/run/docker.sock does not answer in time +systemctl restart docker.service`},
+		},
+		{
+			name:   "docker's swarm is not active",
+			made:   "docker swarm leave --force",
+			undone: swarm,
+			want:   []string{`docker +daemon \S+ answers at /run/docker.sock, swarm not active, so no recipe can be deployed: This node is not a swarm manager.* docker swarm init`},
+		},
+		{
+			name:   "docker's swarm is not active, and no recipe is deployed there",
+			made:   `docker swarm leave --force; { echo '"swarm" = false'; sed '/^"swarm" = /d' /etc/cc-ci-run/host.toml; } >/srv/other.toml`,
+			undone: swarm,
+			flags:  "--config /srv/other.toml",
+			told:   []string{`ok +docker +daemon \S+ answers at /run/docker.sock, swarm not active`},
 		},
 		{
 			name:   "docker's socket, which the tests cannot use",

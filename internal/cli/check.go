@@ -19,8 +19,10 @@ func checkCommand(p Process) *cobra.Command {
 		Long: `check verifies that the environment still is what its manifest says: that each
 command exists, is executable and unchanged, that Python and its packages are
 installed, that a browser launches, and that the host's paths exist. check
-lists every fault with its fix, and also duplicate commands and absent tools.
-Exit status 1 if there is a fault.`,
+lists every fault with its fix, and also duplicate commands, absent tools, and
+docker plugins that only this host has. It says whether the docker daemon
+answers, which is not a fault if it does not. Exit status 1 if there is a
+fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

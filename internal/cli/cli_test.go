@@ -3,16 +3,20 @@
 package cli_test
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"cc-ci-run/internal/cli"
+	"cc-ci-run/internal/docker/dockertest"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/seal"
 	"cc-ci-run/internal/run"
@@ -96,6 +100,19 @@ func TestScripts(t *testing.T) {
 				if data := ts.ReadFile("status"); data != args[0]+"\n" {
 					ts.Fatalf("exit status %s, want %s", data, args[0])
 				}
+			},
+			// daemon SOCKET VERSION SWARM STACK...: from now on a docker daemon answers
+			// there, with a swarm of that ID, or "-" for none, and a service of each stack.
+			// ! daemon SOCKET: none does.
+			"daemon": func(ts *testscript.TestScript, neg bool, args []string) {
+				socket := ts.MkAbs(args[0])
+				if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) || neg {
+					ts.Check(err)
+					return
+				}
+				stop, err := dockertest.Daemon{ID: "OWN", Version: args[1], Swarm: strings.Trim(args[2], "-"), Stacks: args[3:]}.Serve(socket)
+				ts.Check(err)
+				ts.Defer(stop)
 			},
 			// run ARG...: cc-ci-run, whatever its exit status; `status` looks at that.
 			"run": func(ts *testscript.TestScript, neg bool, args []string) {

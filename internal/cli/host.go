@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/host"
@@ -64,7 +65,7 @@ could not look.`,
 			if err != nil {
 				return err
 			}
-			config, err := host.ReadConfig(file, !cmd.Flags().Changed("config"))
+			config, err := host.ReadConfig(file, !cmd.Flags().Changed("config"), docker.Socket(m.Compile("").Set))
 			if err != nil {
 				return err
 			}

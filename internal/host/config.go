@@ -38,8 +38,11 @@ type Config struct {
 	// MinFree and MinInodes are how much must be left on the file system of
 	// the state directory, in bytes and in files.
 	MinFree, MinInodes uint64
-	// Docker is the socket of the docker daemon, "" to leave it out.
+	// Docker is the socket of the docker daemon, "" to leave it out. Swarm says
+	// that recipes are deployed there, for which the daemon must be a manager of
+	// an active swarm.
 	Docker string
+	Swarm  bool
 	// Sweep is the sweep's service, Parity the invokers to compare.
 	Sweep  string
 	Parity [2]string
@@ -68,14 +71,15 @@ type Endpoint struct {
 
 // Default is what must hold on a host without a file: that of the NixOS
 // modules with all of them enabled, as far as it can be known without them.
-func Default() *Config {
+// socket is that of the docker daemon, by the toolset's declaration.
+func Default(socket string) *Config {
 	return &Config{
 		Timeout:     10 * time.Second,
 		AllowFailed: map[string]string{"nightly-sweep.service": "a held recipe is the sweep's result"},
 		Running:     []string{"docker.service", "drone-runner-exec.service"},
 		Timers:      map[string]time.Duration{"nightly-sweep.timer": 26 * time.Hour},
 		MinFree:     1 << 30, MinInodes: 10_000,
-		Docker: "/run/docker.sock",
+		Docker: socket, Swarm: true,
 		Sweep:  "nightly-sweep.service",
 		Parity: [2]string{"drone", "systemd"},
 	}
@@ -103,13 +107,14 @@ type form struct {
 		MinInodes uint64 `toml:"min_free_inodes"`
 	} `toml:"state"`
 	Docker *string `toml:"docker"`
+	Swarm  *bool   `toml:"swarm"`
 	Sweep  *string `toml:"sweep"`
 }
 
 // ReadConfig reads a host.toml. What it leaves out is Default's. If there is
 // no file and may be none, all is. All mistakes are reported together.
-func ReadConfig(file string, mayLack bool) (*Config, error) {
-	c := Default()
+func ReadConfig(file string, mayLack bool, socket string) (*Config, error) {
+	c := Default(socket)
 	data, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) && mayLack {
 		return c, nil
@@ -136,6 +141,9 @@ func ReadConfig(file string, mayLack bool) (*Config, error) {
 			at.Fail("docker", "docker = %q is not an absolute path", *f.Docker)
 		}
 		c.Docker = *f.Docker
+	}
+	if f.Swarm != nil {
+		c.Swarm = *f.Swarm
 	}
 	if f.Sweep != nil {
 		c.Sweep = *f.Sweep

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/finding"
 )
 
@@ -95,33 +95,22 @@ func fix(err error) string {
 }
 
 // docker asks the daemon by its socket.
-func (h Host) docker(ctx context.Context) []finding.Finding {
-	const name = "docker"
+func (h Host) docker(context.Context) []finding.Finding {
+	const name, restart = "docker", "systemctl restart docker.service; journalctl -u docker.service"
 	socket := h.Config.Docker
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-	}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://docker/_ping", nil)
-	if err != nil {
-		return one(finding.Unknown, name, err.Error(), "")
-	}
-	answer, err := client.Do(request)
+	d := docker.Ask(socket, h.Config.Timeout*9/10) // before this check is given up
 	switch {
-	case errors.Is(err, fs.ErrPermission) && inGroup("docker"):
+	case d.State == docker.Denied && inGroup(docker.Group):
 		return one(finding.Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
-	case errors.Is(err, fs.ErrPermission):
+	case d.State == docker.Denied:
 		return one(finding.LeftOut, name, "only root and the group docker may ask "+socket, "again as root")
-	case errors.Is(err, os.ErrNotExist):
-		return one(finding.Fault, name, socket+" is not there", "systemctl start docker.socket docker.service")
-	case err != nil:
-		return one(finding.Fault, name, cause(err), "systemctl restart docker.service; journalctl -u docker.service")
-	}
-	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusOK {
-		return one(finding.Fault, name, answer.Status, "systemctl restart docker.service; journalctl -u docker.service")
+	case d.State == docker.Absent:
+		return one(finding.Fault, name, socket+" "+d.Reason, "systemctl start docker.socket docker.service")
+	case d.State != docker.Answers:
+		return one(finding.Fault, name, socket+" "+d.Reason, restart)
 	}
 	// Root gets in anyway; who runs tests does as one of the group.
-	group, unknown := user.LookupGroup("docker")
+	group, unknown := user.LookupGroup(docker.Group)
 	info, err := os.Stat(socket)
 	if err == nil && unknown == nil {
 		owner := info.Sys().(*syscall.Stat_t)
@@ -129,7 +118,14 @@ func (h Host) docker(ctx context.Context) []finding.Finding {
 			return one(finding.Fault, name, socket+" gives the group docker no access", "systemctl restart docker.socket")
 		}
 	}
-	return one(finding.OK, name, "answers at "+socket, "")
+	state := fmt.Sprintf("daemon %s answers at %s", d.Version, socket)
+	switch {
+	case d.Swarm:
+		return one(finding.OK, name, state+", swarm active", "")
+	case h.Config.Swarm:
+		return one(finding.Fault, name, state+", swarm not active, so no recipe can be deployed: "+d.Reason, "docker swarm init")
+	}
+	return one(finding.OK, name, state+", swarm not active", "")
 }
 
 // inGroup says whether this process is of a group.

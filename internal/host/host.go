@@ -1,7 +1,7 @@
 // Package host says whether a CI host is healthy: what an operator looks at
 // after a deploy, in one call.
 //
-//	config, err := host.ReadConfig(host.ConfigFile, true)
+//	config, err := host.ReadConfig(host.ConfigFile, true, socket)
 //	report := host.Look(ctx, host.Host{Config: config, Manifest: m, …})
 //
 // Each check has a name, a time limit and a result; all run at the same time,

@@ -2,17 +2,22 @@ package host
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-multierror"
 
+	"cc-ci-run/internal/docker"
+	"cc-ci-run/internal/docker/dockertest"
 	"cc-ci-run/internal/finding"
 )
 
@@ -45,7 +50,7 @@ status = 302
 min_days = 0
 timeout = "1s"
 `)
-	c, err := ReadConfig(file, false)
+	c, err := ReadConfig(file, false, "/s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,13 +60,13 @@ timeout = "1s"
 	if e := c.Endpoints; e[0].Status != 200 || e[0].MinDays != 14 || e[1].Status != 302 || e[1].MinDays != 0 || e[1].Timeout != time.Second {
 		t.Errorf("endpoints %+v", e)
 	}
-	if c.MinFree != Default().MinFree || len(c.Running) == 0 {
+	if c.MinFree != Default("").MinFree || len(c.Running) == 0 || c.Docker != "/s" || !c.Swarm {
 		t.Errorf("what is left out is not the default: %+v", c)
 	}
-	if _, err := ReadConfig(file+"x", false); err == nil {
+	if _, err := ReadConfig(file+"x", false, ""); err == nil {
 		t.Error("a named file may not lack")
 	}
-	if c, err := ReadConfig(file+"x", true); err != nil || len(c.Timers) != 1 {
+	if c, err := ReadConfig(file+"x", true, ""); err != nil || len(c.Timers) != 1 {
 		t.Errorf("%+v, %v", c, err)
 	}
 }
@@ -79,7 +84,7 @@ max_age = "-1h"
 url = "ftp://x"
 status = 99
 `)
-	_, err := ReadConfig(file, false)
+	_, err := ReadConfig(file, false, "/s")
 	several, ok := err.(*multierror.Error)
 	if !ok {
 		t.Fatalf("%v", err)
@@ -142,6 +147,44 @@ func TestEndpoint(t *testing.T) {
 			}
 			t.Errorf("%s: %+v", c.url, r)
 		}
+	}
+}
+
+// docker tells of the daemon. A swarm that is not active matters where recipes are
+// deployed.
+func TestDocker(t *testing.T) {
+	group, err := user.LookupGroup(docker.Group)
+	for name, row := range map[string]struct {
+		daemon  dockertest.Daemon
+		swarm   bool
+		verdict finding.Verdict
+		state   string
+		fix     string
+	}{
+		"a manager":           {dockertest.Daemon{Swarm: "s"}, true, finding.OK, "daemon 20.10.24+dfsg1 answers at %s, swarm active", ""},
+		"no swarm":            {dockertest.Daemon{ID: "i"}, true, finding.Fault, "daemon 20.10.24+dfsg1 answers at %s, swarm not active, so no recipe can be deployed: This node is not a swarm manager.", "docker swarm init"},
+		"no swarm, no recipe": {dockertest.Daemon{ID: "i"}, false, finding.OK, "daemon 20.10.24+dfsg1 answers at %s, swarm not active", ""},
+		"another server":      {dockertest.Daemon{Version: "?"}, true, finding.Fault, "%s does not answer as Docker does", "systemctl restart docker.service; journalctl -u docker.service"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "s")
+			stop, failed := row.daemon.Serve(socket)
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			defer stop()
+			if err == nil { // without such a group, nobody looks whose the socket is
+				gid, _ := strconv.Atoi(group.Gid)
+				if failed := errors.Join(os.Chown(socket, -1, gid), os.Chmod(socket, 0o660)); failed != nil {
+					t.Skip("needs root, to give a socket to the group docker: ", failed)
+				}
+			}
+			h := Host{Config: &Config{Docker: socket, Swarm: row.swarm, Timeout: time.Minute}}
+			f := h.docker(t.Context())[0]
+			if want := strings.ReplaceAll(row.state, "%s", socket); f.Verdict != row.verdict || !strings.HasPrefix(f.State, want) || f.Fix != row.fix {
+				t.Errorf("%+v, want %s, %s", f, row.verdict, want)
+			}
+		})
 	}
 }
 

@@ -25,6 +25,10 @@ import (
 // Limit is how long one probe may take.
 const Limit = 30 * time.Second
 
+// emptyScript is what a probe runs: a script, since only the record of a script says
+// which docker daemon its tests reach.
+const emptyScript = "/dev/null"
+
 // ErrNotHere is for an invoker that this machine has not.
 var ErrNotHere = errors.New("not at hand")
 
@@ -33,8 +37,8 @@ var ErrNotHere = errors.New("not at hand")
 //
 //	r, err := Prober{…}.Probe(ctx, "systemd")
 //
-// The probe is `cc-ci-run exec true` with a state directory of its own: what
-// it leaves is a run record like any other. It goes the way that the invoker's
+// The probe is `cc-ci-run /dev/null`, a script without a line, with a state
+// directory of its own: what it leaves is a run record like any other. It goes the way that the invoker's
 // runs go, as far as this machine has it:
 //
 //   - systemd: a copy of the sweep's unit, with its drop-ins, started by
@@ -116,7 +120,7 @@ func (p Prober) start(ctx context.Context, invoker, dir, stateDir string) error 
 
 // byHand runs the probe on a pseudo-terminal.
 func (p Prober) byHand(ctx context.Context, who account, stateDir string) error {
-	cmd := exec.CommandContext(ctx, p.Program, "--state", stateDir, "exec", "true")
+	cmd := exec.CommandContext(ctx, p.Program, "--state", stateDir, emptyScript)
 	cmd.Env = p.Environ
 	cmd.Dir = "/"
 	if who.credential != nil {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
@@ -83,6 +84,7 @@ func Compare(a, b Run) []Finding {
 	for _, p := range names(a.HostPaths, b.HostPaths) {
 		add(p, a.HostPaths.Get(p), b.HostPaths.Get(p), Drift, "another file on the host, outside the toolset")
 	}
+	list = append(list, compareDaemons(a.Docker, b.Docker)...)
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
 }
@@ -208,6 +210,51 @@ func compareLimits(a, b exec.Pairs) []Finding {
 		}
 	}
 	return list
+}
+
+// compareDaemons compares the docker daemons that tests of the two runs reach. What
+// is not known of one run is not a drift: nobody asked, as for exec and before
+// records had this, or the daemon did not answer in time, as while it starts.
+func compareDaemons(a, b *docker.Daemon) []Finding {
+	found := func(verdict Parity, what, x, y, why string) Finding {
+		if x == y {
+			verdict, why = Identical, ""
+		}
+		return Finding{verdict, what, x, y, why}
+	}
+	const what = "docker daemon"
+	x, y := daemon(a), daemon(b)
+	switch {
+	case a == nil || b == nil:
+		return []Finding{found(Declared, what, x, y, "not known for one of them: only runs of a script ask, and those of an older cc-ci-run did not")}
+	case a.State == docker.Silent || b.State == docker.Silent:
+		return []Finding{found(Declared, what, x, y, "not known for one of them: a daemon that starts, or is busy, does not answer in time")}
+	case a.State != docker.Answers || b.State != docker.Answers:
+		return []Finding{found(Drift, what, x, y, "a test reaches a daemon for one of them only")}
+	}
+	why := "they deploy to two daemons: is the socket of DOCKER_HOST the same file for both?"
+	if a.Swarm != b.Swarm {
+		why = "a test can deploy for one of them only"
+	}
+	return []Finding{
+		found(Drift, what, x, y, why),
+		found(Drift, "docker version", a.Version, b.Version, "another daemon, or it was upgraded between the two runs"),
+	}
+}
+
+// daemon is one side of compareDaemons.
+func daemon(d *docker.Daemon) string {
+	switch {
+	case d == nil:
+		return "not recorded"
+	case d.State == docker.Absent: // whatever is missing, the socket or who listens
+		return "none at " + d.Socket
+	case d.State != docker.Answers:
+		return d.Reason
+	case d.Swarm:
+		return "swarm " + d.ID
+	}
+	return "no swarm, daemon " + d.ID
 }
 
 // names are those of either, sorted.

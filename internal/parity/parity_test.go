@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"testing"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
@@ -67,6 +68,56 @@ func TestCompare(t *testing.T) {
 	}
 	if got["process cgroup"].A != "0::/a" {
 		t.Errorf("cgroup: %+v", got["process cgroup"])
+	}
+}
+
+// Two daemons are a drift, and what nobody knows is none.
+func TestCompareDaemons(t *testing.T) {
+	manager := docker.Daemon{Socket: "/s", State: docker.Answers, Version: "20.10.24", Swarm: true, ID: "one"}
+	with := func(change func(*docker.Daemon)) *docker.Daemon {
+		d := manager
+		change(&d)
+		return &d
+	}
+	for name, row := range map[string]struct {
+		daemon *docker.Daemon
+		want   Parity
+		what   string
+		b      string
+	}{
+		"the same":       {&manager, Identical, "docker daemon", "swarm one"},
+		"another swarm":  {with(func(d *docker.Daemon) { d.ID = "two" }), Drift, "docker daemon", "swarm two"},
+		"no swarm":       {with(func(d *docker.Daemon) { d.Swarm = false; d.ID = "X:Y" }), Drift, "docker daemon", "no swarm, daemon X:Y"},
+		"upgraded":       {with(func(d *docker.Daemon) { d.Version = "28.2.2" }), Drift, "docker version", "28.2.2"},
+		"none":           {&docker.Daemon{Socket: "/s", State: docker.Absent, Reason: "is not there"}, Drift, "docker daemon", "none at /s"},
+		"not allowed":    {&docker.Daemon{Socket: "/s", State: docker.Denied, Reason: "permission denied"}, Drift, "docker daemon", "permission denied"},
+		"another server": {&docker.Daemon{Socket: "/s", State: docker.Strange, Reason: "404"}, Drift, "docker daemon", "404"},
+		"as it starts":   {&docker.Daemon{Socket: "/s", State: docker.Silent, Reason: "does not answer"}, Declared, "docker daemon", "does not answer"},
+		"an old record":  {nil, Declared, "docker daemon", "not recorded"},
+	} {
+		// Against the manager, and against itself.
+		for _, other := range []*docker.Daemon{&manager, row.daemon} {
+			want := row.want
+			if other == row.daemon {
+				want = Identical
+			}
+			var found Finding
+			for _, f := range compareDaemons(other, row.daemon) {
+				if f.What == row.what {
+					found = f
+				} else if f.Verdict != Identical {
+					t.Errorf("%s: also %+v", name, f)
+				}
+			}
+			if found.Verdict != want || found.B != row.b || (found.Why == "") != (want == Identical) {
+				t.Errorf("%s: %+v, want %s", name, found, want)
+			}
+		}
+	}
+	// Whether the socket is missing or nobody listens there: neither has a daemon.
+	gone, closed := docker.Daemon{Socket: "/s", State: docker.Absent, Reason: "is not there"}, docker.Daemon{Socket: "/s", State: docker.Absent, Reason: "connection refused"}
+	if f := compareDaemons(&gone, &closed); f[0].Verdict != Identical {
+		t.Errorf("%+v", f)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 )
@@ -30,6 +31,9 @@ func TestAppendJSON(t *testing.T) {
 	for _, args := range [][]string{{}, {"a", "\xff", "\u2028", "\t", "\x7f", ""}} {
 		r := New(time.Now(), testPlan(), e, caller, env.DetectInvoker(caller, false), "script", "./x.py", args, true)
 		r.Sealed = "none: a reason"
+		if len(args) > 0 {
+			r.Docker = &docker.Daemon{Socket: "/s", State: docker.Answers, Version: "20.10.24", ID: "i", Reason: "say \"init\""}
+		}
 		var got, want map[string]any
 		if err := json.Unmarshal(r.AppendJSON(nil), &got); err != nil {
 			t.Fatalf("%v in %s", err, r.AppendJSON(nil))

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/state"
@@ -42,6 +43,10 @@ type Record struct {
 	CallerPath  string     `json:"caller_path"` // PATH as the invoker had it; no run sees it
 	HostPaths   exec.Pairs `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
 	Process     exec.State `json:"process"`
+
+	// Docker is the daemon that the script's docker client reaches; nil if nobody
+	// asked, as for exec and shell, or before this field was added.
+	Docker *docker.Daemon `json:"docker,omitempty"`
 }
 
 // ID names a run by when it starts and by this process. IDs sort by time.
@@ -133,9 +138,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.number("pid", r.PID)
 	w.open("invoker", '{')
 	w.text("name", r.Invoker.Name)
-	if r.Invoker.ID != "" {
-		w.text("id", r.Invoker.ID)
-	}
+	w.some("id", r.Invoker.ID)
 	w.close('}')
 	w.text("mode", r.Mode)
 	w.text("program", r.Program)
@@ -180,6 +183,16 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	w.close(']')
 	w.close('}')
+	if d := r.Docker; d != nil {
+		w.open("docker", '{')
+		w.text("socket", d.Socket)
+		w.text("state", string(d.State))
+		w.some("version", d.Version)
+		w.bool("swarm", d.Swarm)
+		w.some("id", d.ID)
+		w.some("reason", d.Reason)
+		w.close('}')
+	}
 	w.close('}')
 	return append(w.b, '\n')
 }
@@ -226,6 +239,14 @@ func (w *writer) close(bracket byte) {
 }
 
 func (w *writer) text(name, value string) { w.name(name); w.quote(value) }
+
+// some is text for "omitempty".
+func (w *writer) some(name, value string) {
+	if value != "" {
+		w.text(name, value)
+	}
+}
+
 func (w *writer) number(name string, n int) {
 	w.name(name)
 	w.b = strconv.AppendInt(w.b, int64(n), 10)

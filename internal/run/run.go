@@ -24,6 +24,7 @@ import (
 	"syscall"
 	"time"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/pty"
@@ -284,6 +285,11 @@ func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, 
 	entry.Sealed, entry.Audited = sealed, r.Audited != ""
 	var dir state.Dir
 	if !r.NoRecord {
+		// Tests are scripts; exec and shell, which people wait for, ask nobody.
+		if socket := docker.Socket(plan.Set); socket != "" && r.Mode == Script {
+			daemon := docker.Ask(socket, docker.StartLimit)
+			entry.Docker = &daemon
+		}
 		dir = r.StateDir(p.Environ, plan.State)
 		if err := errors.Join(entry.Write(dir), entry.Keep(dir)); err != nil {
 			exec.Tell(p.Stderr, "cc-ci-run: no run record: "+strings.ReplaceAll(err.Error(), "\n", "; ")+"\n")

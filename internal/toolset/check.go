@@ -25,7 +25,7 @@ const checkLimit = time.Minute
 // Check verifies all of the environment: every command there, executable and
 // unchanged (content too), Python and each of its packages, the browsers (it
 // launches one), the fixed variables that hold a path, and the host paths. It
-// reports what is well, too. manifest and plan are the files that m and its
+// reports what is well, too, and which docker daemon and plugins the host has. manifest and plan are the files that m and its
 // compiled form are; the latter is not looked at if it is "". caller is the
 // caller's environment; the programs that Check starts run in the toolset's
 // own, with a HOME of their own.
@@ -44,13 +44,16 @@ func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan st
 		return nil, err
 	}
 	defer os.RemoveAll(home)
-	e, err := m.Compile("").Environment(append([]string{"HOME=" + home}, caller...), "")
+	compiled := m.Compile("")
+	e, err := compiled.Environment(append([]string{"HOME=" + home}, caller...), "")
 	if err != nil {
 		return nil, err
 	}
 	list = append(list, m.checkPython(ctx, home, e.Environ())...)
 	list = append(list, m.checkBrowser(ctx, home, e.Environ()))
 	list = append(list, checkPaths(e)...)
+	list = append(list, checkDocker(compiled.Set))
+	list = append(list, checkPlugins(pluginDirs)...)
 	return append(list, m.checkHostPaths()...), nil
 }
 

@@ -20,6 +20,7 @@ let
     allow_failed = cfg.allowFailed;
     running = cfg.running;
     oneshots = cfg.oneshots;
+    swarm = cfg.swarm;
     timer = builtins.mapAttrs (_: maxAge: if maxAge == null then { } else { max_age = maxAge; }) cfg.timers;
     unit = builtins.listToAttrs (
       map (unit: {
@@ -168,6 +169,16 @@ in
       description = ''
         Services whose program and environment must be those of this configuration. A drop-in that
         changes either is a fault.
+      '';
+    };
+
+    swarm = lib.mkOption {
+      type = lib.types.bool;
+      default = true;
+      example = false;
+      description = ''
+        Whether recipes are deployed on this host, so that its docker daemon must be a manager of an
+        active swarm. `docker swarm init` makes one.
       '';
     };
 

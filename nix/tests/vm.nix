@@ -95,8 +95,10 @@ pkgs.testers.runNixOSTest {
     import json
 
     machine.start()
-    machine.wait_for_unit("multi-user.target")
+    # Before multi-user.target, as cc-ci-deployed.service waits for the swarm.
+    machine.wait_for_unit("docker.service")
     machine.succeed("docker swarm init --advertise-addr 127.0.0.1")
+    machine.wait_for_unit("multi-user.target")
 
     def by_drone() -> str:
         return machine.succeed("${python} ${./drone-server.py} 8080 ${secret} ${pipeline} 2>&1", timeout=300)
