@@ -23,6 +23,7 @@ deployment has a STACK_NAME, a DOMAIN and ports of its own, so that it disturbs 
 - A network or volume from outside the stack (`external: true`) becomes one of the stack, and `traefik.enable`
   becomes false, so that production's proxy does not learn of the deployment.
 - A service stops before its next version starts, as both have the same port.
+- Health checks run each second. A service may be unhealthy for as long as the recipe says.
 
 Nothing stays
 -------------

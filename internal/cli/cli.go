@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -158,24 +160,92 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 }
 
 // table prints rows in columns. The head is bold on a terminal; a first cell
-// that is a verdict is coloured (see paint).
+// that is a verdict is coloured (see paint). On a terminal long cells are wrapped, so
+// that the table fits; elsewhere a row is a line, as grep and other programs need it.
 func (p Process) table(w io.Writer, head string, rows [][]string) error {
-	colour := exec.IsTerminal(int(p.Stdout.Fd())) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	line := func(cells []string, code string) {
+	terminal := int(p.Stdout.Fd())
+	colour := exec.IsTerminal(terminal) && env.Lookup(p.Environ, "NO_COLOR") == "" && env.Lookup(p.Environ, "TERM") != "dumb"
+	all := append([][]string{strings.Split(head, "|")}, rows...)
+	for _, cells := range all {
 		for i, cell := range cells { // what others wrote does not reach the terminal's controls
 			cells[i] = visible(cell)
 		}
-		if colour { // the same bytes in each row, so that columns stay in line
-			cells = append([]string{"\x1b[" + code + "m" + cells[0] + "\x1b[0m"}, cells[1:]...)
-		}
-		fmt.Fprintln(tw, strings.Join(cells, "\t"))
 	}
-	line(strings.Split(head, "|"), "01")
-	for _, cells := range rows {
-		line(cells, paint(cells[0]))
+	tw := tabwriter.NewWriter(w, 0, 0, tableGap, ' ', 0)
+	limits := columnLimits(all, exec.Columns(terminal))
+	for n, cells := range all {
+		code := paint(cells[0])
+		if n == 0 {
+			code = "01"
+		}
+		for _, line := range wrapRow(cells, limits) {
+			if colour { // the same bytes in each line, so that columns stay in line
+				line[0] = "\x1b[" + code + "m" + line[0] + "\x1b[0m"
+			}
+			fmt.Fprintln(tw, strings.Join(line, "\t"))
+		}
 	}
 	return tw.Flush()
+}
+
+const (
+	tableGap  = 2  // blanks between two columns
+	narrowest = 16 // a column is not made narrower than this
+	unlimited = 1 << 30
+)
+
+// columnLimits gives how many characters of each column fit into a terminal of some
+// width: the widest columns are made narrower. A width of 0 is unlimited.
+func columnLimits(rows [][]string, width int) []int {
+	limits := make([]int, len(rows[0]))
+	for _, cells := range rows {
+		for i, cell := range cells {
+			limits[i] = max(limits[i], utf8.RuneCountInString(cell))
+		}
+	}
+	if width == 0 {
+		return slices.Repeat([]int{unlimited}, len(limits))
+	}
+	over := tableGap*(len(limits)-1) - width
+	for _, n := range limits {
+		over += n
+	}
+	for ; over > 0; over-- {
+		widest := slices.Index(limits, slices.Max(limits))
+		if limits[widest] <= narrowest {
+			break
+		}
+		limits[widest]--
+	}
+	return limits
+}
+
+// wrapRow gives the lines of a row whose cells are wrapped at blanks. A word that is
+// longer than its column stays whole, so that a path can be copied.
+func wrapRow(cells []string, limits []int) (lines [][]string) {
+	for column, cell := range cells {
+		for n, part := range wrapText(cell, limits[column]) {
+			if n == len(lines) {
+				lines = append(lines, make([]string, len(cells)))
+			}
+			lines[n][column] = part
+		}
+	}
+	return lines
+}
+
+func wrapText(text string, limit int) (lines []string) {
+	if utf8.RuneCountInString(text) <= limit {
+		return []string{text}
+	}
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > limit {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
 }
 
 // visible makes spaces of control characters, and of those that turn the

@@ -182,14 +182,14 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 		if r.Verdict.Bad() {
 			bad++
 		}
-		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why, r.Log})
+		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why})
 	}
 	var unwritten error
 	if junit != "" {
 		unwritten = writeReport(junit, junitReport(results, failure, time.Since(begin)))
 	}
 	if failure == nil || len(results) > 0 {
-		if err := p.show(out, results, "VERDICT|RECIPE|TIME|WHY|LOG", rows); err != nil {
+		if err := p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows); err != nil {
 			return err
 		}
 	}

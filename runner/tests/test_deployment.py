@@ -172,6 +172,25 @@ secrets: {s: {file: ./s}, t: {external: true, name: "${STACK_NAME}_t_v1"}, u: {e
     assert made["secrets"]["u"] == {"external": True, "name": "demo-1_u"}
 
 
+@pytest.mark.parametrize(
+    ("check", "made"),
+    [
+        ({"interval": "15s", "retries": 10}, {"interval": "1s", "retries": 150}),
+        ({"interval": "1m30s"}, {"interval": "1s", "retries": 270}),
+        ({}, {"interval": "1s", "retries": 90}),
+        ({"interval": "${I}", "retries": "${R}"}, {"interval": "1s", "retries": 8}),
+        ({"interval": "500ms", "retries": 2}, {"interval": "500ms", "retries": 2}),
+        ({"interval": "soon", "retries": 2}, {"interval": "soon", "retries": 2}),
+        ({"disable": True}, {"disable": True, "interval": "1s", "retries": 90}),
+        ("x", "x"),
+    ],
+)
+def test_health_checks_are_quick(tmp_path, check, made):
+    compose = yaml.safe_dump({"services": {"app": {"image": "x", "healthcheck": check}}})
+    app = content(stack(tmp_path, compose, settings={"I": "2s", "R": "4"}))["services"]["app"]
+    assert app["healthcheck"] == made
+
+
 def test_paths_are_the_recipes(tmp_path):
     compose = """
 services:
