@@ -30,8 +30,8 @@ func Converse(socket, request string, limit int, deadline time.Time) ([]byte, er
 			if left <= 0 {
 				return ErrSilent
 			}
-			limit := unix.NsecToTimeval(int64(max(left, time.Microsecond))) // 0 would be for ever
-			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, timeout, &limit); err != nil {
+			wait := unix.NsecToTimeval(int64(max(left, time.Microsecond))) // 0 would be for ever
+			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, timeout, &wait); err != nil {
 				return err
 			}
 			if err := call(); err != unix.EINTR {
