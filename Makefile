@@ -131,9 +131,9 @@ nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make
 # The tests that boot a machine; each ends its own, also when it is killed.
 MACHINE_TEST := go test -count=1 -timeout 1h -tags environment,e2e -v
 
-two-paths: machine-packages gitea ## Run gitea's tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
+two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
-	@$(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
+	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
 	@$(MACHINE_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e

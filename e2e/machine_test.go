@@ -41,6 +41,7 @@ type machine struct {
 	ctx     context.Context // ends when the test is to end
 	dir     string          // all that the test keeps of it; its last part is the machine's name
 	cgroup  string          // of all its processes
+	binds   []string        // nspawn's options for files of this machine that it shares
 	leader  int             // the process ID of its systemd, as this machine counts
 	ended   chan struct{}   // closed when nspawn has ended
 }
@@ -226,6 +227,15 @@ func (m *machine) link(t testing.TB, to, name string) {
 	}
 }
 
+// bind shares a file of this machine: a socket, say.
+func (m *machine) bind(t *testing.T, path string) {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("%v: the test needs a Docker daemon; `make two-paths` starts one", err)
+	}
+	m.binds = append(m.binds, "--bind="+path)
+}
+
 // boot starts the machine with a target of its units, and returns when that is
 // reached.
 func (m *machine) boot(t *testing.T, target string) {
@@ -240,8 +250,8 @@ func (m *machine) boot(t *testing.T, target string) {
 		t.Fatal(err)
 	}
 	defer console.Close()
-	cmd := exec.Command("systemd-nspawn", "--quiet", "--directory="+m.root, "--machine="+filepath.Base(m.dir),
-		"--boot", "--register=no", "--keep-unit", "--link-journal=no", "systemd.unit="+target)
+	cmd := exec.Command("systemd-nspawn", slices.Concat([]string{"--quiet", "--directory=" + m.root, "--machine=" + filepath.Base(m.dir)}, m.binds,
+		[]string{"--boot", "--register=no", "--keep-unit", "--link-journal=no", "systemd.unit=" + target})...)
 	cmd.Stdout, cmd.Stderr = console, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, UseCgroupFD: true, CgroupFD: int(cgroup.Fd())}
 	t.Log("booting", cmd)
