@@ -49,11 +49,17 @@ $(CC_CI_RUN):
 setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
 
+# Programs that tests start, over and over, start slowly with the race detector; its
+# work is the concurrency within a package. The limits are for a busy machine.
+GO_TEST := go test -count=1 -timeout 1h -tags environment
+
 test: compiler build lint ## Set up, then run all tests except the slow ones (make e2e)
-	@echo '==> go test -race ./..., with those that need the built environment'
-	@go test -race -count=1 -tags environment -skip '^(TestKilled|TestHistories)' ./...
+	@echo '==> go test -race, with tests that need the built environment'
+	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
+	@echo '==> go test of the command lines'
+	@$(GO_TEST) ./e2e ./internal/cli
 	@echo '==> sweeps: random histories against a model of the rules; kills at many moments'
-	@go test -count=1 -timeout 30m -v -run '^(TestKilled|TestHistories)' ./internal/sweep
+	@$(GO_TEST) -v -run '^(TestKilled|TestHistories)' ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 
@@ -133,6 +139,7 @@ MACHINE_TEST := go test -count=1 -timeout 1h -tags environment,e2e -v
 
 two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
+	@scripts/with-stand-in true # fetches Nix: beside the daemon there is no network
 	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
