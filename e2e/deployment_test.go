@@ -4,17 +4,24 @@ package e2e
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // kills is how many runs TestDeploymentKilled kills.
@@ -24,7 +31,7 @@ var kills = flag.Int("kills", 3, "TestDeploymentKilled kills `N` runs at random 
 type recipe map[string]string
 
 // compose is the compose file of a recipe of one service, with one of everything
-// that a stack can have. Each %s gets lines for the service.
+// that a stack can have.
 const compose = `version: "3.8"
 services:
   app:
@@ -105,8 +112,7 @@ func (r recipes) run(t *testing.T, name string) *exec.Cmd {
 	return r.command(t, "--result", r.result, "../runner/run_recipe_ci.py", "--recipes", r.dir, name)
 }
 
-// objects are all that a swarm has, by kind and ID, with their names. Tasks that
-// swarm replaces are left out: its containers that have ended.
+// objects are all that a swarm has, by kind and ID, with their names.
 func objects(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -115,8 +121,11 @@ func objects(t *testing.T) map[string]string {
 		"volume": "{{.Name}}", "secret": "{{.ID}} {{.Name}}", "config": "{{.ID}} {{.Name}}",
 	} {
 		args := []string{kind, "ls", "--format", columns}
-		if kind == "container" {
+		switch kind {
+		case "container":
 			args = append(args, "--all")
+		case "network":
+			args = append(args, "--filter", "type=custom") // the daemon makes the others at each start
 		}
 		for line := range strings.Lines(output(t, exec.Command("docker", args...))) {
 			id, name, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -239,5 +248,182 @@ func TestDeploymentKilled(t *testing.T) {
 	}
 	if left == 0 {
 		t.Error("no killed run left anything, so nothing was tried")
+	}
+}
+
+// TestDeploymentFails: each way in which a deployment can fail has its defined
+// result, with the words of the service or of docker in it, and leaves nothing.
+func TestDeploymentFails(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	settings := func(lines ...string) recipe { return newRecipe(answers, lines...) }
+	file := func(name, content string) recipe {
+		r := newRecipe(answers)
+		r[name] = content
+		return r
+	}
+	rows := map[string]struct {
+		recipe recipe
+		says   string // a regular expression for the message of the failed test
+	}{
+		"image-missing":  {settings("IMAGE=cc-ci-run-test/nowhere:1"), `No such image: cc-ci-run-test/nowhere:1`},
+		"never-healthy":  {settings("TIMEOUT=8", "UNHEALTHY='the database sleeps'"), `not healthy after 8 s(.|\n)*the database sleeps`},
+		"restarts":       {settings("FAIL='no table users'"), `failed 10 times(.|\n)*tiny: no table users`},
+		"port-taken":     {file("conftest.py", fmt.Sprintf("import pytest\n@pytest.fixture(scope='session')\ndef deployment_settings():\n    return {'OTHER_PORT': '%d'}\n", port)), `(port|address) (is )?already (in use|allocated)`},
+		"wrong-schema":   {file("compose.yml", strings.Replace(compose, "image:", "imagee:", 1)), `wrong-schema/compose.yml: .*imagee`},
+		"wrong-yaml":     {file("compose.yml", "services:\n  app: [\n"), `wrong-yaml/compose.yml:\d+: `},
+		"no-file":        {settings("COMPOSE_FILE=compose.none.yml"), `no-file/compose.none.yml: No such file or directory`},
+		"config-missing": {file("compose.yml", strings.Replace(compose, "settings.txt", "none.txt", 1)), `config-missing/none.txt: no such file or directory`},
+	}
+	all := map[string]recipe{"next": newRecipe(answers)}
+	for name, row := range rows {
+		all[name] = row.recipe
+	}
+	r := newRecipes(t, all)
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := objects(t)
+	for _, name := range slices.Sorted(maps.Keys(rows)) {
+		t.Run(name, func(t *testing.T) {
+			r.fails(t, name, rows[name].says)
+			unchanged(t, before)
+		})
+	}
+}
+
+// fails runs a recipe whose one test must fail, with a message and for people with
+// the same words in the output.
+func (r recipes) fails(t *testing.T, name, says string) {
+	t.Helper()
+	out, err := r.run(t, name).CombinedOutput()
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1: %s", err, out)
+	}
+	r.says(t, says, out)
+}
+
+// says tells that the result of the last run has one failed test whose message
+// matches.
+func (r recipes) says(t *testing.T, pattern string, out []byte) {
+	t.Helper()
+	var ctrf struct {
+		Results struct {
+			Tests []struct{ Status, Message, Trace string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, r.result)), &ctrf); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range ctrf.Results.Tests {
+		if test.Status != "failed" || !regexp.MustCompile(pattern).MatchString(test.Message+"\n"+test.Trace) {
+			t.Errorf("the result is %s, with the message\n%s\nwithout %q; output:\n%s", test.Status, test.Message, pattern, out)
+		}
+	}
+	if !regexp.MustCompile(pattern).Match(out) {
+		t.Errorf("the output does not say %q:\n%s", pattern, out)
+	}
+}
+
+// TestDeploymentDiskFull: the data root is on a small disk that a service fills.
+// Half of the disk is the swarm's own log, as docker allocates it.
+func TestDeploymentDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if os.Getenv(insideSwarm) == "" {
+		mount(t, "tmpfs", dir, "size=256m")
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	}
+	if !inSwarm(t, "TMPDIR="+dir) {
+		return
+	}
+	t.Setenv("TMPDIR", "/tmp") // the runner's files are on another disk
+	r := newRecipes(t, map[string]recipe{"full": newRecipe(answers, "FILL=1", "TIMEOUT=30")})
+	r.fails(t, "full", "no space left on device")
+}
+
+// TestDeploymentDaemonEnds: the daemon ends while a recipe is deployed. The run
+// fails with docker's words, and the next run, once a daemon answers again,
+// removes what is left.
+func TestDeploymentDaemonEnds(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	const ends = `import os, pathlib, signal, time
+def test_it(deployment):
+    os.kill(int(pathlib.Path("/run/docker.pid").read_text()), signal.SIGKILL)
+    deployment.upgrade(VERSION="2")
+`
+	r := newRecipes(t, map[string]recipe{"ends": newRecipe(ends), "next": newRecipe(answers)})
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := objects(t)
+	pid := strings.TrimSpace(read(t, "/run/docker.pid"))
+	argv := strings.Split(strings.TrimSuffix(read(t, "/proc/"+pid+"/cmdline"), "\x00"), "\x00")
+	r.fails(t, "ends", "Cannot connect to the Docker daemon at unix:///run/docker.sock")
+
+	daemon := exec.Command(argv[0], argv[1:]...)
+	daemon.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if err := daemon.Start(); err != nil { // it ends with this swarm
+		t.Fatal(err)
+	}
+	for exec.Command("docker", "service", "ls").Run() != nil {
+		time.Sleep(200 * time.Millisecond)
+	}
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil {
+		t.Errorf("the next run: %v: %s", err, out)
+	}
+	unchanged(t, before)
+}
+
+// TestDeploymentSweep: a sweep deploys two recipes at once, each of which waits for
+// the other; a recipe with a wrong compose file is held with docker's words.
+func TestDeploymentSweep(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	const meets = answers + `
+    import pathlib, time
+    here = pathlib.Path(__file__).parent
+    mine, other = here.name, {"one": "two", "two": "one"}[here.name]
+    (here.parent.parent / mine).touch()
+    while not (here.parent.parent / other).exists():
+        time.sleep(0.1)
+    assert b"version" in urllib.request.urlopen(deployment.url).read()
+`
+	wrong := newRecipe(answers)
+	wrong["compose.yml"] = strings.Replace(compose, "image:", "imagee:", 1)
+	r := newRecipes(t, map[string]recipe{"one": newRecipe(meets), "two": newRecipe(meets), "wrong": wrong})
+	sweep := r.command(t, "sweep", "--recipes", r.dir, "--runner", "../runner/run_recipe_ci.py", "--jobs", "2", "--output", "json")
+	var said bytes.Buffer
+	sweep.Stderr = &said
+	out, err := sweep.Output()
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 {
+		t.Fatalf("%v, want exit status 1: %s%s", err, out, &said)
+	}
+	var verdicts []struct{ Recipe, Verdict, Log string }
+	if err := json.Unmarshal(out, &verdicts); err != nil || len(verdicts) != 3 {
+		t.Fatalf("%v: %s%s", err, out, &said)
+	}
+	for _, v := range verdicts {
+		want, words := "PROMOTE", "1 passed"
+		if v.Recipe == "wrong" {
+			want, words = "HOLD", r.dir+"/wrong/compose.yml: "
+		}
+		if log := read(t, v.Log); v.Verdict != want || !strings.Contains(log, words) {
+			t.Errorf("%s: %s, want %s, and %q in the log:\n%s", v.Recipe, v.Verdict, want, words, log)
+		}
+	}
+	for _, thing := range objects(t) {
+		if strings.HasPrefix(thing, "cc-ci-") {
+			t.Errorf("%s is left", thing)
+		}
 	}
 }
