@@ -84,7 +84,7 @@ def test_restore(deployment, deployments, tmp_path):
 `
 
 // recipes is a directory of recipes, and where their runs keep their state.
-type recipes struct{ dir, home, result string }
+type recipes struct{ dir, home string }
 
 func newRecipes(t *testing.T, all map[string]recipe) recipes {
 	t.Helper()
@@ -94,7 +94,7 @@ func newRecipes(t *testing.T, all map[string]recipe) recipes {
 			write(t, filepath.Join(dir, "recipes", name, file), content, 0o644)
 		}
 	}
-	return recipes{filepath.Join(dir, "recipes"), dir, filepath.Join(dir, "result.json")}
+	return recipes{filepath.Join(dir, "recipes"), dir}
 }
 
 // command is a cc-ci-run with arguments, in a process group of its own.
@@ -109,8 +109,11 @@ func (r recipes) command(t *testing.T, args ...string) *exec.Cmd {
 // run is a run of one recipe's tests.
 func (r recipes) run(t *testing.T, name string) *exec.Cmd {
 	t.Helper()
-	return r.command(t, "--result", r.result, "../runner/run_recipe_ci.py", "--recipes", r.dir, name)
+	return r.command(t, "--result", r.result(name), "../runner/run_recipe_ci.py", "--recipes", r.dir, name)
 }
+
+// result is the file with the result of the last run of a recipe.
+func (r recipes) result(name string) string { return filepath.Join(r.home, name+".json") }
 
 // objects are all that a swarm has, by kind and ID, with their names.
 func objects(t *testing.T) map[string]string {
@@ -291,43 +294,39 @@ func TestDeploymentFails(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	before := objects(t)
-	for _, name := range slices.Sorted(maps.Keys(rows)) {
-		t.Run(name, func(t *testing.T) {
-			r.fails(t, name, rows[name].says)
-			unchanged(t, before)
-		})
-	}
+	t.Run("recipe", func(t *testing.T) { // returns when all have run
+		for name, row := range rows {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				r.fails(t, name, row.says)
+			})
+		}
+	})
+	unchanged(t, before)
 }
 
-// fails runs a recipe whose one test must fail, with a message and for people with
-// the same words in the output.
-func (r recipes) fails(t *testing.T, name, says string) {
+// fails runs a recipe whose one test must fail, with a message that matches: in the
+// result for programs, and in the output for people.
+func (r recipes) fails(t *testing.T, name, pattern string) {
 	t.Helper()
 	out, err := r.run(t, name).CombinedOutput()
 	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 {
 		t.Errorf("%v, want exit status 1: %s", err, out)
 	}
-	r.says(t, says, out)
-}
-
-// says tells that the result of the last run has one failed test whose message
-// matches.
-func (r recipes) says(t *testing.T, pattern string, out []byte) {
-	t.Helper()
 	var ctrf struct {
 		Results struct {
 			Tests []struct{ Status, Message, Trace string }
 		}
 	}
-	if err := json.Unmarshal([]byte(read(t, r.result)), &ctrf); err != nil {
+	if err := json.Unmarshal([]byte(read(t, r.result(name))), &ctrf); err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range ctrf.Results.Tests {
-		if test.Status != "failed" || !regexp.MustCompile(pattern).MatchString(test.Message+"\n"+test.Trace) {
-			t.Errorf("the result is %s, with the message\n%s\nwithout %q; output:\n%s", test.Status, test.Message, pattern, out)
-		}
+	says := regexp.MustCompile(pattern)
+	tests := ctrf.Results.Tests
+	if len(tests) != 1 || tests[0].Status != "failed" || !says.MatchString(tests[0].Message+"\n"+tests[0].Trace) {
+		t.Errorf("the result does not say %q: %+v", pattern, tests)
 	}
-	if !regexp.MustCompile(pattern).Match(out) {
+	if !says.Match(out) {
 		t.Errorf("the output does not say %q:\n%s", pattern, out)
 	}
 }
