@@ -25,7 +25,7 @@ LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolse
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness deployed audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
+.PHONY: help run test build witness deployed deployments audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -118,12 +118,16 @@ deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run i
 	@echo '==> again, audited'
 	@go test -count=1 -timeout 10m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e
 
+# Each test starts daemons of its own. KILLS=50 is the long form.
+deployments: images ## Kill runs that deploy, make deployments fail in each way, deploy two at once (as root)
+	@go test -count=1 -timeout 1h -tags environment,e2e -v -run '^TestDeployment' ./e2e $(if $(KILLS),-kills $(KILLS))
+
 audit: images ## Write docs/audit-gitea.toml: what gitea's tests execute when they deploy it
 	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
 
-audited: images ## Check docs/audit-gitea.toml; check that an audit finds a missing git-lfs, and sees what strace sees
+audited: gitea ## Check that an audit finds a missing git-lfs, and sees what strace sees
 	@scripts/apt-install strace
-	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditGitea|TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
+	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
 
 prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool reaches every invoker
 	@scripts/prove
@@ -145,7 +149,7 @@ two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tes
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
 	@$(MACHINE_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 
-e2e: machine-packages witness audited prove faults two-paths host ## Run the slow tests
+e2e: machine-packages witness deployed deployments audited prove faults two-paths host ## Run the slow tests
 
 # Before the environment is built: an upgrade changes files of the environment.
 machine-packages:

@@ -6,7 +6,9 @@
 // runs them. The long proofs have the tag `e2e` besides, and take what a target
 // of the Makefile builds for them, such as a real Gitea: `make audited` runs
 //
-//	go test -tags environment,e2e -run '^TestAudit(Gitea|FindsDefect3|Stress)$' ./e2e
+//	go test -tags environment,e2e -run '^TestAudit(FindsDefect3|Stress)$' ./e2e
 //
-// `make host` and `make two-paths` boot machines with a systemd, as root.
+// `make deployed` and `make deployments` start Docker daemons, as root, each in
+// namespaces of its own (command with-docker). `make host` and `make two-paths` boot
+// machines with a systemd, as root.
 package e2e

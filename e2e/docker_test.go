@@ -4,7 +4,10 @@ package e2e
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"testing"
 )
 
@@ -25,4 +28,27 @@ func besideDocker(t testing.TB, image string) []string {
 		t.Fatalf("%v: `make images` writes it", err)
 	}
 	return []string{filepath.Join(build, "with-docker"), "--image", file, "--"}
+}
+
+// insideSwarm is a variable with which the test binary is in a swarm of its own.
+const insideSwarm = "TEST_INSIDE_SWARM"
+
+// inSwarm starts this test once more, beside a Docker daemon of its own that has
+// the image of e2e/tiny. It is true in there, and false out here, when that has
+// ended. variables are set for with-docker, such as the place of the data root.
+func inSwarm(t *testing.T, variables ...string) bool {
+	t.Helper()
+	if os.Getenv(insideSwarm) != "" {
+		return true
+	}
+	// The flags of this test binary, and after them those that win.
+	again := slices.Concat(besideDocker(t, "tiny"), os.Args, []string{"-test.run=^" + t.Name() + "$", "-test.v"})
+	cmd := exec.CommandContext(interrupted(), again[0], again[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.Env = slices.Concat(os.Environ(), variables, []string{insideSwarm + "=1"})
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("inside a swarm: %v", err)
+	}
+	return false
 }

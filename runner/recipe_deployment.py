@@ -33,8 +33,10 @@ recipe_swarm.py.
 """
 
 import contextlib
+import functools
 import os
 import re
+import subprocess
 import time
 
 import pytest
@@ -117,7 +119,7 @@ def failing():
     try:
         yield
     except DeploymentError as error:
-        pytest.fail(str(error), pytrace=False)
+        raise pytest.fail.Exception(str(error), pytrace=False) from None  # `from`: or the message is there twice
 
 
 class Deployments:
@@ -265,10 +267,14 @@ class Deployment:
         parts = [("docker stack ps", lambda: self._docker("stack", "ps", self.name, "--no-trunc", "--format", state))]
         for service in self._docker_quietly(self._services, []):
             name = service["Spec"]["Name"]
-            logs = ("service", "logs", "--raw", "--tail", LOG_LINES, name)
-            parts.append((f"docker service logs {name}", lambda logs=logs: self._docker(*logs, limit=15)))
+            parts.append((f"docker service logs {name}", functools.partial(self._logs, name)))
         parts.append(("health checks", self._health))
         return "\n".join(f"== {title}\n{self._docker_quietly(part, '', tell=True).rstrip()}" for title, part in parts)
+
+    def _logs(self, service):
+        # docker writes to its stderr what the service wrote to its own: most errors.
+        command = ("service", "logs", "--raw", "--tail", LOG_LINES, service)
+        return self._docker(*command, limit=15, stderr=subprocess.STDOUT)
 
     # How it is deployed
 

@@ -35,8 +35,13 @@ class Docker:
         self.environ = environ
         self.host = environ.get("DOCKER_HOST") or DEFAULT_HOST
 
-    def __call__(self, *arguments, limit=COMMAND_SECONDS, environ=None, input=None, stdin=None, stdout=None):
-        """What `docker ARGUMENTS…` writes to stdout. DeploymentError if it fails, or takes over `limit` seconds."""
+    def __call__(
+        self, *arguments, limit=COMMAND_SECONDS, environ=None, input=None, stdin=None, stdout=None, stderr=None
+    ):
+        """What `docker ARGUMENTS…` writes to stdout. DeploymentError if it fails, or takes over `limit` seconds.
+
+        environ, input, stdin, stdout, stderr: as for subprocess.run
+        """
         name = "docker " + " ".join(word for word in map(str, arguments[:2]) if not word.startswith("-"))
         try:
             done = subprocess.run(
@@ -45,7 +50,7 @@ class Docker:
                 input=input,
                 **({} if input is not None else {"stdin": stdin or subprocess.DEVNULL}),
                 stdout=stdout or subprocess.PIPE,
-                stderr=subprocess.PIPE,
+                stderr=stderr or subprocess.PIPE,
                 timeout=limit,
                 check=False,
             )
@@ -55,7 +60,7 @@ class Docker:
         except OSError as error:
             raise DeploymentError(f"docker cannot be executed: {error.strerror}") from None
         if done.returncode != 0:
-            said = done.stderr.decode(errors="replace").strip()
+            said = (done.stderr or done.stdout or b"").decode(errors="replace").strip()
             raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}")
         return (done.stdout or b"").decode(errors="replace")
 

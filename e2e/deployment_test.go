@@ -1,0 +1,428 @@
+//go:build environment && e2e
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// kills is how many runs TestDeploymentKilled kills.
+var kills = flag.Int("kills", 3, "TestDeploymentKilled kills `N` runs at random moments")
+
+// recipe is the files of a recipe that deploys the image of e2e/tiny.
+type recipe map[string]string
+
+// compose is the compose file of a recipe of one service, with one of everything
+// that a stack can have.
+const compose = `version: "3.8"
+services:
+  app:
+    image: ${IMAGE:-cc-ci-run-test/tiny:1}
+    environment: [VERSION, FAIL, UNHEALTHY, FILL]
+    networks: [inner]
+    volumes: ["data:/data"]
+    configs: [{source: settings, target: /settings}]
+    secrets: [key]
+    ports: [{target: 9090, published: "${OTHER_PORT}", mode: host}]
+    healthcheck: {test: ["CMD", "/tiny", "health"], interval: 1s, retries: 3}
+    deploy:
+      labels: ["traefik.http.services.${STACK_NAME}.loadbalancer.server.port=8080"]
+      restart_policy: {delay: 100ms}
+      update_config: {monitor: 1s}
+networks: {inner: {}}
+volumes: {data: {}}
+configs: {settings: {file: settings.txt, name: "${STACK_NAME}_settings_v1"}}
+secrets: {key: {external: true, name: "${STACK_NAME}_key_${SECRET_KEY_VERSION}"}}
+`
+
+// newRecipe is a recipe with settings and tests. Its deployments may take a minute.
+func newRecipe(test string, settings ...string) recipe {
+	return recipe{
+		"compose.yml":  compose,
+		"settings.txt": "a setting\n",
+		".env.sample":  strings.Join(append([]string{"TIMEOUT=60", "SECRET_KEY_VERSION=v1"}, settings...), "\n") + "\n",
+		"test_it.py":   test,
+	}
+}
+
+// answers is a test that passes once the recipe is deployed.
+const answers = `import urllib.request
+def test_it(deployment):
+    assert b"version" in urllib.request.urlopen(deployment.url).read()
+`
+
+// operated is a test that does all that a deployment can.
+const operated = answers + `
+    urllib.request.urlopen(urllib.request.Request(deployment.url + "/data/kept", b"kept", method="PUT"))
+    deployment.upgrade(VERSION="2")
+    assert urllib.request.urlopen(deployment.url).read() == b"version 2\n"
+    assert urllib.request.urlopen(deployment.url + "/data/kept").read() == b"kept"
+
+def test_restore(deployment, deployments, tmp_path):
+    deployment.backup(tmp_path / "backup.tar")
+    other = deployments.new()
+    other.restore(tmp_path / "backup.tar")
+    assert urllib.request.urlopen(other.url + "/data/kept").read() == b"kept"
+`
+
+// recipes is a directory of recipes, and where their runs keep their state.
+type recipes struct{ dir, home string }
+
+func newRecipes(t *testing.T, all map[string]recipe) recipes {
+	t.Helper()
+	dir := t.TempDir()
+	for name, files := range all {
+		for file, content := range files {
+			write(t, filepath.Join(dir, "recipes", name, file), content, 0o644)
+		}
+	}
+	return recipes{filepath.Join(dir, "recipes"), dir}
+}
+
+// command is a cc-ci-run with arguments, in a process group of its own.
+func (r recipes) command(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(binary(t), slices.Concat([]string{"--state", r.home + "/state"}, args)...)
+	cmd.Env = []string{"HOME=" + r.home}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// run is a run of one recipe's tests.
+func (r recipes) run(t *testing.T, name string) *exec.Cmd {
+	t.Helper()
+	return r.command(t, "--result", r.result(name), "../runner/run_recipe_ci.py", "--recipes", r.dir, name)
+}
+
+// result is the file with the result of the last run of a recipe.
+func (r recipes) result(name string) string { return filepath.Join(r.home, name+".json") }
+
+// objects are all that a swarm has, by kind and ID, with their names.
+func objects(t *testing.T) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for kind, columns := range map[string]string{
+		"service": "{{.ID}} {{.Name}}", "container": "{{.ID}} {{.Names}}", "network": "{{.ID}} {{.Name}}",
+		"volume": "{{.Name}}", "secret": "{{.ID}} {{.Name}}", "config": "{{.ID}} {{.Name}}",
+	} {
+		args := []string{kind, "ls", "--format", columns}
+		switch kind {
+		case "container":
+			args = append(args, "--all")
+		case "network":
+			args = append(args, "--filter", "type=custom") // the daemon makes the others at each start
+		}
+		for line := range strings.Lines(output(t, exec.Command("docker", args...))) {
+			id, name, _ := strings.Cut(strings.TrimSpace(line), " ")
+			all[kind+" "+id] = name
+		}
+	}
+	return all
+}
+
+// unchanged tells that the swarm has what it had before, and nothing else.
+func unchanged(t *testing.T, before map[string]string) {
+	t.Helper()
+	after := objects(t)
+	for _, thing := range slices.Sorted(maps.Keys(after)) {
+		if _, ok := before[thing]; !ok {
+			t.Errorf("%s %s is left", thing, after[thing])
+		}
+	}
+	for _, thing := range slices.Sorted(maps.Keys(before)) {
+		if _, ok := after[thing]; !ok {
+			t.Errorf("%s %s, which is not a dead run's, is gone", thing, before[thing])
+		}
+	}
+}
+
+// lives is a test that tells when the recipe is deployed, and ends when it is told.
+// Its files are beside the recipes.
+const lives = `import pathlib, time
+def test_it(deployment):
+    here = pathlib.Path(__file__).parent.parent.parent
+    (here / "deployed").touch()
+    while not (here / "end").exists():
+        time.sleep(0.1)
+`
+
+// others deploys a stack as somebody else does, and starts a run that lives until
+// the test ends. It returns when both are healthy.
+func others(t *testing.T) {
+	t.Helper()
+	dir := t.TempDir()
+	write(t, dir+"/compose.yml", compose, 0o644)
+	write(t, dir+"/settings.txt", "theirs\n", 0o644)
+	output(t, exec.Command("sh", "-c", "echo theirs | docker secret create theirs_key_v1 -; docker volume create theirs; docker network create theirs"))
+	deploy := exec.Command("docker", "stack", "deploy", "--resolve-image", "never", "--compose-file", dir+"/compose.yml", "theirs")
+	deploy.Env = append(os.Environ(), "STACK_NAME=theirs", "SECRET_KEY_VERSION=v1", "OTHER_PORT=9090")
+	output(t, deploy)
+	for !strings.Contains(output(t, exec.Command("docker", "service", "ls", "--format", "{{.Name}} {{.Replicas}}")), "theirs_app 1/1") {
+		time.Sleep(200 * time.Millisecond)
+	}
+
+	r := newRecipes(t, map[string]recipe{"lives": newRecipe(lives)})
+	run := r.run(t, "lives")
+	var said bytes.Buffer
+	run.Stdout, run.Stderr = &said, &said
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- run.Wait() }()
+	t.Cleanup(func() {
+		write(t, r.home+"/end", "", 0o644)
+		if err := <-ended; err != nil {
+			t.Errorf("the run that lived: %v: %s", err, &said)
+		}
+	})
+	for {
+		if _, err := os.Stat(r.home + "/deployed"); err == nil {
+			return
+		}
+		select {
+		case err := <-ended:
+			ended <- err
+			t.Fatalf("the run that should live ended: %v: %s", err, &said)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
+}
+
+// TestDeploymentKilled kills runs at random moments of a deployment's life. The
+// next run removes all that a dead run left, and touches nothing else.
+func TestDeploymentKilled(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	r := newRecipes(t, map[string]recipe{"killed": newRecipe(operated), "next": newRecipe(answers)})
+	others(t)
+	began := time.Now()
+	if out, err := r.run(t, "killed").CombinedOutput(); err != nil { // and makes docker's own networks
+		t.Fatalf("%v: %s", err, out)
+	}
+	whole := time.Since(began)
+	before := objects(t)
+	left := 0
+	for n := range *kills {
+		moment := rand.N(whole)
+		run := r.run(t, "killed")
+		var said bytes.Buffer
+		run.Stdout, run.Stderr = &said, &said
+		if err := run.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(moment)
+		killed := -run.Process.Pid // its group
+		if n%2 == 0 {
+			killed = run.Process.Pid // the runner alone: the docker command that it runs goes on
+		}
+		_ = syscall.Kill(killed, syscall.SIGKILL)
+		_ = run.Wait()
+		found := len(objects(t)) - len(before)
+		left += max(0, found)
+		out, err := r.run(t, "next").CombinedOutput()
+		if err != nil {
+			t.Errorf("the next run: %v: %s", err, out)
+		}
+		unchanged(t, before)
+		t.Logf("kill %d after %.2f s of %.2f s: %d objects were left", n+1, moment.Seconds(), whole.Seconds(), found)
+		if t.Failed() {
+			t.Fatalf("the killed run said\n%s\nthe next one\n%s", &said, out)
+		}
+	}
+	if left == 0 {
+		t.Error("no killed run left anything, so nothing was tried")
+	}
+}
+
+// TestDeploymentFails: each way in which a deployment can fail has its defined
+// result, with the words of the service or of docker in it, and leaves nothing.
+func TestDeploymentFails(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	settings := func(lines ...string) recipe { return newRecipe(answers, lines...) }
+	file := func(name, content string) recipe {
+		r := newRecipe(answers)
+		r[name] = content
+		return r
+	}
+	rows := map[string]struct {
+		recipe recipe
+		says   string // a regular expression for the message of the failed test
+	}{
+		"image-missing":  {settings("IMAGE=cc-ci-run-test/nowhere:1"), `No such image: cc-ci-run-test/nowhere:1`},
+		"never-healthy":  {settings("TIMEOUT=8", "UNHEALTHY='the database sleeps'"), `not healthy after 8 s(.|\n)*the database sleeps`},
+		"restarts":       {settings("FAIL='no table users'"), `failed 10 times(.|\n)*tiny: no table users`},
+		"port-taken":     {file("conftest.py", fmt.Sprintf("import pytest\n@pytest.fixture(scope='session')\ndef deployment_settings():\n    return {'OTHER_PORT': '%d'}\n", port)), `(port|address) (is )?already (in use|allocated)`},
+		"wrong-schema":   {file("compose.yml", strings.Replace(compose, "image:", "imagee:", 1)), `wrong-schema/compose.yml: .*imagee`},
+		"wrong-yaml":     {file("compose.yml", "services:\n  app: [\n"), `wrong-yaml/compose.yml:\d+: `},
+		"no-file":        {settings("COMPOSE_FILE=compose.none.yml"), `no-file/compose.none.yml: No such file or directory`},
+		"config-missing": {file("compose.yml", strings.Replace(compose, "settings.txt", "none.txt", 1)), `config-missing/none.txt: no such file or directory`},
+	}
+	all := map[string]recipe{"next": newRecipe(answers)}
+	for name, row := range rows {
+		all[name] = row.recipe
+	}
+	r := newRecipes(t, all)
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := objects(t)
+	t.Run("recipe", func(t *testing.T) { // returns when all have run
+		for name, row := range rows {
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				r.fails(t, name, row.says)
+			})
+		}
+	})
+	unchanged(t, before)
+}
+
+// fails runs a recipe whose one test must fail, with a message that matches: in the
+// result for programs, and in the output for people.
+func (r recipes) fails(t *testing.T, name, pattern string) {
+	t.Helper()
+	out, err := r.run(t, name).CombinedOutput()
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 {
+		t.Errorf("%v, want exit status 1: %s", err, out)
+	}
+	var ctrf struct {
+		Results struct {
+			Tests []struct{ Status, Message, Trace string }
+		}
+	}
+	if err := json.Unmarshal([]byte(read(t, r.result(name))), &ctrf); err != nil {
+		t.Fatal(err)
+	}
+	says := regexp.MustCompile(pattern)
+	tests := ctrf.Results.Tests
+	if len(tests) != 1 || tests[0].Status != "failed" || !says.MatchString(tests[0].Message+"\n"+tests[0].Trace) {
+		t.Errorf("the result does not say %q: %+v", pattern, tests)
+	}
+	if !says.Match(out) {
+		t.Errorf("the output does not say %q:\n%s", pattern, out)
+	}
+}
+
+// TestDeploymentDiskFull: the data root is on a small disk that a service fills.
+// Half of the disk is the swarm's own log, as docker allocates it.
+func TestDeploymentDiskFull(t *testing.T) {
+	dir := t.TempDir()
+	if os.Getenv(insideSwarm) == "" {
+		mount(t, "tmpfs", dir, "size=256m")
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	}
+	if !inSwarm(t, "TMPDIR="+dir) {
+		return
+	}
+	t.Setenv("TMPDIR", "/tmp") // the runner's files are on another disk
+	r := newRecipes(t, map[string]recipe{"full": newRecipe(answers, "FILL=1", "TIMEOUT=30")})
+	r.fails(t, "full", "no space left on device")
+}
+
+// TestDeploymentDaemonEnds: the daemon ends while a recipe is deployed. The run
+// fails with docker's words, and the next run, once a daemon answers again,
+// removes what is left.
+func TestDeploymentDaemonEnds(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	const ends = `import os, pathlib, signal, time
+def test_it(deployment):
+    os.kill(int(pathlib.Path("/run/docker.pid").read_text()), signal.SIGKILL)
+    deployment.upgrade(VERSION="2")
+`
+	r := newRecipes(t, map[string]recipe{"ends": newRecipe(ends), "next": newRecipe(answers)})
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+		t.Fatalf("%v: %s", err, out)
+	}
+	before := objects(t)
+	pid := strings.TrimSpace(read(t, "/run/docker.pid"))
+	argv := strings.Split(strings.TrimSuffix(read(t, "/proc/"+pid+"/cmdline"), "\x00"), "\x00")
+	r.fails(t, "ends", "Cannot connect to the Docker daemon at unix:///run/docker.sock")
+
+	daemon := exec.Command(argv[0], argv[1:]...)
+	daemon.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
+	if err := daemon.Start(); err != nil { // it ends with this swarm
+		t.Fatal(err)
+	}
+	for exec.Command("docker", "service", "ls").Run() != nil {
+		time.Sleep(200 * time.Millisecond)
+	}
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil {
+		t.Errorf("the next run: %v: %s", err, out)
+	}
+	unchanged(t, before)
+}
+
+// TestDeploymentSweep: a sweep deploys two recipes at once, each of which waits for
+// the other; a recipe with a wrong compose file is held with docker's words.
+func TestDeploymentSweep(t *testing.T) {
+	if !inSwarm(t) {
+		return
+	}
+	const meets = answers + `
+    import pathlib, time
+    here = pathlib.Path(__file__).parent
+    mine, other = here.name, {"one": "two", "two": "one"}[here.name]
+    (here.parent.parent / mine).touch()
+    while not (here.parent.parent / other).exists():
+        time.sleep(0.1)
+    assert b"version" in urllib.request.urlopen(deployment.url).read()
+`
+	wrong := newRecipe(answers)
+	wrong["compose.yml"] = strings.Replace(compose, "image:", "imagee:", 1)
+	r := newRecipes(t, map[string]recipe{"one": newRecipe(meets), "two": newRecipe(meets), "wrong": wrong})
+	sweep := r.command(t, "sweep", "--recipes", r.dir, "--runner", "../runner/run_recipe_ci.py", "--jobs", "2", "--output", "json")
+	var said bytes.Buffer
+	sweep.Stderr = &said
+	out, err := sweep.Output()
+	if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) || failed.ExitCode() != 1 {
+		t.Fatalf("%v, want exit status 1: %s%s", err, out, &said)
+	}
+	var verdicts []struct{ Recipe, Verdict, Log string }
+	if err := json.Unmarshal(out, &verdicts); err != nil || len(verdicts) != 3 {
+		t.Fatalf("%v: %s%s", err, out, &said)
+	}
+	for _, v := range verdicts {
+		want, words := "PROMOTE", "1 passed"
+		if v.Recipe == "wrong" {
+			want, words = "HOLD", r.dir+"/wrong/compose.yml: "
+		}
+		if log := read(t, v.Log); v.Verdict != want || !strings.Contains(log, words) {
+			t.Errorf("%s: %s, want %s, and %q in the log:\n%s", v.Recipe, v.Verdict, want, words, log)
+		}
+	}
+	for _, thing := range objects(t) {
+		if strings.HasPrefix(thing, "cc-ci-") {
+			t.Errorf("%s is left", thing)
+		}
+	}
+}
