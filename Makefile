@@ -109,14 +109,8 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
 # A command beside a Docker daemon of its own that has the images of gitea's recipe.
-DEPLOYED := $(WITH_DOCKER) --image $(B)/gitea.tar -- env GITEA_IMAGE=cc-ci-run-test/gitea:1 GITEA_NEXT_IMAGE=cc-ci-run-test/gitea:2
-
-deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited (as root)
-	@$(DEPLOYED) $(CC_CI_RUN) runner/run_recipe_ci.py gitea
-	@echo '==> again, sealed'
-	@$(DEPLOYED) $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
-	@echo '==> again, audited'
-	@go test -count=1 -timeout 10m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e
+deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited, at once (as root)
+	@go test -count=1 -timeout 1h -tags environment,e2e -v -run '^TestDeployed$$' ./e2e
 
 # Each test starts daemons of its own. KILLS=50 is the long form.
 deployments: images ## Kill runs that deploy, make deployments fail in each way, deploy two at once (as root)

@@ -210,7 +210,7 @@ func others(t *testing.T) {
 // TestDeploymentKilled kills runs at random moments of a deployment's life. The
 // next run removes all that a dead run left, and touches nothing else.
 func TestDeploymentKilled(t *testing.T) {
-	if !inSwarm(t) {
+	if !inSwarm(t, "tiny") {
 		return
 	}
 	r := newRecipes(t, map[string]recipe{"killed": newRecipe(operated), "next": newRecipe(answers)})
@@ -257,7 +257,7 @@ func TestDeploymentKilled(t *testing.T) {
 // TestDeploymentFails: each way in which a deployment can fail has its defined
 // result, with the words of the service or of docker in it, and leaves nothing.
 func TestDeploymentFails(t *testing.T) {
-	if !inSwarm(t) {
+	if !inSwarm(t, "tiny") {
 		return
 	}
 	taken, err := net.Listen("tcp", ":0")
@@ -339,7 +339,7 @@ func TestDeploymentDiskFull(t *testing.T) {
 		mount(t, "tmpfs", dir, "size=256m")
 		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
 	}
-	if !inSwarm(t, "TMPDIR="+dir) {
+	if !inSwarm(t, "tiny", "TMPDIR="+dir) {
 		return
 	}
 	t.Setenv("TMPDIR", "/tmp") // the runner's files are on another disk
@@ -351,7 +351,7 @@ func TestDeploymentDiskFull(t *testing.T) {
 // fails with docker's words, and the next run, once a daemon answers again,
 // removes what is left.
 func TestDeploymentDaemonEnds(t *testing.T) {
-	if !inSwarm(t) {
+	if !inSwarm(t, "tiny") {
 		return
 	}
 	const ends = `import os, pathlib, signal, time
@@ -385,7 +385,7 @@ def test_it(deployment):
 // TestDeploymentSweep: a sweep deploys two recipes at once, each of which waits for
 // the other; a recipe with a wrong compose file is held with docker's words.
 func TestDeploymentSweep(t *testing.T) {
-	if !inSwarm(t) {
+	if !inSwarm(t, "tiny") {
 		return
 	}
 	const meets = answers + `

@@ -34,15 +34,15 @@ func besideDocker(t testing.TB, image string) []string {
 const insideSwarm = "TEST_INSIDE_SWARM"
 
 // inSwarm starts this test once more, beside a Docker daemon of its own that has
-// the image of e2e/tiny. It is true in there, and false out here, when that has
+// an image of e2e/image. It is true in there, and false out here, when that has
 // ended. variables are set for with-docker, such as the place of the data root.
-func inSwarm(t *testing.T, variables ...string) bool {
+func inSwarm(t *testing.T, image string, variables ...string) bool {
 	t.Helper()
 	if os.Getenv(insideSwarm) != "" {
 		return true
 	}
 	// The flags of this test binary, and after them those that win.
-	again := slices.Concat(besideDocker(t, "tiny"), os.Args, []string{"-test.run=^" + t.Name() + "$", "-test.v"})
+	again := slices.Concat(besideDocker(t, image), os.Args, []string{"-test.run=^" + t.Name() + "$", "-test.v"})
 	cmd := exec.CommandContext(interrupted(), again[0], again[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Env = slices.Concat(os.Environ(), variables, []string{insideSwarm + "=1"})

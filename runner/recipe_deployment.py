@@ -332,11 +332,11 @@ class Deployment:
     def _waiting_for(self, before):
         """The services that are not ready, each with what it lacks. A task runs, for swarm, once it is healthy."""
         waiting = []
-        for row in self._docker.rows("stack", "services", self.name):
+        for row in self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}"):
             now, _, wanted = row["Replicas"].partition(" ")[0].partition("/")
             if now != wanted:
                 waiting.append(f"{row['Name'].removeprefix(self.name + '_')} ({now} of {wanted} healthy)")
-        for service in self._services():
+        for service in self._services() if before else ():
             old = before.get(service["Spec"]["Name"])
             if old is None or old["Spec"]["TaskTemplate"] == service["Spec"]["TaskTemplate"]:
                 continue

@@ -110,12 +110,14 @@ class Docker:
         while True:
             left, refusals = False, []
             for kind in KINDS:
-                for one in self.ids(kind, label):
-                    left = True
-                    try:
-                        self(kind, "rm", *(WITH_ITS_VOLUMES if kind == "container" else ()), one)
-                    except DeploymentError as error:
-                        refusals.append(str(error))
+                ids = self.ids(kind, label)
+                if not ids:
+                    continue
+                left = True
+                try:
+                    self(kind, "rm", *(WITH_ITS_VOLUMES if kind == "container" else ()), *ids)
+                except DeploymentError as error:
+                    refusals.append(str(error))
             if not left:
                 return
             if time.monotonic() > until:
