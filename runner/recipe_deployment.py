@@ -201,7 +201,7 @@ class Deployment:
         from recipe_compose import Stack  # here, as most runs deploy nothing
 
         self.name, self.secrets = name, dict(secrets)
-        self._all, self._docker, self._folder, self._labels = deployments, docker, folder, labels
+        self._all, self._docker, self._labels = deployments, docker, labels
         self._given = settings
         self._make = lambda ports: Stack(folder, name, self._given, docker.environ, labels, ports)
         self._stack = self._make({})
@@ -250,8 +250,9 @@ class Deployment:
         with failing(), self._stopped() as volumes:
             for volume in self._docker.inspect("volume", [f"{self.name}_{name}" for name in volumes]):
                 labels = [f"--label={key}={value}" for key, value in (volume["Labels"] or {}).items()]
+                options = [f"--opt={key}={value}" for key, value in (volume["Options"] or {}).items()]
                 self._docker("volume", "rm", volume["Name"])
-                self._docker("volume", "create", *labels, volume["Name"])
+                self._docker("volume", "create", f"--driver={volume['Driver']}", *options, *labels, volume["Name"])
             with self._holder(volumes) as holder, open(file, "rb") as archive:
                 self._docker("cp", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
 
@@ -298,7 +299,7 @@ class Deployment:
             for number, file in enumerate(self._stack.files):
                 message = message.replace(str(directory / f"{number}.yml"), str(file))
             raise DeploymentError(f"{', '.join(map(str, self._stack.files))}: {message}") from None
-        self._wait(before)
+        self._wait(before, first=not before)
 
     def _make_secrets(self):
         there = {
@@ -315,13 +316,17 @@ class Deployment:
         """Whether a registry has to be asked. docker cannot ask one for an image that was only made here."""
         return any(not self._docker.inspect("image", [image]) for image in self._stack.images)
 
-    def _wait(self, before):
-        """Wait until the services are as the stack wants them. `before`: {name: service} before it was given."""
+    def _wait(self, before, first):
+        """Wait until the services are as the stack wants them.
+
+        before  {name: service} before the stack was given to docker
+        first   whether the services start for the first time, so that a port may be taken
+        """
         until = time.monotonic() + self._stack.timeout
         troubles = {}  # {(service, "Failed" or "Rejected"): IDs of its tasks}
         shown = ""
         while waiting := self._waiting_for(before):
-            self._look_for_trouble(troubles, first=not before)
+            self._look_for_trouble(troubles, first)
             if time.monotonic() > until:
                 why = f"not healthy after {self._stack.timeout} s (the setting TIMEOUT): {', '.join(waiting)}"
                 raise DeploymentError(self._failure(why))
@@ -412,9 +417,11 @@ class Deployment:
             with contextlib.suppress(DeploymentError):  # swarm removes it, too
                 self._docker("container", "rm", container)  # one that has ended still holds its volumes
         volumes = self._docker.inspect("volume", self._docker.ids("volume", f"{DEPLOYMENT}={self.name}"))
-        yield [volume["Name"].removeprefix(f"{self.name}_") for volume in volumes]
-        self._scale(replicas)
-        self._wait({})
+        try:
+            yield [volume["Name"].removeprefix(f"{self.name}_") for volume in volumes]
+        finally:
+            self._scale(replicas)
+            self._wait({}, first=False)
 
     def _scale(self, replicas):
         for service, number in replicas.items():
