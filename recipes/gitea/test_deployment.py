@@ -12,7 +12,7 @@ CONTENT = "kept\n"
 
 @pytest.fixture
 def kept(run, instance, deployment):
-    """A path of the API that has a file of a repository, whose content must survive."""
+    """The API path of a file in a new repository. The test checks that the file keeps its content."""
     if instance.url != deployment.url:
         pytest.skip("GITEA_URL names another instance than the deployed one")
     name = f"kept-{secrets.token_hex(4)}"
