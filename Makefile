@@ -108,7 +108,6 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@echo '==> again, sealed'
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
-# A command beside a Docker daemon of its own that has the images of gitea's recipe.
 deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited, at once (as root)
 	@go test -count=1 -timeout 1h -tags environment,e2e -v -run '^TestDeployed$$' ./e2e
 

@@ -13,9 +13,9 @@ import (
 	"cc-ci-run/internal/audit"
 )
 
-// TestDeployed runs gitea's tests, which deploy the recipe, in three ways at once
-// beside one Docker daemon: by hand, sealed, and under audit, where they execute what
-// docs/audit-gitea.toml says. `make deployed` runs it.
+// TestDeployed runs gitea's tests, which deploy the recipe, in three ways at once with
+// one Docker daemon: by hand, sealed, and audited. In the audited run they must execute
+// what docs/audit-gitea.toml lists. `make deployed` runs TestDeployed.
 func TestDeployed(t *testing.T) {
 	if !inSwarm(t, "gitea") {
 		return
@@ -45,8 +45,8 @@ func TestDeployed(t *testing.T) {
 	}
 }
 
-// runGitea runs gitea's tests with flags of cc-ci-run; all must pass. Their output
-// comes as they run, a line at a time, after the name of the way.
+// runGitea runs gitea's tests with flags of cc-ci-run; all tests must pass. Their
+// output is logged line by line while they run, each line after the name of the way.
 func runGitea(t *testing.T, name string, flags ...string) {
 	t.Helper()
 	dir := t.TempDir()

@@ -27,11 +27,11 @@ import (
 // kills is how many runs TestDeploymentKilled kills.
 var kills = flag.Int("kills", 3, "TestDeploymentKilled kills `N` runs at random moments")
 
-// recipe is the files of a recipe that deploys the image of e2e/tiny.
+// recipe has the files of a recipe that deploys the image of e2e/tiny, by name.
 type recipe map[string]string
 
-// compose is the compose file of a recipe of one service, with one of everything
-// that a stack can have.
+// compose is the compose file of a recipe with one service, and one of each kind of
+// object that a stack can have.
 const compose = `version: "3.8"
 services:
   app:
@@ -53,7 +53,7 @@ configs: {settings: {file: settings.txt, name: "${STACK_NAME}_settings_v1"}}
 secrets: {key: {external: true, name: "${STACK_NAME}_key_${SECRET_KEY_VERSION}"}}
 `
 
-// newRecipe is a recipe with settings and tests. Its deployments may take a minute.
+// newRecipe is a recipe with settings and tests. A deployment of it may take a minute.
 func newRecipe(test string, settings ...string) recipe {
 	return recipe{
 		"compose.yml":  compose,
@@ -69,7 +69,7 @@ def test_it(deployment):
     assert b"version" in urllib.request.urlopen(deployment.url).read()
 `
 
-// operated is a test that does all that a deployment can.
+// operated has tests that deploy, upgrade, back up and restore.
 const operated = answers + `
     urllib.request.urlopen(urllib.request.Request(deployment.url + "/data/kept", b"kept", method="PUT"))
     deployment.upgrade(VERSION="2")
@@ -83,7 +83,7 @@ def test_restore(deployment, deployments, tmp_path):
     assert urllib.request.urlopen(other.url + "/data/kept").read() == b"kept"
 `
 
-// recipes is a directory of recipes, and where their runs keep their state.
+// recipes is a directory of recipes, and the home of their runs, which has their state.
 type recipes struct{ dir, home string }
 
 func newRecipes(t *testing.T, all map[string]recipe) recipes {
@@ -97,7 +97,7 @@ func newRecipes(t *testing.T, all map[string]recipe) recipes {
 	return recipes{filepath.Join(dir, "recipes"), dir}
 }
 
-// command is a cc-ci-run with arguments, in a process group of its own.
+// command is cc-ci-run with arguments, in a process group of its own.
 func (r recipes) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(binary(t), slices.Concat([]string{"--state", r.home + "/state"}, args)...)
@@ -115,7 +115,7 @@ func (r recipes) run(t *testing.T, name string) *exec.Cmd {
 // result is the file with the result of the last run of a recipe.
 func (r recipes) result(name string) string { return filepath.Join(r.home, name+".json") }
 
-// objects are all that a swarm has, by kind and ID, with their names.
+// objects are the names of all objects of the daemon, by kind and ID.
 func objects(t *testing.T) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -138,7 +138,7 @@ func objects(t *testing.T) map[string]string {
 	return all
 }
 
-// unchanged tells that the swarm has what it had before, and nothing else.
+// unchanged fails the test if the daemon's objects are not those that it had before.
 func unchanged(t *testing.T, before map[string]string) {
 	t.Helper()
 	after := objects(t)
@@ -149,13 +149,13 @@ func unchanged(t *testing.T, before map[string]string) {
 	}
 	for _, thing := range slices.Sorted(maps.Keys(before)) {
 		if _, ok := after[thing]; !ok {
-			t.Errorf("%s %s, which is not a dead run's, is gone", thing, before[thing])
+			t.Errorf("%s %s is gone, and no killed run made it", thing, before[thing])
 		}
 	}
 }
 
-// lives is a test that tells when the recipe is deployed, and ends when it is told.
-// Its files are beside the recipes.
+// lives is a test that makes the file "deployed" when the recipe is deployed, and
+// ends when the file "end" exists. Both files are beside the recipes.
 const lives = `import pathlib, time
 def test_it(deployment):
     here = pathlib.Path(__file__).parent.parent.parent
@@ -164,8 +164,8 @@ def test_it(deployment):
         time.sleep(0.1)
 `
 
-// others deploys a stack as somebody else does, and starts a run that lives until
-// the test ends. It returns when both are healthy.
+// others deploys a stack that no run made, and starts a run that lives until
+// the test ends. others returns when the stack and the run's deployment are healthy.
 func others(t *testing.T) {
 	t.Helper()
 	dir := t.TempDir()
@@ -208,7 +208,7 @@ func others(t *testing.T) {
 }
 
 // TestDeploymentKilled kills runs at random moments of a deployment's life. The
-// next run removes all that a dead run left, and touches nothing else.
+// next run removes all that a killed run left, and touches nothing else.
 func TestDeploymentKilled(t *testing.T) {
 	if !inSwarm(t, "tiny") {
 		return
@@ -216,7 +216,7 @@ func TestDeploymentKilled(t *testing.T) {
 	r := newRecipes(t, map[string]recipe{"killed": newRecipe(operated), "next": newRecipe(answers)})
 	others(t)
 	began := time.Now()
-	if out, err := r.run(t, "killed").CombinedOutput(); err != nil { // and makes docker's own networks
+	if out, err := r.run(t, "killed").CombinedOutput(); err != nil { // also makes docker's own networks, which stay
 		t.Fatalf("%v: %s", err, out)
 	}
 	whole := time.Since(began)
@@ -233,7 +233,7 @@ func TestDeploymentKilled(t *testing.T) {
 		time.Sleep(moment)
 		killed := -run.Process.Pid // its group
 		if n%2 == 0 {
-			killed = run.Process.Pid // the runner alone: the docker command that it runs goes on
+			killed = run.Process.Pid // only the runner: the docker command that it has started goes on
 		}
 		_ = syscall.Kill(killed, syscall.SIGKILL)
 		_ = run.Wait()
@@ -250,12 +250,12 @@ func TestDeploymentKilled(t *testing.T) {
 		}
 	}
 	if left == 0 {
-		t.Error("no killed run left anything, so nothing was tried")
+		t.Error("no killed run left anything, so this test tried nothing")
 	}
 }
 
-// TestDeploymentFails: each way in which a deployment can fail has its defined
-// result, with the words of the service or of docker in it, and leaves nothing.
+// TestDeploymentFails: in whatever way a deployment fails, the test fails with the
+// words of the service or of docker, and the run leaves nothing.
 func TestDeploymentFails(t *testing.T) {
 	if !inSwarm(t, "tiny") {
 		return
@@ -290,7 +290,7 @@ func TestDeploymentFails(t *testing.T) {
 		all[name] = row.recipe
 	}
 	r := newRecipes(t, all)
-	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks, which stay
 		t.Fatalf("%v: %s", err, out)
 	}
 	before := objects(t)
@@ -305,8 +305,8 @@ func TestDeploymentFails(t *testing.T) {
 	unchanged(t, before)
 }
 
-// fails runs a recipe whose one test must fail, with a message that matches: in the
-// result for programs, and in the output for people.
+// fails runs a recipe whose only test must fail. The message of the failure must
+// match in two places: the result, for programs, and the output, for people.
 func (r recipes) fails(t *testing.T, name, pattern string) {
 	t.Helper()
 	out, err := r.run(t, name).CombinedOutput()
@@ -332,7 +332,7 @@ func (r recipes) fails(t *testing.T, name, pattern string) {
 }
 
 // TestDeploymentDiskFull: the data root is on a small disk that a service fills.
-// Half of the disk is the swarm's own log, as docker allocates it.
+// Docker allocates half of that disk for the swarm's own log.
 func TestDeploymentDiskFull(t *testing.T) {
 	dir := t.TempDir()
 	if os.Getenv(insideSwarm) == "" {
@@ -349,7 +349,7 @@ func TestDeploymentDiskFull(t *testing.T) {
 
 // TestDeploymentDaemonEnds: the daemon ends while a recipe is deployed. The run
 // fails with docker's words, and the next run, once a daemon answers again,
-// removes what is left.
+// removes what the first run left.
 func TestDeploymentDaemonEnds(t *testing.T) {
 	if !inSwarm(t, "tiny") {
 		return
@@ -360,7 +360,7 @@ def test_it(deployment):
     deployment.upgrade(VERSION="2")
 `
 	r := newRecipes(t, map[string]recipe{"ends": newRecipe(ends), "next": newRecipe(answers)})
-	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks
+	if out, err := r.run(t, "next").CombinedOutput(); err != nil { // makes docker's own networks, which stay
 		t.Fatalf("%v: %s", err, out)
 	}
 	before := objects(t)
@@ -370,7 +370,7 @@ def test_it(deployment):
 
 	daemon := exec.Command(argv[0], argv[1:]...)
 	daemon.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin"}
-	if err := daemon.Start(); err != nil { // it ends with this swarm
+	if err := daemon.Start(); err != nil { // it ends with the namespaces of this test
 		t.Fatal(err)
 	}
 	for exec.Command("docker", "service", "ls").Run() != nil {
@@ -382,8 +382,9 @@ def test_it(deployment):
 	unchanged(t, before)
 }
 
-// TestDeploymentSweep: a sweep deploys two recipes at once, each of which waits for
-// the other; a recipe with a wrong compose file is held with docker's words.
+// TestDeploymentSweep: a sweep deploys two recipes at once, and the test of each
+// waits for the other's deployment. A recipe with a wrong compose file is held, and
+// its log has docker's message.
 func TestDeploymentSweep(t *testing.T) {
 	if !inSwarm(t, "tiny") {
 		return

@@ -1,5 +1,6 @@
 // Package e2e has the tests that need the built environment: they run cc-ci-run
-// as its users do. Their build tag is `environment`: `make build` makes it, and
+// as its users do. They have the build tag `environment`. After `make build`, which
+// builds that environment,
 //
 //	go test -tags environment ./e2e
 //

@@ -15,8 +15,8 @@ import (
 // daemon of besideDocker(t, "gitea").
 var giteaImages = []string{"GITEA_IMAGE=cc-ci-run-test/gitea:1", "GITEA_NEXT_IMAGE=cc-ci-run-test/gitea:2"}
 
-// besideDocker is what comes before a command that runs beside a Docker daemon of
-// its own, a swarm that has an image of e2e/image.
+// besideDocker is what comes before a command in argv, so that with-docker runs the
+// command with a swarm that has an image of e2e/image.
 func besideDocker(t testing.TB, image string) []string {
 	t.Helper()
 	build, err := filepath.Abs("../build")
@@ -30,12 +30,13 @@ func besideDocker(t testing.TB, image string) []string {
 	return []string{filepath.Join(build, "with-docker"), "--image", file, "--"}
 }
 
-// insideSwarm is a variable with which the test binary is in a swarm of its own.
+// insideSwarm is the variable that tells the test binary that with-docker started it.
 const insideSwarm = "TEST_INSIDE_SWARM"
 
-// inSwarm starts this test once more, beside a Docker daemon of its own that has
-// an image of e2e/image. It is true in there, and false out here, when that has
-// ended. variables are set for with-docker, such as the place of the data root.
+// inSwarm starts the test that calls it once more, by with-docker, with a swarm that
+// has an image of e2e/image. In the test that with-docker started, inSwarm returns
+// true. In the first test it returns false when that second one has ended. variables
+// are set for with-docker: TMPDIR, for example, is the place of the data root.
 func inSwarm(t *testing.T, image string, variables ...string) bool {
 	t.Helper()
 	if os.Getenv(insideSwarm) != "" {

@@ -1,4 +1,4 @@
-"""A recipe's compose files, made over for a deployment of its tests: see recipe_deployment.py."""
+"""A recipe's compose files, changed so that tests can deploy them: recipe_deployment.py lists the changes."""
 
 import math
 import re
@@ -6,7 +6,7 @@ import socket
 
 from recipe_swarm import DeploymentError
 
-TIMEOUT_SECONDS = 300  # of a deployment, if the recipe's setting TIMEOUT does not say another
+TIMEOUT_SECONDS = 300  # the time limit of a deployment whose recipe has no setting TIMEOUT
 SECRET_LENGTH = 32
 WEB_PORT = re.compile(r"traefik\..*\.loadbalancer\.server\.port")
 
@@ -15,12 +15,12 @@ class Stack:
     """What is given to `docker stack deploy`: files (their texts), settings, secrets and ports.
 
     files     the compose files' paths
-    texts     their contents, made over
+    texts     their changed contents
     settings  the values of the variables in them
     ports     {(service, port in the container): port of the host}
-              (an earlier version's, given as `ports`, stay)
+              (in an upgrade, the argument `ports` has the ports of the old version, which are kept)
     images    the services' images
-    secrets   {name in the files: name in the swarm} of those that must exist before
+    secrets   {name in the files: name in the swarm} of the secrets that must exist before the deployment
     lengths   {name in the files: length of the secret}
     web       the key in `ports` of the recipe's page, or None
     """
@@ -47,7 +47,7 @@ class Stack:
         return int(given) if given.isdecimal() and int(given) else TIMEOUT_SECONDS
 
     def _make_over(self, content):
-        # A part of another shape than compose files have stays as it is: docker says what is wrong with it.
+        # A section that does not have the shape of a compose file's is not changed: docker reports the mistake.
         changes = {
             "services": self._service,
             "networks": self._network_or_volume,
@@ -65,11 +65,11 @@ class Stack:
     def _network_or_volume(self, _name, entry):
         entry.pop("external", None)
         if not self._expand(entry.get("name", "")).startswith(self.name):
-            entry.pop("name", None)  # it would be another deployment's, too
+            entry.pop("name", None)  # other deployments would use the same object
         entry["labels"] = pairs(entry.get("labels")) | self._labels
 
     def _file(self, _name, entry):
-        """A config, or a secret that is a file of the recipe."""
+        """A config, or a secret whose value is in a file of the recipe."""
         if isinstance(entry.get("file"), str):
             entry["file"] = self._absolute(entry["file"])
         if not entry.get("external"):
@@ -84,7 +84,7 @@ class Stack:
             self._file(name, entry)
 
     def _service(self, name, entry):
-        entry["labels"] = pairs(entry.get("labels")) | self._labels  # of its containers
+        entry["labels"] = pairs(entry.get("labels")) | self._labels  # for the service's containers
         deploy = entry["deploy"] = entry.get("deploy") or {}
         if not isinstance(deploy, dict):
             return
@@ -121,7 +121,7 @@ class Stack:
             elif key not in self.ports:
                 self.ports[key] = free_port()
             if variable:
-                self.settings[variable] = str(self.ports[key])  # the recipe may also name the port elsewhere
+                self.settings[variable] = str(self.ports[key])  # the recipe may use the variable elsewhere, too
             port.update(target=key[1], published=self.ports[key], mode="host")
         if ports:
             entry["ports"] = ports
@@ -129,7 +129,7 @@ class Stack:
                 deploy["update_config"]["order"] = "stop-first"
 
     def _hasten(self, check):
-        """Ask each second whether a service is healthy; it may be unhealthy for as long as the recipe says."""
+        """Run a health check every second; the service may be unhealthy for as long as the recipe allows."""
         if not isinstance(check, dict):
             return
         interval = seconds(self._expand(check.get("interval", "30s")))  # 30 s and 3 are docker's defaults
@@ -138,7 +138,7 @@ class Stack:
             check.update(interval="1s", retries=math.ceil(interval * int(retries)))
 
     def _mount(self, mount):
-        """A service's volume, or a folder of the recipe."""
+        """An entry of a service's `volumes`: a volume, or a folder of the recipe, whose path becomes absolute."""
         if isinstance(mount, str) and mount.startswith("."):
             source, colon, rest = mount.partition(":")
             return self._absolute(source) + colon + rest
@@ -147,7 +147,7 @@ class Stack:
         return mount
 
     def _absolute(self, path):
-        """A path of the recipe: the files that docker reads are in another folder."""
+        """The absolute form of a path in the recipe: docker reads the changed compose files in another folder."""
         return str((self._folder / self._expand(path)).absolute()) if isinstance(path, str) else path
 
     def _expand(self, text):
@@ -173,10 +173,10 @@ def read_settings(path):
 
 
 def read_yaml(path):
-    import yaml  # here, as most runs deploy nothing
+    import yaml  # here, because most runs deploy nothing
 
     class Loader(yaml.SafeLoader):
-        """As docker reads YAML: 22:22 is a text, not a number to the base of 60."""
+        """Reads YAML as docker does: 22:22 is a text, not a number to the base of 60."""
 
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
         numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
@@ -195,7 +195,7 @@ def read_yaml(path):
 
 
 def copied(content):
-    """The content without aliases: what one service is given must not reach another one."""
+    """A copy in which YAML aliases are copies, too: else a change of one service would change another one."""
     if isinstance(content, dict):
         return {key: copied(value) for key, value in content.items()}
     return [copied(value) for value in content] if isinstance(content, list) else content
@@ -224,18 +224,18 @@ def expand(text, settings):
 
 
 def pairs(labels):
-    """Labels as a dict; compose files also have them as a list."""
+    """Labels as a dict; a compose file may have a list of `NAME=VALUE` instead."""
     if isinstance(labels, list):
         return dict(str(label).partition("=")[::2] for label in labels)
     return dict(labels) if isinstance(labels, dict) else {}
 
 
 def long_form(port):
-    """A port of a compose file as a dict; they also have it as `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]`."""
+    """A port as a dict; a compose file may have `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]` instead."""
     if isinstance(port, dict):
         return dict(port)
     text, slash, protocol = str(port).partition("/")
-    *before, target = re.split(r":(?![^{]*\})", text)  # not at the colon of ${A:-1}
+    *before, target = re.split(r":(?![^{]*\})", text)  # do not split ${A:-1}
     long = {"target": target}
     if before:
         long["published"] = before[-1]

@@ -3,33 +3,34 @@
     def test_answers(deployment):
         urllib.request.urlopen(deployment.url)
 
-The recipe is deployed when the first test asks for it. It is removed at the end, however the session ends.
-docs/recipes.md shows how to write a recipe's tests. The fixtures:
+The recipe is deployed when the first test asks for the fixture, and removed at the end of the session; what
+happens after a kill is below. docs/recipes.md shows how to write a recipe's tests. The fixtures:
 
-    deployment           the recipe with its defaults: a Deployment
-    deployments          makes others: deployments.new(settings={…}, secrets={…})
-    deployment_settings  a dict of settings for all of them, which a recipe's conftest.py may define
+    deployment           the recipe, deployed with its defaults: a Deployment
+    deployments          makes more deployments: deployments.new(settings={…}, secrets={…})
+    deployment_settings  a dict of settings for every deployment, which a recipe's conftest.py may define
 
 What is deployed
 ----------------
 compose.yml, or the files that COMPOSE_FILE in .env.sample names. The values of its variables come from
-.env.sample and abra.sh, as with abra. A variable that neither has comes from the run's environment. Each
-deployment has a STACK_NAME, a DOMAIN and ports of its own, so that it disturbs no other one:
+.env.sample and abra.sh, as with abra. A variable that is in neither file comes from the run's environment.
+Each deployment has its own STACK_NAME, DOMAIN and ports, so that deployments do not disturb each other:
 
-- Each port that the recipe publishes becomes a free port of the host, in mode `host`. So does the port of the
-  page, which a label of traefik names (`…loadbalancer.server.port=N`). DOMAIN is 127.0.0.1 with that port.
-- Each external secret is made, as abra does: with as many random letters and digits as .env.sample says
+- Each port that the recipe publishes is published at a free port of the host, in mode `host`. So is the port
+  of the recipe's page, which a label of traefik names (`…loadbalancer.server.port=N`). DOMAIN is 127.0.0.1
+  with the page's port of the host.
+- Each external secret is created, as abra does, from as many random letters and digits as .env.sample says
   (`SECRET_NAME_VERSION=v1 # length=N`).
-- A network or volume from outside the stack (`external: true`) becomes one of the stack, and `traefik.enable`
-  becomes false, so that production's proxy does not learn of the deployment.
-- A service stops before its next version starts, as both have the same port.
-- Health checks run each second. A service may be unhealthy for as long as the recipe says.
+- The stack gets a new network or volume in place of each one from outside the stack (`external: true`), and
+  `traefik.enable` becomes false, so that production's proxy does not route to the deployment.
+- In an upgrade, a service stops before its next version starts, because both versions use the same port.
+- Health checks run every second. A service may be unhealthy for as long as the recipe allows.
 
-Nothing stays
--------------
-A run that is killed leaves its deployments. The next run, of whatever recipe, removes them before its first
-deployment and at its end. It removes those whose run's process has ended for certain, and nothing else: see
-recipe_swarm.py.
+What a killed run leaves
+------------------------
+A run that is killed leaves its deployments. The next run that deploys, whatever its recipe, removes them
+before its first deployment and again at its end. That run removes only deployments whose owner, the process
+of the run that made them, has ended for certain: see recipe_swarm.py.
 """
 
 import contextlib
@@ -42,9 +43,9 @@ import time
 import pytest
 from recipe_swarm import DEPLOYMENT, OWNER, RUN, DeploymentError, Docker, owner
 
-RESTARTS = 10  # how often a service may fail before it is given up: some fail until their database answers
-REJECTIONS = 3  # how often the daemon may refuse to start a service, for want of its image, say
-PORT_TRIES = 3  # a port that was free can be taken by the time that the service starts
+RESTARTS = 10  # a test fails when a service has failed this often: some services fail until their database answers
+REJECTIONS = 3  # a test fails when the daemon has refused this often to start a service: its image is missing, say
+PORT_TRIES = 3  # another process can take a free port before the service starts
 LOG_LINES = 50
 POLL_SECONDS = 0.5
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use|host-mode port already in use")
@@ -54,7 +55,7 @@ RUN_OF_SESSION = pytest.StashKey()
 
 
 class Run:
-    """What the fixtures below need to know of the run. `deployments`: those that were made, once there are any."""
+    """What the fixtures below know of the run. `deployments` is None until a test asks for a deployment."""
 
     def __init__(self, recipe, folder, environ):
         self.recipe, self.folder, self.environ = recipe, folder, environ
@@ -66,19 +67,19 @@ class Run:
 
 @pytest.fixture(scope="session")
 def deployment_settings():
-    """Settings of the recipe that its tests need: {name: value}. Define it in conftest.py."""
+    """The settings that the recipe's tests need: {name: value}. A recipe's conftest.py may define this fixture."""
     return {}
 
 
 @pytest.fixture(scope="session")
 def deployments(pytestconfig, deployment_settings, tmp_path_factory):
-    """Makes deployments of the recipe: see Deployments.new. Without a swarm, the test is skipped."""
+    """The run's Deployments, whose `new` deploys the recipe. Without a swarm, the test is skipped."""
     run = pytestconfig.stash[RUN_OF_SESSION]
     docker = Docker(dict(run.environ))
     with failing():
         reason = docker.why_no_swarm()
     if reason:
-        pytest.skip(f"needs a Docker swarm, and {reason}; `make deployed` runs the tests with one of its own")
+        pytest.skip(f"needs a Docker swarm, and {reason}; `make deployed` runs gitea's tests in a swarm made for them")
     say = sayer(pytestconfig.pluginmanager.getplugin("capturemanager"))
     run.deployments = Deployments(docker, run, tmp_path_factory, deployment_settings, say)
     with failing():
@@ -115,15 +116,15 @@ def sayer(capture):
 
 @contextlib.contextmanager
 def failing():
-    """Makes a DeploymentError the failure of a test: its own words, without a trace through this file."""
+    """Turns a DeploymentError into the failure of the test, without a traceback through this file."""
     try:
         yield
     except DeploymentError as error:
-        raise pytest.fail.Exception(str(error), pytrace=False) from None  # `from`: or the message is there twice
+        raise pytest.fail.Exception(str(error), pytrace=False) from None  # `from None`: else pytest shows it twice
 
 
 class Deployments:
-    """The deployments of one run. `made` has those that were not removed."""
+    """The deployments of one run. `made` has those that are not yet removed."""
 
     def __init__(self, docker, run, tmp_path_factory, settings, say):
         self.made = []
@@ -135,8 +136,9 @@ class Deployments:
     def new(self, settings=None, secrets=None):
         """Deploy the recipe, and wait until all its services are healthy.
 
-        settings  {name: value}: these come before deployment_settings and .env.sample
-        secrets   {name in compose.yml: value}: these instead of random ones, as a restored volume needs
+        settings  {name: value}: they override deployment_settings and .env.sample
+        secrets   {name in compose.yml: value}: used in place of random values. A deployment that restores a
+                  backup may need the secrets of the deployment that made the backup.
         """
         __tracebackhide__ = True
         with failing():
@@ -151,12 +153,12 @@ class Deployments:
                         one.remove()
                     if not more_tries or not PORT_TAKEN.search(str(error)):
                         raise
-                    self.say(f"{one.name}: a port was taken meanwhile; trying other ports")
+                    self.say(f"{one.name}: another process has taken a port; deploying again with other ports")
 
     def remove_left_behind(self):
         """Remove the deployments of runs that have ended."""
         for name in self._docker.left_behind():
-            self.say(f"removing the deployment {name} of a run that was killed")
+            self.say(f"removing the deployment {name}, which a killed run left")
             self._docker.remove(f"{DEPLOYMENT}={name}")
 
     def close(self):
@@ -166,7 +168,7 @@ class Deployments:
             try:
                 one.remove()
             except DeploymentError as error:
-                errors.append(f"{error}\n{one.name} stays, and the next run removes it")
+                errors.append(f"{error}\nthe deployment {one.name} is left; the next run that deploys removes it")
         if errors:
             raise DeploymentError("\n".join(errors))
         self.remove_left_behind()
@@ -183,7 +185,7 @@ class Deployments:
 
 
 def run_id(environ):
-    """The ID of the run's record, or one from the time outside cc-ci-run."""
+    """The ID of the run's record. Outside cc-ci-run there is none: then an ID made of the time and the PID."""
     result = os.path.basename(environ.get("CC_CI_RUN_RESULT", ""))
     return os.path.splitext(result)[0] or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
 
@@ -192,13 +194,13 @@ class Deployment:
     """The recipe as one stack of the swarm.
 
     name      its name: STACK_NAME
-    url       the address of its page, "" if no label of the recipe names a port for it
+    url       the address of the recipe's page; "" if no label of the recipe names the page's port
     secrets   {name in compose.yml: value}
-    settings  {name: value} of all variables of the compose files
+    settings  {name: value} of the variables that the compose files can use
     """
 
     def __init__(self, deployments, docker, folder, name, settings, secrets, labels):
-        from recipe_compose import Stack  # here, as most runs deploy nothing
+        from recipe_compose import Stack  # imported here, because most runs deploy nothing
 
         self.name, self.secrets = name, dict(secrets)
         self._all, self._docker, self._labels = deployments, docker, labels
@@ -219,7 +221,7 @@ class Deployment:
         return self._stack.ports[service, target]
 
     def run(self, service, *command, input=None):
-        """Run a command in the container of a service; what it wrote to stdout. `input` is text for its stdin."""
+        """Run a command in the container of a service, and return its stdout. `input` is text for its stdin."""
         __tracebackhide__ = True
         with failing():
             (container, *_) = self._containers(service) or [None]
@@ -231,7 +233,7 @@ class Deployment:
             )
 
     def upgrade(self, **settings):
-        """Deploy the stack again with other settings (another image, say), and wait until that is done."""
+        """Deploy the stack again with other settings (another image, say), and wait until it is healthy."""
         __tracebackhide__ = True
         with failing():
             self._given |= {key: str(value) for key, value in settings.items()}
@@ -245,7 +247,7 @@ class Deployment:
             self._docker("cp", f"{holder}:/volumes/.", "-", stdout=archive, limit=self._stack.timeout)
 
     def restore(self, file):
-        """Replace the contents of all volumes with those of a file that backup() wrote."""
+        """Replace the contents of all volumes with those of a file that backup() wrote. The services stop meanwhile."""
         __tracebackhide__ = True
         with failing(), self._stopped() as volumes:
             for volume in self._docker.inspect("volume", [f"{self.name}_{name}" for name in volumes]):
@@ -263,7 +265,7 @@ class Deployment:
             self._all.made.remove(self)
 
     def report(self):
-        """The state of the services, and what they said last, for people."""
+        """For people: the state of the services, the ends of their logs, and the last output of their health checks."""
         state = "table {{.Name}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}"
         parts = [("docker stack ps", lambda: self._docker("stack", "ps", self.name, "--no-trunc", "--format", state))]
         for service in self._docker_quietly(self._services, []):
@@ -273,14 +275,14 @@ class Deployment:
         return "\n".join(f"== {title}\n{self._docker_quietly(part, '', tell=True).rstrip()}" for title, part in parts)
 
     def _logs(self, service):
-        # docker writes to its stderr what the service wrote to its own: most errors.
+        # docker prints what a service wrote to stderr, most errors among it, on its own stderr.
         command = ("service", "logs", "--raw", "--tail", LOG_LINES, service)
         return self._docker(*command, limit=15, stderr=subprocess.STDOUT)
 
-    # How it is deployed
+    # Deploying
 
     def deploy(self):
-        """Give the stack to docker, and wait. DeploymentError if it does not become healthy."""
+        """Give the stack to docker, and wait until it is healthy. DeploymentError if it does not become healthy."""
         before = {service["Spec"]["Name"]: service for service in self._services()}
         self._make_secrets()
         files = []
@@ -302,6 +304,8 @@ class Deployment:
         self._wait(before, first=not before)
 
     def _make_secrets(self):
+        from recipe_compose import SECRET_LENGTH
+
         there = {
             secret["Name"]
             for secret in self._docker.rows("secret", "ls", "--filter", f"label={DEPLOYMENT}={self.name}")
@@ -309,18 +313,18 @@ class Deployment:
         labels = [f"--label={key}={value}" for key, value in self._labels.items()]
         for name, wanted in self._stack.secrets.items():
             if wanted not in there:
-                value = self.secrets.setdefault(name, random_text(self._stack.lengths.get(name)))
+                value = self.secrets.setdefault(name, random_text(self._stack.lengths.get(name, SECRET_LENGTH)))
                 self._docker("secret", "create", *labels, wanted, "-", input=value.encode())
 
     def _images_are_elsewhere(self):
-        """Whether a registry has to be asked. docker cannot ask one for an image that was only made here."""
+        """Whether docker must ask a registry for an image. For an image that only this host has, it must not ask."""
         return any(not self._docker.inspect("image", [image]) for image in self._stack.images)
 
     def _wait(self, before, first):
-        """Wait until the services are as the stack wants them.
+        """Wait until all services are ready.
 
-        before  {name: service} before the stack was given to docker
-        first   whether the services start for the first time, so that a port may be taken
+        before  in an upgrade: {name: service} before the upgrade
+        first   whether the services start for the first time, so that another process may have a port of theirs
         """
         until = time.monotonic() + self._stack.timeout
         troubles = {}  # {(service, "Failed" or "Rejected"): IDs of its tasks}
@@ -335,7 +339,7 @@ class Deployment:
             time.sleep(POLL_SECONDS)
 
     def _waiting_for(self, before):
-        """The services that are not ready, each with what it lacks. A task runs, for swarm, once it is healthy."""
+        """The services that are not ready, each with the reason. Swarm counts a task as running once it is healthy."""
         waiting = []
         for row in self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}"):
             now, _, wanted = row["Replicas"].partition(" ")[0].partition("/")
@@ -349,14 +353,14 @@ class Deployment:
             begun = update.get("StartedAt") != earlier.get("StartedAt")
             state = update.get("State", "") if begun else ""
             if state.startswith(("paused", "rollback")):
-                why = f"the update of {service['Spec']['Name']} ended as {state}: {update.get('Message', '')}"
+                why = f"the update of {service['Spec']['Name']} ended in state {state}: {update.get('Message', '')}"
                 raise DeploymentError(self._failure(why))
             if state != "completed":
-                waiting.append(f"{service['Spec']['Name'].removeprefix(self.name + '_')} (its update)")
+                waiting.append(f"{service['Spec']['Name'].removeprefix(self.name + '_')} (being updated)")
         return waiting
 
     def _look_for_trouble(self, troubles, first):
-        """Give up early where waiting will not help."""
+        """Raise DeploymentError early if waiting longer will not help."""
         for task in self._docker.rows("stack", "ps", self.name, "--no-trunc"):
             state = task["CurrentState"].partition(" ")[0]
             name = task["Name"].lstrip(" \\_")
@@ -371,9 +375,9 @@ class Deployment:
                 raise DeploymentError(self._failure(f"{name} {state.lower()} {limit} times: {task['Error']}"))
 
     def _failure(self, why):
-        return f"{self.name} was not deployed: {why}\n{self.report()}"
+        return f"the deployment {self.name} failed: {why}\n{self.report()}"
 
-    # What docker has of it
+    # What docker says about the deployment
 
     def _services(self):
         return self._docker.inspect("service", self._docker.ids("service", f"{DEPLOYMENT}={self.name}"))
@@ -393,7 +397,7 @@ class Deployment:
         return "\n".join(lines)
 
     def _docker_quietly(self, ask, otherwise, tell=False):
-        """What docker answers; if that fails, `otherwise` or docker's message: a report has to be complete."""
+        """What `ask` returns. If `ask` fails, `otherwise` or docker's message, so that a report goes on."""
         try:
             return ask()
         except DeploymentError as error:
@@ -403,7 +407,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def _stopped(self):
-        """Stops the services, and starts them again; gives the names of the volumes."""
+        """Stops the services for the `with` block, which gets the names of the volumes, and starts them again."""
         services = {s["ID"]: s["Spec"]["Mode"].get("Replicated", {}).get("Replicas") for s in self._services()}
         replicas = {service: number for service, number in services.items() if number}
         self._scale(dict.fromkeys(replicas, 0))
@@ -414,8 +418,8 @@ class Deployment:
                 raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
             time.sleep(POLL_SECONDS)
         for container in self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
-            with contextlib.suppress(DeploymentError):  # swarm removes it, too
-                self._docker("container", "rm", container)  # one that has ended still holds its volumes
+            with contextlib.suppress(DeploymentError):  # swarm may have removed the container already
+                self._docker("container", "rm", container)  # while it exists, its volumes cannot be removed
         volumes = self._docker.inspect("volume", self._docker.ids("volume", f"{DEPLOYMENT}={self.name}"))
         try:
             yield [volume["Name"].removeprefix(f"{self.name}_") for volume in volumes]
@@ -429,7 +433,7 @@ class Deployment:
 
     @contextlib.contextmanager
     def _holder(self, volumes):
-        """A container that never runs, and has the volumes in /volumes: `docker cp` reads and writes them by it."""
+        """A container that never runs, with the volumes in /volumes: `docker cp` reads and writes them through it."""
         labels = [f"--label={key}={value}" for key, value in self._labels.items()]
         mounts = [f"--volume={self.name}_{volume}:/volumes/{volume}" for volume in volumes]
         image = self._stack.images[0]
@@ -444,4 +448,4 @@ def random_text(length):
     import secrets
     import string
 
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length or 32))
+    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))

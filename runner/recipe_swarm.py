@@ -1,11 +1,11 @@
-"""Docker's swarm on this host, for recipe_deployment.py: the client, whose an object is, and its removal.
+"""Docker on this host, for recipe_deployment.py: docker's client, and the owners and removal of objects.
 
-Each object that a deployment makes (a service, container, network, volume, secret or config) has three labels
-from the moment that it exists:
+Each object of a deployment (a service, container, network, volume, secret or config) is created with three
+labels:
 
     cc-ci-run.deployment  the name of the deployment
     cc-ci-run.run         the ID of the run
-    cc-ci-run.owner       the run's process, so that another run can tell whether that process lives
+    cc-ci-run.owner       the run's process, so that another run can tell whether that process is alive
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from pathlib import Path
 
 DEFAULT_HOST = "unix:///run/docker.sock"
 DEPLOYMENT, RUN, OWNER = "cc-ci-run.deployment", "cc-ci-run.run", "cc-ci-run.owner"
-COMMAND_SECONDS = 60  # of one docker command: a daemon that hangs must not hang the tests
+COMMAND_SECONDS = 60  # the limit of one docker command: if the daemon hangs, the tests must not hang
 REMOVAL_SECONDS = 120
-KINDS = ("service", "container", "network", "config", "secret", "volume")  # in this order they can be removed
+KINDS = ("service", "container", "network", "config", "secret", "volume")  # the order of removal
 WITH_ITS_VOLUMES = ("--force", "--volumes")
 
 
 class DeploymentError(Exception):
-    """Why something did not work, in words for the recipe's author: docker's, or the service's own."""
+    """What failed and why, for the recipe's author: mostly docker's message, or what a service printed."""
 
 
 class Docker:
@@ -38,7 +38,7 @@ class Docker:
     def __call__(
         self, *arguments, limit=COMMAND_SECONDS, environ=None, input=None, stdin=None, stdout=None, stderr=None
     ):
-        """What `docker ARGUMENTS…` writes to stdout. DeploymentError if it fails, or takes over `limit` seconds.
+        """Run `docker ARGUMENTS…` and return its stdout. DeploymentError if it fails or takes over `limit` seconds.
 
         environ, input, stdin, stdout, stderr: as for subprocess.run
         """
@@ -65,12 +65,12 @@ class Docker:
         return (done.stdout or b"").decode(errors="replace")
 
     def rows(self, *arguments):
-        """The objects that a command prints, each a line of JSON."""
+        """The objects that a docker command prints, one as JSON on each line."""
         lines = self(*arguments, "--format", "{{json .}}").splitlines()
         return [json.loads(line) for line in lines if line.strip()]
 
     def inspect(self, kind, ids):
-        """The objects with these IDs or names, without those that have gone meanwhile."""
+        """The objects with these IDs or names, without those that no longer exist."""
         if not ids:
             return []
         with contextlib.suppress(DeploymentError):
@@ -89,7 +89,7 @@ class Docker:
     def why_no_swarm(self):
         """Why this machine has no swarm that this user can deploy to; "" if it has one.
 
-        A daemon that should answer and does not is a DeploymentError.
+        DeploymentError if there is a daemon, but it does not answer.
         """
         if self.host.startswith("unix://"):
             path = Path(self.host.removeprefix("unix://"))
@@ -98,14 +98,14 @@ class Docker:
             if not os.access(path, os.R_OK | os.W_OK):
                 return f"only root and the group {group_of(path)} may use {path}"
         (info,) = self.rows("info")
-        if info.get("ServerErrors"):  # newer clients say so, and end with exit status 0
+        if info.get("ServerErrors"):  # newer clients: no answer, and yet exit status 0
             raise DeploymentError(f"docker info: {' '.join(info['ServerErrors'])}")
         if not info["Swarm"].get("ControlAvailable"):
             return f"the daemon at {self.host} is not a swarm's manager (`docker swarm init` makes it one)"
         return ""
 
     def remove(self, label, limit=REMOVAL_SECONDS):
-        """Remove all objects that have a label. What is still in use (by a container that ends) is tried again."""
+        """Remove all objects that have a label. What is still in use (by a container that is ending) is tried again."""
         until = time.monotonic() + limit
         while True:
             left, refusals = False, []
@@ -121,7 +121,7 @@ class Docker:
             if not left:
                 return
             if time.monotonic() > until:
-                raise DeploymentError(f"not all with the label {label} could be removed: {'; '.join(refusals)}")
+                raise DeploymentError(f"objects with the label {label} could not be removed: {'; '.join(refusals)}")
             time.sleep(0.2)
 
     def left_behind(self):
@@ -149,11 +149,11 @@ def labels_of(thing):
     return next(filter(None, places), {})
 
 
-# The owner: "MACHINE BOOT PID_NAMESPACE PID START"
+# The value of the label OWNER: "MACHINE BOOT PID_NAMESPACE PID START"
 
 
 def owner(pid):
-    """The label of a process of this machine."""
+    """The value of the label OWNER for a process of this machine."""
     return f"{machine()} {boot()} {os.stat('/proc/self/ns/pid').st_ino} {pid} {start(pid)}"
 
 
@@ -177,12 +177,12 @@ def start(pid):
 
 
 def has_ended(label):
-    """Whether a label's process has ended for certain: one that cannot be seen counts as alive."""
+    """Whether the process in a label OWNER has ended for certain. A process that cannot be seen counts as alive."""
     theirs, mine = label.split(), owner(os.getpid()).split()
     if len(theirs) != len(mine) or theirs[0] != mine[0]:
-        return False  # of another machine, or not written by this program
+        return False  # the process is on another machine, or another program wrote the label
     if theirs[1] != mine[1]:
-        return True  # the machine has booted since
+        return True  # the machine has rebooted since
     if theirs[2] != mine[2] or not theirs[3].isdecimal():
         return False
     try:

@@ -13,8 +13,8 @@ import (
 	"cc-ci-run/e2e/internal/image"
 )
 
-// giteaPackages are the Debian packages whose files are in Gitea's image. Upstream's
-// has those of Alpine.
+// giteaPackages are the Debian packages whose files are in Gitea's image. (Upstream's
+// image has packages of Alpine.)
 var giteaPackages = []string{
 	"bash", "ca-certificates", "coreutils", "curl", "dash", "debianutils", "findutils", "gettext-base", "git", "grep", "gzip",
 	"hostname", "openssh-client", "procps", "sed", "tar", "tini",
@@ -24,9 +24,10 @@ var giteaPackages = []string{
 // programs for which the image has no interpreter.
 var leftOut = regexp.MustCompile(`^/usr/(share/(bash-completion|doc|doc-base|gitweb|info|lintian|locale|man|menu|perl5)|lib/systemd)(/|$)|^/var/|^/etc/(init\.d|systemd)(/|$)`)
 
-// gitea writes an image that is laid out as upstream's rootless one, with its
-// scripts and variables, so that one compose.yml fits both. The two tags differ in
-// a label only: an upgrade from one to the other replaces the container.
+// gitea writes an image that is laid out as upstream's rootless image, with the same
+// scripts and variables, so that one compose.yml fits both images. The image has two
+// tags, which differ only in a label: an upgrade from one tag to the other replaces
+// the container.
 func gitea(file string) error {
 	files, err := packageFiles(giteaPackages)
 	if err != nil {
@@ -38,7 +39,7 @@ func gitea(file string) error {
 		return err
 	}
 	fill := func(l *image.Layer) {
-		for _, dir := range []string{"bin", "lib", "lib64", "sbin"} { // as Debian has them since 12
+		for _, dir := range []string{"bin", "lib", "lib64", "sbin"} { // links, as in Debian since 12
 			l.Link(dir, "usr/"+dir)
 		}
 		for _, file := range files {
@@ -110,7 +111,7 @@ func packageFiles(packages []string) ([]string, error) {
 	return slices.Sorted(maps.Keys(files)), nil
 }
 
-// executables are those of the files that the kernel can execute itself.
+// executables are the ELF programs among the files.
 func executables(files []string) (found []string) {
 	for _, name := range files {
 		info, err := os.Lstat(name)
@@ -137,11 +138,11 @@ func readHead(name string) (string, error) {
 
 var libraryLine = regexp.MustCompile(`(?m)^\t(?:\S+ => )?(/\S+) \(0x`)
 
-// librariesOf are the libraries that programs load, and their loader: the names by
-// which they are found, with the files behind them.
+// librariesOf are the libraries that programs load, and the programs' loader: the
+// name by which each is found, and the file behind that name.
 func librariesOf(programs []string) (map[string]string, error) {
 	out, err := exec.Command("ldd", programs...).Output()
-	if err != nil && len(out) == 0 { // 1 if a program is static
+	if err != nil && len(out) == 0 { // ldd exits with 1 if a program is static
 		return nil, fmt.Errorf("ldd: %w", err)
 	}
 	libraries := map[string]string{}

@@ -3,7 +3,7 @@
 //	build/image tiny build/tiny.tar     cc-ci-run-test/tiny:1, from e2e/tiny
 //	build/image gitea build/gitea.tar   cc-ci-run-test/gitea:1 and :2, from build/gitea
 //
-// It runs in the project's directory.
+// Run it in the project's directory.
 package main
 
 import (

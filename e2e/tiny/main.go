@@ -1,14 +1,14 @@
-// Command tiny is the one file of the image cc-ci-run-test/tiny: a service that
-// does, good or bad, what a test wants.
+// Command tiny is the only file of the image cc-ci-run-test/tiny: a service that
+// works, or fails in the way that a test chooses.
 //
 //	tiny          serve HTTP on $PORT (8080): / says $VERSION, /data/NAME keeps what is PUT
 //	tiny health   ask the service that runs beside it whether it is healthy
 //
-// Variables make it fail:
+// These variables make the service fail:
 //
 //	FAIL=TEXT        prints TEXT and exits with 1
-//	UNHEALTHY=TEXT   never becomes healthy, because of TEXT
-//	FILL=1           writes to /data until that is full, prints why, and exits with 1
+//	UNHEALTHY=TEXT   never becomes healthy; its health check says TEXT
+//	FILL=1           writes to /data until the disk is full, prints the error, and exits with 1
 //	DEAF=1           does not end on SIGTERM
 package main
 

@@ -25,7 +25,7 @@ func asInit(ctx context.Context, dir string, args []string) (status int, err err
 	if err := furnish(); err != nil {
 		return wrap.CannotStart, err
 	}
-	// Not by Start and Wait of a Cmd: the loop below may reap the child first.
+	// No exec.Cmd: the loop below may reap the child before the Wait of a Cmd does.
 	work, err := os.StartProcess("/proc/self/exe", append([]string{insideName, dir}, args...),
 		&os.ProcAttr{Files: []*os.File{os.Stdin, os.Stdout, os.Stderr}, Env: os.Environ()})
 	if err != nil {
@@ -41,7 +41,7 @@ func asInit(ctx context.Context, dir string, args []string) (status int, err err
 }
 
 // furnish gives the namespaces what a daemon needs: mounts that nobody outside
-// sees, this namespace's /proc, an empty /run, loopback.
+// sees, the /proc of the PID namespace, an empty /run, and loopback.
 func furnish() error {
 	for _, m := range []struct {
 		kind, dir string
@@ -73,17 +73,17 @@ func furnish() error {
 }
 
 const (
-	// In /run, where there is room also if the data root's disk is full.
+	// The log is in /run, which has room even if the disk of the data root is full.
 	logFile = "/run/dockerd.log"
-	socket  = "unix:///run/docker.sock" // the default
+	socket  = "unix:///run/docker.sock" // dockerd's default
 	// The daemon's commands are in sbin, which a person's PATH may lack.
 	sbin = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// startLimit is how long the daemon may take to answer and to become a swarm.
 	startLimit = time.Minute
 )
 
-// inside starts the daemon, makes it a swarm with the images, and runs COMMAND.
-// The daemon need not be stopped: it ends with the namespaces.
+// inside starts the daemon, makes a swarm, loads the images, and runs COMMAND.
+// Nothing has to stop the daemon, which ends with the namespaces.
 func inside(ctx context.Context, dir string, o options) (status int, err error) {
 	began := time.Now()
 	say("starting dockerd in %s", dir)
@@ -91,7 +91,7 @@ func inside(ctx context.Context, dir string, o options) (status int, err error) 
 		log, _ := os.ReadFile(logFile)
 		return wrap.CannotStart, fmt.Errorf("%w\nthe end of dockerd's log:\n%s", err, wrap.LastLines(string(log)))
 	}
-	say("dockerd is a swarm with %d image files after %.1f s", len(o.images), time.Since(began).Seconds())
+	say("dockerd has a swarm and the images of %d files after %.1f s", len(o.images), time.Since(began).Seconds())
 	return wrap.Run(ctx, o.command, append(os.Environ(), "DOCKER_HOST="+socket))
 }
 
@@ -103,8 +103,8 @@ func start(ctx context.Context, dir string, images []string) error {
 	defer log.Close()
 	daemon := exec.Command("/usr/sbin/dockerd",
 		"--data-root", dir, "--log-level", "warn",
-		// A name at the top that remove knows. Below the caller's own cgroup, version 2
-		// gives a container no controllers.
+		// The containers' cgroup is at the top, under a name that remove knows: below
+		// the caller's own cgroup, cgroup version 2 gives a container no controllers.
 		"--cgroup-parent", "/"+filepath.Base(dir), "--exec-opt", "native.cgroupdriver=cgroupfs")
 	daemon.Env = []string{sbin}
 	daemon.Stdout, daemon.Stderr = log, log
@@ -129,7 +129,7 @@ func start(ctx context.Context, dir string, images []string) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	// Addresses of loopback: there is no other network.
+	// The addresses are those of loopback, because there is no other network.
 	if err := docker(starting, "swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1"); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func start(ctx context.Context, dir string, images []string) error {
 	return nil
 }
 
-// docker runs a command of the client.
+// docker runs docker's client with arguments.
 func docker(ctx context.Context, args ...string) error {
 	cmd := wrap.Endable(ctx, "/usr/bin/docker", args...)
 	cmd.Env = []string{sbin, "DOCKER_HOST=" + socket}

@@ -1,18 +1,18 @@
-// Command with-docker runs a command beside a Docker daemon of its own, which is a
-// swarm of one node. It needs root.
+// Command with-docker starts a Docker daemon that is a swarm of one node, and runs a
+// command that can use only this daemon. with-docker needs root.
 //
 //	build/with-docker [--image FILE]... -- COMMAND [ARG...]
 //
-// COMMAND finds the daemon at the default socket, in the daemon the images of each
-// FILE (from `docker save` or e2e/image), and the daemon's log in /run/dockerd.log.
-// It finds the ports that a service publishes with `mode: host` on 127.0.0.1. There
-// is no network beyond that.
+// For COMMAND, the daemon is at the default socket and has the images of each FILE
+// (which `docker save` or e2e/image wrote). The daemon's log is /run/dockerd.log.
+// Ports that a service publishes with `mode: host` are on 127.0.0.1. COMMAND and the
+// daemon have no other network.
 //
-// Nothing of the daemon can outlive COMMAND, because all of it is in namespaces of
-// its own:
+// No process of the daemon can outlive COMMAND, because with-docker starts all of
+// them in new namespaces:
 //
 //	with-docker           the caller's child
-//	├─ with-docker remove   outside, too: waits for the end of init, then removes the rest
+//	├─ with-docker remove   outside the namespaces: waits for the end of init, then removes what is left
 //	└─ with-docker init     process 1 of new PID, mount and network namespaces
 //	   └─ with-docker inside  starts the daemon, makes the swarm, loads the images
 //	      ├─ dockerd            with containerd, shims, containers
@@ -20,8 +20,8 @@
 //
 // When init ends, the kernel kills every process of the namespaces, and with the
 // last one go the mounts, bridges and firewall rules. Init ends after COMMAND, and
-// the kernel kills init when with-docker is killed. The rest is a temporary
-// directory, the daemon's data root, and the cgroups of the containers.
+// the kernel kills init when with-docker is killed. What is left for remove is a
+// temporary directory, the daemon's data root, and the cgroups of the containers.
 //
 // Exit status: COMMAND's own, or 128+N when signal N ended COMMAND; 125 when the
 // daemon could not be started, with the end of its log; 126 when COMMAND cannot be
@@ -46,7 +46,7 @@ import (
 	"cc-ci-run/e2e/internal/wrap"
 )
 
-// Names of this program's other processes: their argv[0].
+// The names of this program's other processes, each the argv[0] of its process.
 const (
 	initName   = "with-docker init"
 	insideName = "with-docker inside"
@@ -112,7 +112,8 @@ func main() {
 
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "with-docker: "+format+"\n", args...) }
 
-// again is this program with another name. Its argv[0] says what to do.
+// again is the command that starts this program as the process with a name, which
+// main then looks at.
 func again(name, dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = append([]string{name, dir}, args...)
@@ -140,7 +141,7 @@ func withDocker(ctx context.Context, args []string) (status int, err error) {
 		PidFD:      &pidfd,
 	}
 	if err := first.Start(); err != nil {
-		return wrap.CannotStart, fmt.Errorf("no namespaces could be made: %w", err)
+		return wrap.CannotStart, fmt.Errorf("cannot make namespaces: %w", err)
 	}
 	ready.Close()
 
@@ -149,7 +150,7 @@ func withDocker(ctx context.Context, args []string) (status int, err error) {
 	last.ExtraFiles = []*os.File{os.NewFile(uintptr(pidfd), "init"), made}
 	last.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // Ctrl-C is for COMMAND
 	if err := last.Start(); err != nil {
-		return wrap.CannotStart, err // and init ends with this process
+		return wrap.CannotStart, err // init ends with this process
 	}
 	made.Close()
 

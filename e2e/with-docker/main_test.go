@@ -18,7 +18,7 @@ import (
 	"cc-ci-run/e2e/internal/image"
 )
 
-// asWithDocker is a variable with which the test binary is with-docker.
+// asWithDocker is the variable that makes the test binary act as with-docker.
 const asWithDocker = "TEST_AS_WITH_DOCKER"
 
 func TestMain(m *testing.M) {
@@ -26,13 +26,13 @@ func TestMain(m *testing.M) {
 		main()
 		return
 	}
-	// Who runs the tests may ignore SIGHUP (nohup make test). A signal that is
-	// handled is not ignored by with-docker either.
+	// These tests may be started with SIGHUP ignored (nohup make test), and with-docker
+	// would inherit that. It does not inherit a signal that this process handles.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(m.Run())
 }
 
-// running is a with-docker, with what it writes.
+// running is a with-docker that runs, with its input and output.
 type running struct {
 	*exec.Cmd
 	in            io.WriteCloser
@@ -79,8 +79,8 @@ func (r *running) line(t *testing.T) string {
 	return strings.TrimSpace(text)
 }
 
-// end waits until with-docker and its process "remove" have ended: both have the
-// other end of the messages.
+// end waits until with-docker and its process "remove" have ended: the pipe of the
+// messages ends when both have closed it.
 func (r *running) end() (state, stdout, messages string) {
 	out, _ := io.ReadAll(r.out)
 	said, _ := io.ReadAll(r.messages)
@@ -91,8 +91,8 @@ func (r *running) end() (state, stdout, messages string) {
 
 var directory = regexp.MustCompile(`/\S*/with-docker-[A-Z0-9]{8}`)
 
-// nothingLeft tells that nothing on this machine has the name of the ended
-// with-docker: no process, mount, cgroup or directory.
+// nothingLeft fails the test if a process, mount, cgroup or directory of this machine
+// still has the name of the ended with-docker.
 func (r *running) nothingLeft(t *testing.T) {
 	t.Helper()
 	dir := directory.FindString(r.said)
@@ -169,7 +169,7 @@ func TestDaemonCannotBeStarted(t *testing.T) {
 	}
 }
 
-// The inner one of two has a directory without room.
+// One with-docker starts another, whose directory has no room.
 func TestDaemonEndsAtOnce(t *testing.T) {
 	t.Parallel()
 	self, err := os.Executable()
@@ -262,8 +262,8 @@ func tiny(t *testing.T) string {
 	return file
 }
 
-// Two at once have the same ports and names, and one of them that is killed takes
-// nothing of the other one with it.
+// Two with-docker at once use the same ports and names. Killing one of them takes
+// nothing from the other one.
 func TestKilledBesideAnother(t *testing.T) {
 	t.Parallel()
 	before := interfaces(t)

@@ -12,8 +12,8 @@ import (
 )
 
 // remove makes the directory, waits for the end of init, and removes what then
-// remains. This process is not in the namespaces, nor killed with with-docker, so
-// it does its work however with-docker ends.
+// remains. The process "remove" is not in the namespaces and is not killed when
+// with-docker is killed, so it does its work however with-docker ends.
 func remove(dir string) {
 	if err := os.Mkdir(dir, 0o711); err != nil {
 		say("%v", err)
@@ -36,8 +36,8 @@ func remove(dir string) {
 	}
 }
 
-// cgroups are the directories of the cgroup with a name, and of those below it, the
-// lowest first. Version 1 has a hierarchy for each controller.
+// cgroups are the directories of the cgroup with a name, and of the cgroups below
+// it, the lowest first. cgroup version 1 has a hierarchy for each controller.
 func cgroups(name string) (dirs []string) {
 	const root = "/sys/fs/cgroup/"
 	tops, _ := filepath.Glob(root + "*/" + name)

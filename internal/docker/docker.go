@@ -1,18 +1,18 @@
-// Package docker asks a Docker daemon what it is, by its Unix socket.
+// Package docker asks a Docker daemon for its version, swarm and ID at its Unix socket.
 //
-//	socket := docker.Socket(plan.Set)          // what the declaration fixes, "" for none
+//	socket := docker.Socket(plan.Set)          // from the variables that toolset.toml fixes; "" for none
 //	d := docker.Ask(socket, docker.StartLimit) // d.State, d.Version, d.Swarm, d.ID
 //	n, err := docker.Stacks(socket, limit)     // how many stacks the swarm has
 //
-// The daemon is the host's, not the toolset's, and tests deploy to it: two
+// The daemon belongs to the host, not to the toolset, and tests deploy to it: two
 // invokers that reach two daemons test two things. So each run of a script
-// records which daemon it reaches, `check` and `host` show it, and `parity`
-// compares it.
+// records which daemon it reaches, `check` and `host` show the daemon, and
+// `parity` compares the daemons of two runs.
 //
-// Runs ask before each start, so this package is small: it speaks HTTP/1.0, in
-// which a server says all it has to say and hangs up, and links neither net nor
-// net/http. What a server says is not trusted: its length and its time are
-// limited, and only what Docker would say is taken.
+// Each run of a script asks before it starts, so this package is small: it speaks
+// HTTP/1.0, in which a server sends its whole answer and hangs up, and links neither
+// net nor net/http. An answer is not trusted: its length and its time are limited,
+// and an answer that Docker would not give is refused.
 package docker
 
 import (
@@ -29,15 +29,15 @@ import (
 	"cc-ci-run/internal/exec"
 )
 
-// Group may use the daemon's socket, by the defaults of Debian and NixOS.
+// Group is the group that may use the daemon's socket, by default in Debian and NixOS.
 const Group = "docker"
 
 // StartLimit is how long the start of a run waits for a daemon. A daemon answers
-// within milliseconds; one that its socket's unit has yet to start takes seconds,
-// and no run waits for that.
+// within milliseconds. If systemd starts the daemon only when it is asked, the answer
+// takes seconds, and no run waits for it.
 const StartLimit = 200 * time.Millisecond
 
-// Daemon is what one daemon said of itself.
+// Daemon is what a daemon answered, or why it did not answer.
 type Daemon struct {
 	Socket  string `json:"socket"`
 	State   State  `json:"state"`
@@ -45,13 +45,13 @@ type Daemon struct {
 	// Swarm says that the daemon is a manager of an active swarm, so that recipes
 	// can be deployed to it.
 	Swarm bool `json:"swarm"`
-	// ID tells two daemons apart: it is the swarm's, else the daemon's own.
+	// ID tells two daemons apart. It is the swarm's ID, or without a swarm the daemon's.
 	ID string `json:"id,omitempty"`
 	// Reason is why the daemon does not answer, or why it has no swarm.
 	Reason string `json:"reason,omitempty"`
 }
 
-// State is what became of the question.
+// State says whether a daemon answered, and if not, in which way.
 type State string
 
 // The states.
@@ -59,13 +59,13 @@ const (
 	Answers State = "answers"
 	Absent  State = "absent"  // there is no socket, or nobody listens at it
 	Denied  State = "denied"  // this user may not use the socket
-	Silent  State = "silent"  // no answer in time; which daemon it is is not known
+	Silent  State = "silent"  // no answer in time, so nobody knows which daemon it is
 	Strange State = "strange" // an answer that Docker would not give
 )
 
-// Socket is the socket that the declaration gives to docker's client: DOCKER_HOST
-// among the variables that it fixes ("NAME=VALUE"). It is "" if DOCKER_HOST is not
-// fixed, or is not the address of a Unix socket.
+// Socket is the path of the socket that docker's client uses, from DOCKER_HOST among
+// the variables that toolset.toml fixes ("NAME=VALUE"). Socket is "" if DOCKER_HOST is
+// not fixed, or is not the address of a Unix socket.
 func Socket(fixed []string) string {
 	path, ok := strings.CutPrefix(env.Lookup(fixed, "DOCKER_HOST"), "unix://")
 	if !ok || !filepath.IsAbs(path) {
@@ -84,12 +84,12 @@ func Ask(socket string, limit time.Duration) Daemon {
 	return d
 }
 
-// maxAnswer is more than a daemon says of itself, in bytes: some 4 KiB, and a line
-// for each warning.
+// maxAnswer is the limit of an answer in bytes. A daemon's answer has some 4 KiB, and a
+// line for each warning.
 const maxAnswer = 1 << 20
 
-// ask asks for the swarm first: a manager's answer has all there is to know. It
-// also has the swarm's join tokens, which nothing may show.
+// ask asks for the swarm first: a manager's answer has all that Daemon needs. The
+// answer also has the swarm's join tokens, which must not be shown anywhere.
 func (d *Daemon) ask(deadline time.Time) error {
 	a, err := get(d.Socket, "/swarm", maxAnswer, deadline)
 	if err != nil {
@@ -98,9 +98,9 @@ func (d *Daemon) ask(deadline time.Time) error {
 	if d.Version, err = version(a.server); err != nil {
 		return err
 	}
-	if a.status == 503 { // no swarm, only a worker of one, or a swarm that is locked
+	if a.status == 503 { // the daemon has no swarm, is only a worker, or its swarm is locked
 		d.Reason = printable(a.first("message"))
-		// Much slower, since the daemon counts all it has.
+		// GET /info is much slower, because the daemon counts all its objects.
 		if a, err = get(d.Socket, "/info", maxAnswer, deadline); err != nil {
 			return err
 		}
@@ -116,7 +116,7 @@ func (d *Daemon) ask(deadline time.Time) error {
 	return nil
 }
 
-// maxServices is more than the services of a swarm of thousands are, in bytes.
+// maxServices is the limit of a list of services in bytes: enough for thousands.
 const maxServices = 64 << 20
 
 // Stacks counts the stacks of the swarm of which the daemon is a manager.
@@ -132,7 +132,7 @@ func Stacks(socket string, limit time.Duration) (int, error) {
 		Spec struct{ Labels map[string]string }
 	}
 	if json.Unmarshal([]byte(a.body), &services) != nil {
-		return 0, errors.New("GET /services: its answer is not JSON of Docker's")
+		return 0, errors.New("GET /services: its answer is not Docker's JSON")
 	}
 	stacks := map[string]bool{}
 	for _, s := range services {
@@ -143,11 +143,11 @@ func Stacks(socket string, limit time.Duration) (int, error) {
 	return len(stacks), nil
 }
 
-// answer is one of HTTP.
+// answer is an HTTP answer.
 type answer struct {
-	path   string // of the question
+	path   string // that was asked for
 	status int
-	server string // the header's value
+	server string // the value of the header Server
 	body   string
 }
 
@@ -155,10 +155,10 @@ func (a answer) strange() error {
 	return errors.New("GET " + a.path + ": status " + strconv.Itoa(a.status))
 }
 
-// first is the value of the body's first field, if that has a name, and is a text;
-// else "". A daemon writes the fields of a Go struct in their order, so an ID is the
-// first. The decoder of encoding/json, linked into the small program, made each of
-// its starts 0.1 ms slower, also without a daemon.
+// first is the value of the body's first field if that field has the given name and
+// is a string; else "". A daemon writes the fields of a Go struct in their order, in
+// which ID is the first. With the decoder of encoding/json linked in, each start of the
+// small program was 0.1 ms slower, even without a daemon.
 func (a answer) first(name string) string {
 	body := strings.TrimSpace(a.body)
 	if !strings.HasPrefix(body, `{"`+name+`":"`) || !strings.HasSuffix(body, "}") {
@@ -169,7 +169,7 @@ func (a answer) first(name string) string {
 	return text
 }
 
-// get asks one question.
+// get sends one GET request and reads the answer.
 func get(socket, path string, limit int, deadline time.Time) (a answer, err error) {
 	data, err := exec.Converse(socket, "GET "+path+" HTTP/1.0\r\nHost: docker\r\n\r\n", limit, deadline)
 	if err != nil {
@@ -197,7 +197,7 @@ func get(socket, path string, limit int, deadline time.Time) (a answer, err erro
 	return a, nil
 }
 
-// version takes it from the header that a daemon sends with each answer, as
+// version is the daemon's version, from the header Server of any answer, such as
 // "Docker/20.10.24 (linux)".
 func version(server string) (string, error) {
 	name, version, _ := strings.Cut(server, "/")
@@ -208,7 +208,7 @@ func version(server string) (string, error) {
 	return version, nil
 }
 
-// plain says whether a text is as versions and IDs are.
+// plain says whether a text has only characters of versions and IDs, and not too many.
 func plain(s string) bool {
 	const signs = "+-.:_~"
 	strange := func(r rune) bool {
@@ -217,7 +217,7 @@ func plain(s string) bool {
 	return s != "" && s == short(s) && strings.IndexFunc(s, strange) < 0
 }
 
-// short keeps a message on its line.
+// short is the beginning of a text, so that a message fits a line or two.
 func short(s string) string { return s[:min(len(s), 200)] }
 
 // printable is a daemon's own message, on one line.
@@ -225,7 +225,7 @@ func printable(s string) string {
 	return strings.ToValidUTF8(short(strings.Join(strings.Fields(s), " ")), "")
 }
 
-// explain says what an error of the question means.
+// explain is the state and the reason that an error of ask means.
 func explain(err error) (State, string) {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):

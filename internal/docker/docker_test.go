@@ -33,7 +33,7 @@ func TestSocket(t *testing.T) {
 // long is a limit that a test on a busy machine does not reach.
 const long = time.Minute
 
-// serve starts a server for a test, at a path that it gives.
+// serve starts a server for a test and returns the path of its socket.
 func serve(t *testing.T, d dockertest.Daemon) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "s")
@@ -93,8 +93,9 @@ func TestNobody(t *testing.T) {
 	}
 	done := make(chan Daemon)
 	go func() {
-		// For root a thread becomes nobody, and ends with its goroutine. Who is not
-		// root becomes nothing, and has no right to the socket either.
+		// If root runs the test, this thread acts as the user nobody, and ends with its
+		// goroutine. For other users Setfsuid fails, and they may not use the socket
+		// either.
 		runtime.LockOSThread()
 		_ = unix.Setfsuid(65534)
 		done <- Ask(socket, long)
@@ -104,8 +105,8 @@ func TestNobody(t *testing.T) {
 	}
 }
 
-// A server that is not Docker's, or means harm: it gets no more than its time and
-// its bytes, and nothing that it says is taken for a daemon's.
+// A server that is not Docker's, or means harm, gets no more than the limits of time
+// and bytes, and nothing that it says is taken for a daemon's answer.
 func TestHostile(t *testing.T) {
 	const ok = "HTTP/1.0 200 OK\r\nServer: Docker/20.10.24 (linux)\r\n\r\n"
 	endless := func(conn net.Conn, text string) {

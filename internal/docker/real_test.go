@@ -14,8 +14,8 @@ import (
 	"cc-ci-run/internal/docker/dockertest"
 )
 
-// A dockerd of this machine's gives the answers that the tests' stand-in gives. It
-// runs in namespaces of its own, so nothing of it is left when those end.
+// The real dockerd gives the same answers as package dockertest. It runs in namespaces
+// of its own, so nothing of it is left when they end.
 func TestRealDaemon(t *testing.T) {
 	dockerd, err := exec.LookPath("dockerd")
 	if err != nil {
@@ -24,7 +24,7 @@ func TestRealDaemon(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root, to start a dockerd in namespaces of its own")
 	}
-	dir, err := os.MkdirTemp("/tmp", "d") // a short path: it is part of those of sockets
+	dir, err := os.MkdirTemp("/tmp", "d") // a short path, because the paths of sockets, which begin with it, must be short
 	if err != nil {
 		t.Fatal(err)
 	}

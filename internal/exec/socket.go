@@ -13,24 +13,24 @@ var (
 	ErrEndless = errors.New("answers more than anybody asked for")
 )
 
-// Converse sends a request to the server at a Unix socket and gives all that the
-// server says until it hangs up: up to limit bytes, and before the deadline. Of
-// package net only this much is needed, and a run's start would pay for the rest.
+// Converse sends a request to the server at a Unix socket, and returns all that the
+// server sends until it hangs up: at most limit bytes, and before the deadline. It
+// replaces package net, which would make the start of each run slower.
 func Converse(socket, request string, limit int, deadline time.Time) ([]byte, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	// Each call gets only the time that is left, so that a server which sends a
-	// byte now and then, or a signal that interrupts a call, wins no time.
+	// Each call gets only the time that is left, so that neither a server that sends a
+	// byte now and then, nor a signal that interrupts a call, extends the deadline.
 	before := func(timeout int, call func() error) error {
 		for {
 			left := time.Until(deadline)
 			if left <= 0 {
 				return ErrSilent
 			}
-			wait := unix.NsecToTimeval(int64(max(left, time.Microsecond))) // 0 would be for ever
+			wait := unix.NsecToTimeval(int64(max(left, time.Microsecond))) // 0 would mean no limit
 			if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, timeout, &wait); err != nil {
 				return err
 			}

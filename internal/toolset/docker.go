@@ -10,14 +10,14 @@ import (
 	"cc-ci-run/internal/finding"
 )
 
-// dockerLimit is more than a daemon takes to start, which a question at its socket
-// may cause.
+// dockerLimit is how long `check` waits for the daemon. Asking at the socket may make
+// systemd start the daemon, which takes less time than this.
 const dockerLimit = 10 * time.Second
 
-// checkDocker tells of the daemon at the declared socket. None of what it finds is
-// a fault: the daemon is the host's and not the environment's, which is as it was
-// built also on a machine that has no daemon, and most tests need none. `host`
-// knows whether recipes are deployed on the machine, and there it is a fault.
+// checkDocker reports on the daemon at the declared socket. A missing daemon is not a
+// fault of the environment: the daemon belongs to the host, an environment without a
+// daemon is still as it was built, and most tests need no daemon. `host` knows whether
+// recipes are deployed on the machine, and reports the fault there.
 func checkDocker(fixed []string) finding.Finding {
 	const what = "docker"
 	socket := docker.Socket(fixed)
@@ -28,13 +28,13 @@ func checkDocker(fixed []string) finding.Finding {
 	state := fmt.Sprintf("daemon %s answers, swarm active", d.Version)
 	switch {
 	case d.State == docker.Absent:
-		return result(finding.Note, what, "no daemon: "+socket+" "+d.Reason, "only to deploy recipes here: systemctl start docker.socket docker.service")
+		return result(finding.Note, what, "no daemon: "+socket+" "+d.Reason, "if recipes are to be deployed here: systemctl start docker.socket docker.service")
 	case d.State == docker.Denied:
-		return result(finding.Note, what, socket+" "+d.Reason, "only to deploy recipes as this user: usermod --append --groups "+docker.Group+" USER, and log in again")
+		return result(finding.Note, what, socket+" "+d.Reason, "if this user is to deploy recipes: usermod --append --groups "+docker.Group+" USER, and log in again")
 	case d.State != docker.Answers:
 		return result(finding.Unknown, what, socket+" "+d.Reason, "journalctl -u docker.service")
 	case !d.Swarm:
-		return result(finding.Note, what, fmt.Sprintf("daemon %s answers, swarm not active: %s", d.Version, d.Reason), "only to deploy recipes here: docker swarm init")
+		return result(finding.Note, what, fmt.Sprintf("daemon %s answers, swarm not active: %s", d.Version, d.Reason), "if recipes are to be deployed here: docker swarm init")
 	}
 	n, err := docker.Stacks(socket, dockerLimit)
 	if err != nil {
@@ -47,8 +47,8 @@ func checkDocker(fixed []string) finding.Finding {
 }
 
 // pluginDirs are where docker's client looks for plugins besides HOME/.docker, in
-// this order; no variable changes that (cli-plugins/manager of docker/cli). Nix's
-// client has a store path in the place of the last.
+// this order; no variable changes that (cli-plugins/manager of docker/cli). In Nix's
+// client, a store path replaces the last of these directories.
 var pluginDirs = []string{
 	"/usr/local/lib/docker/cli-plugins", "/usr/local/libexec/docker/cli-plugins",
 	"/usr/lib/docker/cli-plugins", "/usr/libexec/docker/cli-plugins",

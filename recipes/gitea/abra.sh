@@ -1,2 +1,3 @@
-# Versions of the stack's configs: a config of swarm cannot be changed, so a changed file needs a new name.
+# The version is part of the config's name. Swarm cannot change a config, so a changed app.ini.tmpl needs a new
+# version here.
 export APP_INI_VERSION=v1

@@ -1,8 +1,8 @@
 """What gitea's tests share: commands, the instance to test, a repository on it, a browser.
 
 The instance is the recipe itself, deployed to this host's Docker swarm, unless GITEA_URL, GITEA_USER
-and GITEA_PASSWORD name one that runs already. The password reaches git and curl by their environment
-or standard input, never by an argument or a URL: those are there for every user of the machine to read.
+and GITEA_PASSWORD name an instance that already runs. git and curl get the password from their
+environment or standard input, never as an argument or in a URL, which every user of the machine can read.
 """
 
 import json
@@ -18,20 +18,20 @@ from playwright.sync_api import sync_playwright
 
 ADMINISTRATOR = "witness"
 
-# git and git-lfs ask this for a name and a password; sh expands the variables, git doesn't.
+# git and git-lfs run this helper to get a name and a password; sh expands the variables, git does not.
 CREDENTIAL_HELPER = """!f() { printf 'username=%s\\npassword=%s\\n' "$WITNESS_USER" "$WITNESS_PASSWORD"; }; f"""
 
 
 @dataclass(frozen=True)
 class Instance:
-    """A running Gitea and a user of it."""
+    """A running Gitea, and one of its users."""
 
     url: str
     user: str
     password: str = field(repr=False)  # pytest shows the values of arguments in a traceback
 
     def git_environment(self):
-        """Variables with which git and git-lfs log in to this instance, and to no other."""
+        """Variables that make git and git-lfs log in to this instance, and only to this instance."""
         return {
             "GIT_CONFIG_COUNT": "1",
             "GIT_CONFIG_KEY_0": f"credential.{self.url}.helper",
@@ -41,7 +41,7 @@ class Instance:
         }
 
     def api(self, method, path, body=None):
-        """Call the API with curl; what it answered, as text."""
+        """Call the API with curl, and return the answer as text."""
         quoted = f"{self.user}:{self.password}".replace("\\", "\\\\").replace('"', '\\"')
         command = ["curl", "--fail-with-body", "--silent", "--show-error", "--config", "-"]
         command += ["--request", method, f"{self.url}/api/v1{path}"]
@@ -60,8 +60,8 @@ class Repository:
 
 
 def run(*command, cwd=None, env=None, input=None):
-    """Run a command, which must succeed; what it wrote to stdout. `env` adds to os.environ."""
-    __tracebackhide__ = True  # the caller's line says more
+    """Run a command, which must succeed, and return its stdout. `env` is added to os.environ."""
+    __tracebackhide__ = True  # pytest then shows the line of the caller
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -84,13 +84,13 @@ def run_fixture():
 
 @pytest.fixture(scope="session")
 def deployment_settings():
-    """How the recipe is deployed for these tests: by HTTP, as no proxy brings TLS."""
+    """The deployed Gitea serves HTTP, because no proxy in front of it adds TLS."""
     return {"GITEA_SCHEME": "http"}
 
 
 @pytest.fixture(scope="session")
 def instance(request):
-    """The instance that the environment names, or the deployed recipe. With neither, the test is skipped."""
+    """The instance that GITEA_URL names, or the deployed recipe. Without both, the test is skipped."""
     url, user, password = (os.environ.get(name) for name in ("GITEA_URL", "GITEA_USER", "GITEA_PASSWORD"))
     if not url:
         return new_administrator(request.getfixturevalue("deployment"))
@@ -100,8 +100,16 @@ def instance(request):
 
 
 @pytest.fixture(scope="session")
+def deployed(request):
+    """The deployed recipe, for tests of the deployment. They are skipped if GITEA_URL names another instance."""
+    if os.environ.get("GITEA_URL"):
+        pytest.skip("tests a deployment of the recipe, and GITEA_URL names an instance that runs already")
+    return request.getfixturevalue("deployment")
+
+
+@pytest.fixture(scope="session")
 def maybe_instance(request):
-    """The instance, or None."""
+    """The instance, or None where a test that needs an instance is skipped."""
     try:
         return request.getfixturevalue("instance")
     except pytest.skip.Exception:
@@ -109,7 +117,7 @@ def maybe_instance(request):
 
 
 def new_administrator(deployment):
-    """A deployed Gitea with its first user, whose password Gitea makes up."""
+    """Create the first user of a deployed Gitea, with a password that Gitea makes up."""
     create = ["gitea", "admin", "user", "create", "--admin", "--username", ADMINISTRATOR]
     create += ["--email", f"{ADMINISTRATOR}@localhost.invalid", "--random-password", "--must-change-password=false"]
     said = deployment.run("app", *create)
@@ -130,6 +138,6 @@ def repository(instance):
 
 @pytest.fixture
 def page():
-    """A new page in a browser, launched as any recipe would: with nothing but the defaults."""
+    """A new page in a browser, which is launched with nothing but the defaults, as any recipe would."""
     with sync_playwright() as playwright, playwright.chromium.launch() as browser:
         yield browser.new_page()

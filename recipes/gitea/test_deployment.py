@@ -11,10 +11,8 @@ CONTENT = "kept\n"
 
 
 @pytest.fixture
-def kept(run, instance, deployment):
-    """A path of the API that has a file of a repository, whose content must survive."""
-    if instance.url != deployment.url:
-        pytest.skip("GITEA_URL names another instance than the deployed one")
+def kept(run, deployed, instance):
+    """The API path of a file in a new repository. The test checks that the file keeps its content."""
     name = f"kept-{secrets.token_hex(4)}"
     instance.api("POST", "/user/repos", {"name": name, "auto_init": True})
     path = f"/repos/{instance.user}/{name}"
@@ -24,22 +22,22 @@ def kept(run, instance, deployment):
     instance.api("DELETE", path)
 
 
-def test_upgrade_keeps_the_data(run, instance, deployment, kept):
+def test_upgrade_keeps_the_data(run, deployed, instance, kept):
     settings = {"GITEA_APP_NAME": "After the upgrade"}
     if image := os.environ.get("GITEA_NEXT_IMAGE"):
         settings["GITEA_IMAGE"] = image
-    deployment.upgrade(**settings)
+    deployed.upgrade(**settings)
 
-    assert "<title>After the upgrade" in run("curl", "--fail", "--silent", f"{deployment.url}/?").replace("\n", "")
+    assert "<title>After the upgrade" in run("curl", "--fail", "--silent", f"{deployed.url}/?").replace("\n", "")
     assert instance.api("GET", kept) == CONTENT
 
 
-def test_backup_is_restored_into_a_new_deployment(run, instance, deployment, deployments, kept, tmp_path):
+def test_backup_is_restored_into_a_new_deployment(run, deployed, deployments, instance, kept, tmp_path):
     backup = tmp_path / "backup.tar"
-    deployment.backup(backup)
+    deployed.backup(backup)
     assert instance.api("GET", kept) == CONTENT, "the deployment does not serve its data after a backup"
 
-    restored = deployments.new(secrets=deployment.secrets)
+    restored = deployments.new(secrets=deployed.secrets)
     restored.restore(backup)
     there = dataclasses.replace(instance, url=restored.url)
     assert there.api("GET", kept) == CONTENT

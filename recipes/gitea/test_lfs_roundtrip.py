@@ -1,6 +1,7 @@
-"""The witness of DEFECT-3: this passed under Drone and failed at night, without git-lfs.
+"""The test of DEFECT-3: test_lfs_roundtrip passed under Drone and failed at night, where git-lfs was missing.
 
-No tool is looked for first and no lack of one is skipped: in a wrong environment it must fail.
+The tests do not check first whether a tool exists, and are not skipped if a tool is missing: in a wrong
+environment they must fail.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import pytest
 
 @pytest.fixture
 def remote(run, request, maybe_instance, tmp_path):
-    """(URL, environment for git): a repository on the instance, or without one a bare one here."""
+    """(URL, environment for git): a repository on the instance; without an instance, a bare local repository."""
     if maybe_instance is not None:
         repository = request.getfixturevalue("repository")
         return repository.url, maybe_instance.git_environment()
@@ -21,18 +22,14 @@ def remote(run, request, maybe_instance, tmp_path):
 
 
 @pytest.fixture
-def remote_by_ssh(run, request, tmp_path):
-    """(URL, environment for git): a repository on the deployed recipe, by ssh with a new key."""
-    deployment = request.getfixturevalue("deployment")
-    instance = request.getfixturevalue("instance")
-    if instance.url != deployment.url:
-        pytest.skip("GITEA_URL names another instance than the deployed one, whose ssh port is not known")
-    repository = request.getfixturevalue("repository")
+def remote_by_ssh(run, deployed, instance, repository, tmp_path):
+    """(URL, environment for git): a repository on the deployed Gitea, which git reaches by ssh with a new key."""
     key = tmp_path / "key"
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key)
     instance.api("POST", "/user/keys", {"title": repository.name, "key": key.with_suffix(".pub").read_text()})
-    port = deployment.port("app", 2222)
-    # Nothing of the user's own: ssh reads ~/.ssh of the password database, whatever HOME is.
+    port = deployed.port("app", 2222)
+    # Without these options ssh uses the user's own files: it takes the home directory from the password
+    # database, whatever HOME is.
     ssh = f"ssh -F /dev/null -i {key} -o IdentitiesOnly=yes -o IdentityAgent=none -p {port}"
     ssh += f" -o UserKnownHostsFile={tmp_path}/known_hosts -o StrictHostKeyChecking=accept-new"
     return f"ssh://git@127.0.0.1:{port}/{instance.user}/{repository.name}.git", {"GIT_SSH_COMMAND": ssh}
@@ -63,7 +60,7 @@ def roundtrip(run, remote, tmp_path):
     assert run("git", "cat-file", "blob", "HEAD:data.bin", cwd=here) == pointer
     run("git", "push", "--quiet", url, "main", cwd=here, env=env)
 
-    # What the remote keeps in git is the pointer, in no object the content.
+    # The remote has the pointer in git, and the content in no git object.
     there = tmp_path / "there"
     run("git", "clone", "--quiet", url, there, env={**env, "GIT_LFS_SKIP_SMUDGE": "1"})
     assert (there / "data.bin").read_text() == pointer

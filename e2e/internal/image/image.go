@@ -1,11 +1,12 @@
-// Package image writes container images that `docker load` reads, of files of this
-// machine: no registry can be reached where the tests run.
+// Package image writes container images for `docker load` from files of this machine,
+// because the tests cannot reach a registry.
 //
 //	err := image.Save("tiny.tar", func(l *image.Layer) {
 //		l.File("tiny", 0o755, program)
 //	}, image.Image{Name: "cc-ci-run-test/tiny:1", Config: image.Config{Cmd: []string{"/tiny"}}})
 //
-// The same files give the same bytes: no time or owner of this machine is in them.
+// The same files give the same image, byte for byte: no times or owners of this
+// machine's files are in the image.
 package image
 
 import (
@@ -21,13 +22,13 @@ import (
 	"runtime"
 )
 
-// Image is a name, with its tag, and what a container of it starts with.
+// Image is the name of an image, with its tag, and what a container of it starts with.
 type Image struct {
 	Name   string
 	Config Config
 }
 
-// Config is the part of that name of an image's configuration.
+// Config is the part "config" of an image's configuration, by Docker's names.
 type Config struct {
 	User         string              `json:",omitempty"`
 	Env          []string            `json:",omitempty"`
@@ -39,7 +40,7 @@ type Config struct {
 	Labels       map[string]string   `json:",omitempty"`
 }
 
-// Save writes images of one layer, which they share, to a file.
+// Save writes images to a file. All of them share one layer, which fill fills.
 func Save(file string, fill func(*Layer), images ...Image) (err error) {
 	temporary, err := os.CreateTemp(filepath.Dir(file), ".layer-")
 	if err != nil {
@@ -104,7 +105,7 @@ func Save(file string, fill func(*Layer), images ...Image) (err error) {
 func encode(value any) []byte {
 	data, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // of strings and maps of strings
+		panic(err) // impossible: the values are strings, and lists and maps of strings
 	}
 	return data
 }

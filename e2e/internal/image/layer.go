@@ -16,7 +16,7 @@ import (
 type Layer struct {
 	archive *tar.Writer
 	has     map[string]bool
-	linked  map[uint64]string // the name of a file with more than one, by inode
+	linked  map[uint64]string // by inode: the first name of a file, for hard links
 	err     error
 }
 
@@ -46,7 +46,7 @@ func (l *Layer) add(h tar.Header, content io.Reader) {
 	}
 }
 
-// Dir adds a directory that belongs to a user and the group of the same number.
+// Dir adds a directory whose owner and group have the number user.
 func (l *Layer) Dir(name string, mode fs.FileMode, user int) {
 	l.add(tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: unixMode(mode), Uid: user, Gid: user}, nil)
 }
@@ -111,8 +111,8 @@ func (l *Layer) copy(name, from string) {
 	}
 }
 
-// unixMode is a mode as in a tar file: package fs has the sticky bit and the like
-// elsewhere.
+// unixMode is a mode as in a tar file, where the sticky bit is another bit than in
+// package fs.
 func unixMode(mode fs.FileMode) int64 {
 	bits := int64(mode.Perm())
 	if mode&fs.ModeSticky != 0 {

@@ -1,9 +1,9 @@
-// Package wrap is what with-docker and with-gitea share: commands that run another
-// command, COMMAND, while something of their own is up.
+// Package wrap is what with-docker and with-gitea share. Each of them starts a
+// service, runs another command, COMMAND, and then stops the service.
 //
 //	ctx := wrap.UntilSignal()
 //	status, err := wrap.Run(ctx, argv, environ)   // ends COMMAND if a signal comes
-//	wrap.Exit(ctx, status)                        // dies by that signal
+//	wrap.Exit(ctx, status)                        // dies by that signal, if one came
 package wrap
 
 import (
@@ -19,13 +19,13 @@ import (
 	"time"
 )
 
-// Exit statuses, as those of env(1) and timeout(1).
+// The exit statuses are those of env(1) and timeout(1).
 const (
 	BadUsage      = 2
 	CannotStart   = 125
 	NotExecutable = 126
 	NotFound      = 127
-	endedBySignal = 128 // and the signal's number
+	endedBySignal = 128 // plus the signal's number
 )
 
 // StopLimit is how long a process may take to end after SIGTERM; then it gets
@@ -48,8 +48,9 @@ func UntilSignal() context.Context {
 		}
 	}
 	go func() { cancel(interrupted{(<-signals).(syscall.Signal)}) }()
-	// If nobody reads stderr any more, a message must not end this process: what is
-	// up would stay. Caught, not ignored: COMMAND would inherit that.
+	// If nobody reads stderr any more, a message must not end this process, because
+	// the service would then stay. SIGPIPE is caught and not ignored, because COMMAND
+	// would inherit an ignored signal.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	return ctx
 }
@@ -76,8 +77,8 @@ func Run(ctx context.Context, argv, environ []string) (int, error) {
 	own, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	context.AfterFunc(ctx, func() {
-		// A terminal sends Ctrl-C to COMMAND, too; a second signal would break off
-		// the clean-up that COMMAND does then.
+		// The terminal has sent Ctrl-C to COMMAND, too. A second signal at once would
+		// break off COMMAND's clean-up.
 		if Signal(ctx) == syscall.SIGINT {
 			time.Sleep(StopLimit)
 		}
@@ -112,7 +113,7 @@ func Endable(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// LastLines is the end of a log.
+// LastLines are the last lines of a log.
 func LastLines(log string) string {
 	const n = 20
 	lines := strings.Split(strings.TrimSpace(log), "\n")

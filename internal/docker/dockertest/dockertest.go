@@ -1,6 +1,6 @@
-// Package dockertest is for tests: a server at a Unix socket that answers as
-// dockerd 20.10 does, as far as package docker asks. TestRealDaemon of package
-// docker holds the two together.
+// Package dockertest is for tests: a server at a Unix socket that answers the
+// questions of package docker as dockerd 20.10 does. TestRealDaemon of package docker
+// checks that a real dockerd gives the same answers.
 package dockertest
 
 import (
@@ -14,14 +14,14 @@ import (
 type Daemon struct {
 	Version string   // "20.10.24+dfsg1" if it is empty
 	ID      string   // the daemon's
-	Swarm   string   // the swarm's ID; without it the daemon is no manager of one
-	Stacks  []string // one for each service, "" for a service of no stack
+	Swarm   string   // the swarm's ID; "" for a daemon that is not a swarm manager
+	Stacks  []string // the stack of each service, "" for a service without a stack
 }
 
-// NoSwarm is what dockerd 20.10 says instead of anything about a swarm.
+// NoSwarm is dockerd 20.10's message when it is not a swarm manager.
 const NoSwarm = `This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.`
 
-// Serve starts the server, which ends with stop.
+// Serve starts the server; stop ends it.
 func (d Daemon) Serve(socket string) (stop func(), err error) {
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
