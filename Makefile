@@ -109,11 +109,11 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
 deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited, at once (as root)
-	@go test -count=1 -timeout 1h -tags environment,e2e -v -run '^TestDeployed$$' ./e2e
+	@go test -count=1 -timeout 1h -tags environment,e2e -v -parallel 3 -run '^TestDeployed$$' ./e2e
 
 # Each test starts daemons of its own. KILLS=50 is the long form.
 deployments: images ## Kill runs that deploy, make deployments fail in each way, deploy two at once (as root)
-	@go test -count=1 -timeout 1h -tags environment,e2e -v -run '^TestDeployment' ./e2e $(if $(KILLS),-kills $(KILLS))
+	@go test -count=1 -timeout 1h -tags environment,e2e -v -parallel 8 -run '^TestDeployment' ./e2e $(if $(KILLS),-kills $(KILLS))
 
 audit: images ## Write docs/audit-gitea.toml: what gitea's tests execute when they deploy it
 	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
