@@ -20,6 +20,7 @@ class Stack:
     ports     {(service, port in the container): port of the host}
               (in an upgrade, the argument `ports` has the ports of the old version, which are kept)
     images    the services' images
+    volumes   {name in the files: name in the swarm}
     secrets   {name in the files: name in the swarm} of the secrets that must exist before the deployment
     lengths   {name in the files: length of the secret}
     web       the key in `ports` of the recipe's page, or None
@@ -28,17 +29,17 @@ class Stack:
     def __init__(self, folder, name, settings, environ, labels, ports):
         self.name = name
         sample, self.lengths = read_settings(folder / ".env.sample")
-        versions, _ = read_settings(folder / "abra.sh")
+        versions, _ = read_settings(folder / "abra.sh", exported=True)
         self.settings = {**environ, **sample, **versions, **settings, "STACK_NAME": name}
-        self.ports, self.secrets, self.images, self.web = dict(ports), {}, [], None
+        self.ports, self.secrets, self.volumes, self.images, self.web = dict(ports), {}, {}, [], None
         self.files = [folder / file for file in self.settings.get("COMPOSE_FILE", "compose.yml").split(":")]
         self._folder, self._given, self._labels = folder, settings, labels
-        contents = [read_yaml(file) for file in self.files]
+        contents = [read_compose(file) for file in self.files]
         for content in contents:
             self._make_over(content)
-        if self.web and "DOMAIN" not in settings:
-            self.settings["DOMAIN"] = f"127.0.0.1:{self.ports[self.web]}"
-        self.texts = [to_yaml(content) for content in contents]
+        if "DOMAIN" not in settings:
+            self.settings["DOMAIN"] = f"127.0.0.1:{self.ports[self.web]}" if self.web else "127.0.0.1"
+        self.texts = [to_text(content) for content in contents]
 
     @property
     def timeout(self):
@@ -47,55 +48,76 @@ class Stack:
         return int(given) if given.isdecimal() and int(given) else TIMEOUT_SECONDS
 
     def _make_over(self, content):
+        if not isinstance(content, dict):
+            return
+        content.setdefault("version", "3.8")  # docker 20.10 takes a file without a version for one of version 1
+        if content.get("networks") is None:
+            content["networks"] = {}
+        if isinstance(content["networks"], dict):
+            content["networks"].setdefault("default", {})  # docker makes it for services that name no network
         # A section that does not have the shape of a compose file's is not changed: docker reports the mistake.
         changes = {
             "services": self._service,
-            "networks": self._network_or_volume,
-            "volumes": self._network_or_volume,
+            "networks": self._network,
+            "volumes": self._volume,
             "configs": self._file,
             "secrets": self._secret,
         }
         for section, change in changes.items():
-            entries = content.get(section) if isinstance(content, dict) else None
+            entries = content.get(section)
             for name, entry in entries.items() if isinstance(entries, dict) else ():
                 entries[name] = {} if entry is None else entry
                 if isinstance(entries[name], dict):
                     change(name, entries[name])
 
-    def _network_or_volume(self, _name, entry):
+    def _network(self, _name, entry):
         entry.pop("external", None)
-        if not self._expand(entry.get("name", "")).startswith(self.name):
-            entry.pop("name", None)  # other deployments would use the same object
-        entry["labels"] = pairs(entry.get("labels")) | self._labels
+        self._own(entry)
+
+    def _volume(self, name, entry):
+        entry.pop("external", None)
+        self._own(entry)
+        self.volumes[name] = self._expand(entry.get("name") or f"{self.name}_{name}")
 
     def _file(self, _name, entry):
         """A config, or a secret whose value is in a file of the recipe."""
         if isinstance(entry.get("file"), str):
             entry["file"] = self._absolute(entry["file"])
-        if not entry.get("external"):
-            entry["labels"] = pairs(entry.get("labels")) | self._labels
+        if not truth(entry.get("external")):
+            self._own(entry)
 
     def _secret(self, name, entry):
-        if entry.get("external"):
+        if truth(entry.get("external")):
             wanted = self._expand(entry.get("name") or name)
             self.secrets[name] = wanted if wanted.startswith(self.name) else f"{self.name}_{wanted}"
             entry.update(external=True, name=self.secrets[name])
         else:
             self._file(name, entry)
 
+    def _own(self, entry):
+        """Give an object the labels, and a name that no other deployment has."""
+        if not self._expand(entry.get("name", "")).startswith(self.name):
+            entry.pop("name", None)  # docker makes one of the stack's name
+        self._label(entry, {})
+
+    def _label(self, entry, more):
+        """Add labels, if the labels that are there have the shape of labels."""
+        labels = entry.get("labels")
+        if labels is None or isinstance(labels, list | dict):
+            entry["labels"] = pairs(labels) | more | self._labels
+
     def _service(self, name, entry):
-        entry["labels"] = pairs(entry.get("labels")) | self._labels  # for the service's containers
-        deploy = entry["deploy"] = entry.get("deploy") or {}
+        self._label(entry, {})  # for the service's containers
+        if entry.get("deploy") is None:
+            entry["deploy"] = {}
+        deploy = entry["deploy"]
         if not isinstance(deploy, dict):
             return
-        self.images.append(self._expand(entry.get("image", "")))
+        if entry.get("image"):  # a second file of the recipe may change other things of the service only
+            self.images.append(self._expand(entry["image"]))
         labels = pairs(deploy.get("labels"))
-        for label, value in labels.items():
-            if WEB_PORT.fullmatch(self._expand(label)) and self._expand(value).isdecimal():
-                self.web = self.web or (name, int(self._expand(value)))
-        labels |= {label: "false" for label in labels if label == "traefik.enable"}
-        deploy["labels"] = labels | self._labels
-        self._publish(name, entry, deploy)
+        self._label(deploy, {label: "false" for label in labels if label == "traefik.enable"})
+        self._publish(name, entry, deploy, self._web_port(labels))
         self._hasten(entry.get("healthcheck"))
         if isinstance(entry.get("env_file"), str):
             entry["env_file"] = [entry["env_file"]]
@@ -103,35 +125,45 @@ class Stack:
             if isinstance(entry.get(key), list):
                 entry[key] = [self._absolute(one) if key == "env_file" else self._mount(one) for one in entry[key]]
 
-    def _publish(self, name, entry, deploy):
-        ports = entry.get("ports") or []
-        if not isinstance(ports, list):
+    def _web_port(self, labels):
+        """The port in a service's container that answers for its page, as a label of traefik says, or None."""
+        for label, value in labels.items():
+            if WEB_PORT.fullmatch(self._expand(label)) and self._expand(value).isdecimal():
+                return int(self._expand(value))
+        return None
+
+    def _publish(self, name, entry, deploy, web):
+        if not isinstance(entry.get("ports") or [], list):
             return
-        ports = [long_form(port) for port in ports]
-        if not all(self._expand(port.get("target", "")).isdecimal() for port in ports):
+        ports = [one for port in entry.get("ports") or [] for one in long_forms(port, self._expand)]
+        if not all(str(port.get("target", "")).isdecimal() for port in ports):
             return
-        if self.web and self.web[0] == name and all(self._expand(p["target"]) != str(self.web[1]) for p in ports):
-            ports.append({"target": self.web[1]})
+        if web and all(int(port["target"]) != web for port in ports):
+            ports.append({"target": web})
         for port in ports:
-            key = name, int(self._expand(port["target"]))
+            key = name, int(port["target"])
             variable = re.match(r"\$\{?(\w+)", str(port.get("published", "")))
             variable = variable.group(1) if variable else ""
-            if variable in self._given:
+            if self._given.get(variable, "").isdecimal():
                 self.ports[key] = int(self._given[variable])
             elif key not in self.ports:
                 self.ports[key] = free_port()
             if variable:
                 self.settings[variable] = str(self.ports[key])  # the recipe may use the variable elsewhere, too
             port.update(target=key[1], published=self.ports[key], mode="host")
+        if web:
+            self.web = self.web or (name, web)
         if ports:
             entry["ports"] = ports
+            if self._expand(deploy.get("replicas", 1)).isdecimal() and int(self._expand(deploy.get("replicas", 1))) > 1:
+                deploy["replicas"] = 1  # only one task can have a port of the host
             if isinstance(deploy.setdefault("update_config", {}), dict):
                 deploy["update_config"]["order"] = "stop-first"
 
     def _hasten(self, check):
         """Run a health check every second; the service may be unhealthy for as long as the recipe allows."""
-        if not isinstance(check, dict):
-            return
+        if not isinstance(check, dict) or ("interval" not in check and len(self.files) > 1):
+            return  # a second file that changes the command only
         interval = seconds(self._expand(check.get("interval", "30s")))  # 30 s and 3 are docker's defaults
         retries = self._expand(check.get("retries", 3))
         if interval and interval > 1 and retries.isdecimal():
@@ -154,57 +186,53 @@ class Stack:
         return expand(str(text), self.settings)
 
 
-def read_settings(path):
-    """The assignments in a file such as .env.sample: ({name: value}, {name of a secret: its length})."""
+ASSIGNMENT = re.compile(
+    r"""\s*(?P<export>export\s+)?(?P<name>[A-Za-z_]\w*)="""
+    r"""(?:"(?P<double>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^#\s]*(?:\s+[^#\s]+)*))\s*(?P<comment>\#.*)?"""
+)
+
+
+def read_settings(path, exported=False):
+    """The assignments in a file such as .env.sample: ({name: value}, {name of a secret: its length}).
+
+    A value may have variables of earlier lines. With `exported`, only assignments with `export` count.
+    """
     values, lengths = {}, {}
-    for line in path.read_text().splitlines() if path.is_file() else ():
-        found = re.fullmatch(
-            r"""\s*(?:export\s+)?([A-Za-z_]\w*)=(?:"([^"]*)"|'([^']*)'|([^#\s]*(?:\s+[^#\s]+)*))\s*(#.*)?""", line
-        )
-        if not found:
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        found = ASSIGNMENT.fullmatch(line)
+        if not found or (exported and not found["export"]):
             continue
-        name, *value, comment = found.groups()
-        values[name] = next((v for v in value if v is not None), "")
-        secret = re.fullmatch(r"SECRET_(\w+)_VERSION", name)
+        value = found["single"]
+        if value is None:
+            value = expand(found["bare"] if found["double"] is None else found["double"], values)
+        values[found["name"]] = value
+        secret = re.fullmatch(r"SECRET_(\w+)_VERSION", found["name"])
         if secret:
-            length = re.search(r"length=(\d+)", comment or "")
+            length = re.search(r"length=(\d+)", found["comment"] or "")
             lengths[secret.group(1).lower()] = int(length.group(1)) if length else SECRET_LENGTH
     return values, lengths
 
 
-def read_yaml(path):
-    import yaml  # here, because most runs deploy nothing
+def read_compose(path):
+    import recipe_yaml  # here, because most runs deploy nothing
+    import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Reads YAML as docker does: 22:22 is a text, not a number to the base of 60."""
-
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items():
-        numbers = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
-        Loader.yaml_implicit_resolvers[letter] = [
-            (tag, re.compile(rf"(?!.*:)(?:{form.pattern})", re.VERBOSE) if tag in numbers else form)
-            for tag, form in resolvers
-        ]
     try:
-        return copied(yaml.load(path.read_text(), Loader))
+        return recipe_yaml.load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise DeploymentError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    except RecursionError:
+        raise DeploymentError(f"{path}: an alias contains itself") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise DeploymentError(f"{path}{line}: {getattr(error, 'problem', None) or error}") from None
 
 
-def copied(content):
-    """A copy in which YAML aliases are copies, too: else a change of one service would change another one."""
-    if isinstance(content, dict):
-        return {key: copied(value) for key, value in content.items()}
-    return [copied(value) for value in content] if isinstance(content, list) else content
+def to_text(content):
+    import recipe_yaml
 
-
-def to_yaml(content):
-    import yaml
-
-    return yaml.safe_dump(content, sort_keys=False)
+    return recipe_yaml.dump(content)
 
 
 def expand(text, settings):
@@ -230,18 +258,24 @@ def pairs(labels):
     return dict(labels) if isinstance(labels, dict) else {}
 
 
-def long_form(port):
-    """A port as a dict; a compose file may have `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]` instead."""
+def truth(value):
+    """Whether a compose file's value is true, or something else than false."""
+    return value not in (None, False, "", "false", "no", "off")
+
+
+def long_forms(port, expanded):
+    """A port as dicts; a compose file may have `[[ADDRESS:]PUBLISHED:]TARGET[/PROTOCOL]` instead, with ranges."""
     if isinstance(port, dict):
-        return dict(port)
+        return [{**port, "target": expanded(port.get("target", ""))}]
     text, slash, protocol = str(port).partition("/")
     *before, target = re.split(r":(?![^{]*\})", text)  # do not split ${A:-1}
-    long = {"target": target}
-    if before:
-        long["published"] = before[-1]
+    long = {"published": before[-1]} if before else {}
     if slash:
         long["protocol"] = protocol
-    return long
+    first, dash, last = expanded(target).partition("-")
+    if not dash or not first.isdecimal() or not last.isdecimal():
+        return [{"target": expanded(target), **long}]
+    return [{"target": str(number), **long} for number in range(int(first), int(last) + 1)]
 
 
 def seconds(duration):

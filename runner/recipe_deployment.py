@@ -47,7 +47,10 @@ RESTARTS = 10  # a test fails when a service has failed this often: some service
 REJECTIONS = 3  # a test fails when the daemon has refused this often to start a service: its image is missing, say
 PORT_TRIES = 3  # another process can take a free port before the service starts
 LOG_LINES = 50
+LOG_CHARACTERS = 16 << 10
+LEFT_BEHIND_SECONDS = 30  # time limit of the removal of another run's deployment
 POLL_SECONDS = 0.5
+NOWHERE = "node.id==none"  # a constraint that no node satisfies
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use|host-mode port already in use")
 
 
@@ -86,7 +89,11 @@ def deployments(pytestconfig, deployment_settings, tmp_path_factory):
         run.deployments.remove_left_behind()
     yield run.deployments
     with failing():
-        run.deployments.close()
+        try:
+            run.deployments.close()
+        except (KeyboardInterrupt, pytest.exit.Exception):  # the run is ended from outside: remove all first
+            run.deployments.close()
+            raise
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +106,7 @@ def deployment(deployments):
 def pytest_runtest_makereport(item):
     report = yield
     made = item.config.stash[RUN_OF_SESSION].deployments
-    if report.failed and made and "deployments" in getattr(item, "fixturenames", ()):
+    if report.failed and made:
         report.sections += [(f"deployment {one.name}", one.report()) for one in made.made]
     return report
 
@@ -123,6 +130,10 @@ def failing():
         raise pytest.fail.Exception(str(error), pytrace=False) from None  # `from None`: else pytest shows it twice
 
 
+class PortTakenError(DeploymentError):
+    """A service cannot have its port, because another process has it."""
+
+
 class Deployments:
     """The deployments of one run. `made` has those that are not yet removed."""
 
@@ -131,7 +142,8 @@ class Deployments:
         self.say = say  # shows a line of progress
         self._docker, self._run, self._settings = docker, run, settings
         self._tmp_path_factory = tmp_path_factory
-        self._labels = {RUN: run_id(run.environ), OWNER: owner(os.getpid())}
+        self._owner = os.getpid()
+        self._labels = {RUN: run_id(run.environ), OWNER: owner(self._owner)}
 
     def new(self, settings=None, secrets=None):
         """Deploy the recipe, and wait until all its services are healthy.
@@ -151,7 +163,7 @@ class Deployments:
                 except BaseException as error:
                     with contextlib.suppress(DeploymentError):  # close() tries again
                         one.remove()
-                    if not more_tries or not PORT_TAKEN.search(str(error)):
+                    if not more_tries or not isinstance(error, PortTakenError):
                         raise
                     self.say(f"{one.name}: another process has taken a port; deploying again with other ports")
 
@@ -159,10 +171,15 @@ class Deployments:
         """Remove the deployments of runs that have ended."""
         for name in self._docker.left_behind():
             self.say(f"removing the deployment {name}, which a killed run left")
-            self._docker.remove(f"{DEPLOYMENT}={name}")
+            try:
+                self._docker.remove(f"{DEPLOYMENT}={name}", limit=LEFT_BEHIND_SECONDS)
+            except DeploymentError as error:
+                self.say(f"{name} is left: {error}")  # not this recipe's fault
 
     def close(self):
         """Remove the deployments of this run, and once more those of runs that have ended."""
+        if os.getpid() != self._owner:
+            return  # a child that a test forked: the deployments are its parent's
         errors = []
         for one in list(self.made):
             try:
@@ -187,7 +204,10 @@ class Deployments:
 def run_id(environ):
     """The ID of the run's record. Outside cc-ci-run there is none: then an ID made of the time and the PID."""
     result = os.path.basename(environ.get("CC_CI_RUN_RESULT", ""))
-    return os.path.splitext(result)[0] or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
+    return (
+        re.sub(r"[^\w.-]", "_", os.path.splitext(result)[0])
+        or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
+    )
 
 
 class Deployment:
@@ -203,6 +223,7 @@ class Deployment:
         from recipe_compose import Stack  # imported here, because most runs deploy nothing
 
         self.name, self.secrets = name, dict(secrets)
+        self._made = set()  # the names of the secrets that are in the swarm
         self._all, self._docker, self._labels = deployments, docker, labels
         self._given = settings
         self._make = lambda ports: Stack(folder, name, self._given, docker.environ, labels, ports)
@@ -210,7 +231,12 @@ class Deployment:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port(*self._stack.web)}" if self._stack.web else ""
+        __tracebackhide__ = True
+        with failing():
+            if not self._stack.web:
+                label = "traefik.http.services.….loadbalancer.server.port"
+                raise DeploymentError(f"{self.name} has no page: no service has a label {label}, which names its port")
+            return f"http://127.0.0.1:{self._stack.ports[self._stack.web]}"
 
     @property
     def settings(self):
@@ -218,7 +244,12 @@ class Deployment:
 
     def port(self, service, target):
         """The port of this host that leads to a port of a service."""
-        return self._stack.ports[service, target]
+        __tracebackhide__ = True
+        with failing():
+            if (service, target) not in self._stack.ports:
+                there = ", ".join(f"{name} {port}" for name, port in self._stack.ports) or "none"
+                raise DeploymentError(f"{self.name} publishes no port {target} of {service} (there are: {there})")
+            return self._stack.ports[service, target]
 
     def run(self, service, *command, input=None):
         """Run a command in the container of a service, and return its stdout. `input` is text for its stdin."""
@@ -233,30 +264,43 @@ class Deployment:
             )
 
     def upgrade(self, **settings):
-        """Deploy the stack again with other settings (another image, say), and wait until it is healthy."""
+        """Deploy the stack again with other settings (another image, say), and wait until it is healthy.
+
+        If that fails, the next upgrade starts from the settings before this one.
+        """
         __tracebackhide__ = True
+        earlier = self._given, self._stack
         with failing():
-            self._given |= {key: str(value) for key, value in settings.items()}
-            self._stack = self._make(self._stack.ports)
-            self.deploy()
+            try:
+                self._given = self._given | {key: str(value) for key, value in settings.items()}
+                self._stack = self._make(self._stack.ports)
+                self.deploy()
+            except BaseException:
+                self._given, self._stack = earlier
+                raise
 
     def backup(self, file):
         """Write the contents of all volumes to a file, a tar archive. The services stop meanwhile."""
         __tracebackhide__ = True
-        with failing(), self._stopped() as volumes, self._holder(volumes) as holder, open(file, "wb") as archive:
+        with failing(), open(file, "wb") as archive, self._stopped() as volumes, self._holder(volumes) as holder:
             self._docker("cp", f"{holder}:/volumes/.", "-", stdout=archive, limit=self._stack.timeout)
 
     def restore(self, file):
         """Replace the contents of all volumes with those of a file that backup() wrote. The services stop meanwhile."""
         __tracebackhide__ = True
-        with failing(), self._stopped() as volumes:
-            for volume in self._docker.inspect("volume", [f"{self.name}_{name}" for name in volumes]):
-                labels = [f"--label={key}={value}" for key, value in (volume["Labels"] or {}).items()]
-                options = [f"--opt={key}={value}" for key, value in (volume["Options"] or {}).items()]
-                self._docker("volume", "rm", volume["Name"])
-                self._docker("volume", "create", f"--driver={volume['Driver']}", *options, *labels, volume["Name"])
-            with self._holder(volumes) as holder, open(file, "rb") as archive:
-                self._docker("cp", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
+        with failing(), open(file, "rb") as archive:
+            saved = top_names(file)
+            with self._stopped() as volumes:
+                if saved != set(volumes):
+                    names = f"{', '.join(sorted(saved)) or 'none'}, and the recipe has {', '.join(sorted(volumes))}"
+                    raise DeploymentError(f"{file} is a backup of other volumes: {names}")
+                for volume in self._docker.inspect("volume", volumes.values()):
+                    labels = [f"--label={key}={value}" for key, value in (volume["Labels"] or {}).items()]
+                    options = [f"--opt={key}={value}" for key, value in (volume["Options"] or {}).items()]
+                    self._docker("volume", "rm", volume["Name"])
+                    self._docker("volume", "create", f"--driver={volume['Driver']}", *options, *labels, volume["Name"])
+                with self._holder(volumes) as holder:
+                    self._docker("cp", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
 
     def remove(self):
         """Remove the stack, its volumes with their data, and its secrets."""
@@ -275,11 +319,13 @@ class Deployment:
         return "\n".join(f"== {title}\n{self._docker_quietly(part, '', tell=True).rstrip()}" for title, part in parts)
 
     def _logs(self, service):
-        # docker prints what a service wrote to stderr, most errors among it, on its own stderr.
+        # docker writes to its stderr what the service wrote to its own stderr: most errors.
         command = ("service", "logs", "--raw", "--tail", LOG_LINES, service)
-        return self._docker(*command, limit=15, stderr=subprocess.STDOUT)
-
-    # Deploying
+        try:
+            logs = self._docker(*command, limit=15, stderr=subprocess.STDOUT)
+        except DeploymentError as error:  # docker 20.10 does not end after a very long line
+            logs = f"{error.output}\n{error}"
+        return logs[-LOG_CHARACTERS:]
 
     def deploy(self):
         """Give the stack to docker, and wait until it is healthy. DeploymentError if it does not become healthy."""
@@ -301,7 +347,13 @@ class Deployment:
             for number, file in enumerate(self._stack.files):
                 message = message.replace(str(directory / f"{number}.yml"), str(file))
             raise DeploymentError(f"{', '.join(map(str, self._stack.files))}: {message}") from None
-        self._wait(before, first=not before)
+        updates = {}
+        for service in self._services():
+            name, now = service["Spec"]["Name"], update_of(service)
+            old = before.get(name)
+            if old and (old["Spec"]["TaskTemplate"] != service["Spec"]["TaskTemplate"] or now != update_of(old)):
+                updates[name] = update_of(old).get("StartedAt")
+        self._wait(updates, first=not before)
 
     def _make_secrets(self):
         from recipe_compose import SECRET_LENGTH
@@ -312,24 +364,27 @@ class Deployment:
         }
         labels = [f"--label={key}={value}" for key, value in self._labels.items()]
         for name, wanted in self._stack.secrets.items():
-            if wanted not in there:
-                value = self.secrets.setdefault(name, random_text(self._stack.lengths.get(name, SECRET_LENGTH)))
-                self._docker("secret", "create", *labels, wanted, "-", input=value.encode())
+            if wanted in there:
+                continue
+            if name not in self.secrets or name in self._made:  # a new version has a new value
+                self.secrets[name] = random_text(self._stack.lengths.get(name, SECRET_LENGTH))
+            self._made.add(name)
+            self._docker("secret", "create", *labels, wanted, "-", input=self.secrets[name].encode())
 
     def _images_are_elsewhere(self):
         """Whether docker must ask a registry for an image. For an image that only this host has, it must not ask."""
         return any(not self._docker.inspect("image", [image]) for image in self._stack.images)
 
-    def _wait(self, before, first):
+    def _wait(self, updates, first):
         """Wait until all services are ready.
 
-        before  in an upgrade: {name: service} before the upgrade
-        first   whether the services start for the first time, so that another process may have a port of theirs
+        updates  {name of a service that is being updated: when its update before that one started, or None}
+        first    whether the services start for the first time, so that another process may have a port of theirs
         """
         until = time.monotonic() + self._stack.timeout
         troubles = {}  # {(service, "Failed" or "Rejected"): IDs of its tasks}
         shown = ""
-        while waiting := self._waiting_for(before):
+        while waiting := self._waiting_for(updates):
             self._look_for_trouble(troubles, first)
             if time.monotonic() > until:
                 why = f"not healthy after {self._stack.timeout} s (the setting TIMEOUT): {', '.join(waiting)}"
@@ -338,34 +393,32 @@ class Deployment:
                 self._all.say(shown)
             time.sleep(POLL_SECONDS)
 
-    def _waiting_for(self, before):
+    def _waiting_for(self, updates):
         """The services that are not ready, each with the reason. Swarm counts a task as running once it is healthy."""
         waiting = []
         for row in self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}"):
             now, _, wanted = row["Replicas"].partition(" ")[0].partition("/")
             if now != wanted:
                 waiting.append(f"{row['Name'].removeprefix(self.name + '_')} ({now} of {wanted} healthy)")
-        for service in self._services() if before else ():
-            old = before.get(service["Spec"]["Name"])
-            if old is None or old["Spec"]["TaskTemplate"] == service["Spec"]["TaskTemplate"]:
+        for service in self._services() if updates else ():
+            name, update = service["Spec"]["Name"], update_of(service)
+            if name not in updates or replicas_of(service) == 0:
                 continue
-            update, earlier = service.get("UpdateStatus") or {}, old.get("UpdateStatus") or {}
-            begun = update.get("StartedAt") != earlier.get("StartedAt")
-            state = update.get("State", "") if begun else ""
+            state = update.get("State", "") if update.get("StartedAt") != updates[name] else ""
             if state.startswith(("paused", "rollback")):
-                why = f"the update of {service['Spec']['Name']} ended in state {state}: {update.get('Message', '')}"
+                why = f"the update of {name} ended in state {state}: {update.get('Message', '')}"
                 raise DeploymentError(self._failure(why))
             if state != "completed":
-                waiting.append(f"{service['Spec']['Name'].removeprefix(self.name + '_')} (being updated)")
+                waiting.append(f"{name.removeprefix(self.name + '_')} (being updated)")
         return waiting
 
     def _look_for_trouble(self, troubles, first):
-        """Raise DeploymentError early if waiting longer will not help."""
-        for task in self._docker.rows("stack", "ps", self.name, "--no-trunc"):
+        """Give up early where waiting will not help."""
+        for task in self._tasks():
             state = task["CurrentState"].partition(" ")[0]
             name = task["Name"].lstrip(" \\_")
             if first and PORT_TAKEN.search(task["Error"]):
-                raise DeploymentError(self._failure(f"{name}: {task['Error']}"))
+                raise PortTakenError(self._failure(f"{name}: {task['Error']}"))
             limit = {"Failed": RESTARTS, "Rejected": REJECTIONS}.get(state)
             if limit is None:
                 continue
@@ -373,6 +426,14 @@ class Deployment:
             seen.add(task["ID"])
             if len(seen) >= limit:
                 raise DeploymentError(self._failure(f"{name} {state.lower()} {limit} times: {task['Error']}"))
+
+    def _tasks(self):
+        try:
+            return self._docker.rows("stack", "ps", self.name, "--no-trunc")
+        except DeploymentError as error:
+            if "nothing found in stack" not in str(error):  # swarm has yet to make the first task
+                raise
+            return []
 
     def _failure(self, why):
         return f"the deployment {self.name} failed: {why}\n{self.report()}"
@@ -407,41 +468,65 @@ class Deployment:
 
     @contextlib.contextmanager
     def _stopped(self):
-        """Stops the services for the `with` block, which gets the names of the volumes, and starts them again."""
-        services = {s["ID"]: s["Spec"]["Mode"].get("Replicated", {}).get("Replicas") for s in self._services()}
-        replicas = {service: number for service, number in services.items() if number}
-        self._scale(dict.fromkeys(replicas, 0))
-        until = time.monotonic() + self._stack.timeout
+        """Stops the services, and starts them again at the end; gives {name of a volume in the files: name}."""
+        if not self._stack.volumes:
+            raise DeploymentError(f"{self.name} has no volumes")
+        services = {service["ID"]: replicas_of(service) for service in self._services()}
         mine = f"label={DEPLOYMENT}={self.name}"
-        while self._docker("container", "ls", "--quiet", "--filter", mine):
-            if time.monotonic() > until:
-                raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
-            time.sleep(POLL_SECONDS)
-        for container in self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
-            with contextlib.suppress(DeploymentError):  # swarm may have removed the container already
-                self._docker("container", "rm", container)  # while it exists, its volumes cannot be removed
-        volumes = self._docker.inspect("volume", self._docker.ids("volume", f"{DEPLOYMENT}={self.name}"))
         try:
-            yield [volume["Name"].removeprefix(f"{self.name}_") for volume in volumes]
+            for service, replicas in services.items():
+                self._scale(service, ["--constraint-add", NOWHERE] if replicas is None else ["--replicas", 0])
+            until = time.monotonic() + self._stack.timeout
+            while self._docker("container", "ls", "--quiet", "--filter", mine):
+                if time.monotonic() > until:
+                    raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
+                time.sleep(POLL_SECONDS)
+            for container in self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
+                with contextlib.suppress(DeploymentError):  # swarm removes it, too
+                    self._docker("container", "rm", container)  # an ended container still holds its volumes
+            there = self._docker.ids("volume", f"{DEPLOYMENT}={self.name}")
+            yield {name: volume for name, volume in self._stack.volumes.items() if volume in there}
         finally:
-            self._scale(replicas)
+            for service, replicas in services.items():
+                self._scale(service, ["--constraint-rm", NOWHERE] if replicas is None else ["--replicas", replicas])
             self._wait({}, first=False)
 
-    def _scale(self, replicas):
-        for service, number in replicas.items():
-            self._docker("service", "update", "--detach", "--replicas", number, service)
+    def _scale(self, service, options):
+        self._docker("service", "update", "--detach", *options, service)
 
     @contextlib.contextmanager
     def _holder(self, volumes):
-        """A container that never runs, with the volumes in /volumes: `docker cp` reads and writes them through it."""
+        """A container that never runs and has the volumes below /volumes, where `docker cp` reads and writes them."""
         labels = [f"--label={key}={value}" for key, value in self._labels.items()]
-        mounts = [f"--volume={self.name}_{volume}:/volumes/{volume}" for volume in volumes]
+        mounts = [f"--volume={volume}:/volumes/{name}" for name, volume in volumes.items()]
         image = self._stack.images[0]
         holder = self._docker("container", "create", *labels, *mounts, "--entrypoint=none", image).strip()
         try:
             yield holder
         finally:
             self._docker("container", "rm", holder)
+
+
+def update_of(service):
+    """What swarm says of a service's last update; {} if there was none."""
+    return service.get("UpdateStatus") or {}
+
+
+def replicas_of(service):
+    """How many tasks a service wants; None if it wants one on each node."""
+    return service["Spec"]["Mode"].get("Replicated", {}).get("Replicas")
+
+
+def top_names(file):
+    """The names at the top of a tar archive."""
+    import tarfile
+
+    try:
+        with tarfile.open(file) as archive:
+            names = [name.removeprefix("./").partition("/")[0] for name in archive.getnames()]
+    except tarfile.TarError as error:
+        raise DeploymentError(f"{file} is not a backup: {error}") from None
+    return set(names) - {"", "."}
 
 
 def random_text(length):

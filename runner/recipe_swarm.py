@@ -11,6 +11,7 @@ labels:
 import contextlib
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -19,13 +20,18 @@ from pathlib import Path
 DEFAULT_HOST = "unix:///run/docker.sock"
 DEPLOYMENT, RUN, OWNER = "cc-ci-run.deployment", "cc-ci-run.run", "cc-ci-run.owner"
 COMMAND_SECONDS = 60  # the limit of one docker command: if the daemon hangs, the tests must not hang
+AGAIN_SECONDS = 5  # time limit of the next commands, once a command has not ended in time
 REMOVAL_SECONDS = 120
 KINDS = ("service", "container", "network", "config", "secret", "volume")  # the order of removal
 WITH_ITS_VOLUMES = ("--force", "--volumes")
 
 
 class DeploymentError(Exception):
-    """What failed and why, for the recipe's author: mostly docker's message, or what a service printed."""
+    """Why something failed, in words for the recipe's author. `output`: what a docker command printed before."""
+
+    def __init__(self, message, output=b""):
+        super().__init__(message)
+        self.output = (output or b"").decode(errors="replace")
 
 
 class Docker:
@@ -34,6 +40,8 @@ class Docker:
     def __init__(self, environ):
         self.environ = environ
         self.host = environ.get("DOCKER_HOST") or DEFAULT_HOST
+        self._program = shutil.which("docker", path=environ.get("PATH")) or "docker"
+        self._hangs = False  # whether the last command did not end in time
 
     def __call__(
         self, *arguments, limit=COMMAND_SECONDS, environ=None, input=None, stdin=None, stdout=None, stderr=None
@@ -43,9 +51,11 @@ class Docker:
         environ, input, stdin, stdout, stderr: as for subprocess.run
         """
         name = "docker " + " ".join(word for word in map(str, arguments[:2]) if not word.startswith("-"))
+        if self._hangs:
+            limit = min(limit, AGAIN_SECONDS)
         try:
             done = subprocess.run(
-                ["docker", *map(str, arguments)],
+                [self._program, *map(str, arguments)],
                 env=self.environ if environ is None else environ,
                 input=input,
                 **({} if input is not None else {"stdin": stdin or subprocess.DEVNULL}),
@@ -54,14 +64,16 @@ class Docker:
                 timeout=limit,
                 check=False,
             )
-        except subprocess.TimeoutExpired:
+        except subprocess.TimeoutExpired as error:
+            self._hangs = True
             message = f"{name} did not end within {limit} s: does the daemon at {self.host} hang?"
-            raise DeploymentError(message) from None
+            raise DeploymentError(message, error.stdout) from None
         except OSError as error:
             raise DeploymentError(f"docker cannot be executed: {error.strerror}") from None
+        self._hangs = False
         if done.returncode != 0:
             said = (done.stderr or done.stdout or b"").decode(errors="replace").strip()
-            raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}")
+            raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}", done.stdout)
         return (done.stdout or b"").decode(errors="replace")
 
     def rows(self, *arguments):
@@ -73,13 +85,12 @@ class Docker:
         """The objects with these IDs or names, without those that no longer exist."""
         if not ids:
             return []
-        with contextlib.suppress(DeploymentError):
+        try:
             return json.loads(self(kind, "inspect", *ids))
-        found = []
-        for one in ids:
-            with contextlib.suppress(DeploymentError):
-                found += json.loads(self(kind, "inspect", one))
-        return found
+        except DeploymentError as error:
+            if "no such" not in str(error).lower():
+                raise
+            return json.loads(error.output or "[]")
 
     def ids(self, kind, label):
         """The IDs of all objects of a kind that have a label: `NAME`, or `NAME=VALUE`."""
@@ -170,9 +181,13 @@ def boot():
 
 
 def start(pid):
-    """When a process started, in ticks since boot (field 22 of /proc/PID/stat); "?" if /proc does not show it."""
+    """When a process started, in ticks since boot (field 22 of /proc/PID/stat).
+
+    "?" if /proc does not show that; "ended" if the process is a zombie, for which its parent has yet to wait.
+    """
     with contextlib.suppress(OSError, IndexError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "ended" if fields[0] in "ZX" else fields[19]
     return "?"
 
 
@@ -192,4 +207,5 @@ def has_ended(label):
     except (PermissionError, OverflowError):
         pass
     now = start(theirs[3])
-    return "?" not in (now, theirs[4]) and now != theirs[4]  # another process has this number now
+    # If the two differ, another process has this number now.
+    return now == "ended" or ("?" not in (now, theirs[4]) and now != theirs[4])

@@ -45,13 +45,15 @@ def content(made):
         ("A= # a comment", ""),
         ('A="b # c" # a comment', "b # c"),
         ("A='b \"c\"'", 'b "c"'),
-        ("A=$B/${C}", "$B/${C}"),
+        ("A=$B/${C}", "b/"),
+        ("A='$B'", "$B"),
+        ('A="$B:c"', "b:c"),
         ("A=https://x.example/?a=b", "https://x.example/?a=b"),
     ],
 )
 def test_settings(tmp_path, line, value):
-    (tmp_path / "f").write_text(f"# a comment\n\n{line}\n#A=not this\nnot an assignment\n")
-    assert recipe_compose.read_settings(tmp_path / "f")[0] == {"A": value}
+    (tmp_path / "f").write_text(f"# a comment\n\nB=b\n{line}\n#A=not this\nnot an assignment\n")
+    assert recipe_compose.read_settings(tmp_path / "f")[0] == {"A": value, "B": "b"}
 
 
 def test_lengths_of_secrets(tmp_path):
@@ -86,7 +88,7 @@ def test_what_a_setting_comes_from(tmp_path):
         settings={"A": "test"},
         environ={"A": "run", "B": "run", "C": "run", "D": "run", "STACK_NAME": "production"},
         sample="A=sample\nB=sample\nTIMEOUT=7\n",
-        abra="export C=abra\n",
+        abra="export C=abra\nB=not exported\n",
     )
     assert [made.settings[name] for name in "ABCD"] == ["test", "sample", "abra", "run"]
     assert made.settings["STACK_NAME"] == "demo-1"
@@ -99,16 +101,19 @@ def test_what_a_setting_comes_from(tmp_path):
 @pytest.mark.parametrize(
     ("port", "long"),
     [
-        ("22", {"target": "22"}),
-        (22, {"target": "22"}),
-        ("80:8080", {"target": "8080", "published": "80"}),
-        ("127.0.0.1:80:8080/udp", {"target": "8080", "published": "80", "protocol": "udp"}),
-        ("${P:-80}:8080", {"target": "8080", "published": "${P:-80}"}),
-        ({"target": 22, "mode": "ingress"}, {"target": 22, "mode": "ingress"}),
+        ("22", [{"target": "22"}]),
+        ("80:8080", [{"target": "8080", "published": "80"}]),
+        ("127.0.0.1:80:8080/udp", [{"target": "8080", "published": "80", "protocol": "udp"}]),
+        ("${P:-80}:8080", [{"target": "8080", "published": "${P:-80}"}]),
+        ("${P:-80}:${T:-8080}", [{"target": "8080", "published": "${P:-80}"}]),
+        ("7-8:17-18", [{"target": "17", "published": "7-8"}, {"target": "18", "published": "7-8"}]),
+        ({"target": "22", "mode": "ingress"}, [{"target": "22", "mode": "ingress"}]),
+        ({"published": "22"}, [{"target": "", "published": "22"}]),
+        ("x-y", [{"target": "x-y"}]),
     ],
 )
 def test_port(port, long):
-    assert recipe_compose.long_form(port) == long
+    assert recipe_compose.long_forms(port, lambda text: recipe_compose.expand(text, {})) == long
 
 
 def test_ports_are_free_ones_of_the_host(tmp_path):
@@ -154,19 +159,20 @@ services:
   b: {image: x, deploy: *deploy}
 networks: {proxy: {external: true, name: proxy}, internal: }
 volumes: {data: , shared: {name: shared, labels: {e: f}}, own: {name: "${STACK_NAME}_own"}}
-configs: {c: {name: "${STACK_NAME}_c_v1", file: c.tmpl}}
-secrets: {s: {file: ./s}, t: {external: true, name: "${STACK_NAME}_t_v1"}, u: {external: true}}
+configs: {c: {name: "${STACK_NAME}_c_v1", file: c.tmpl}, d: {name: shared_v1, file: d}}
+secrets: {s: {file: ./s, name: shared_v1}, t: {external: true, name: "${STACK_NAME}_t_v1"}, u: {external: true}}
 """,
         )
     )
     assert made["services"]["a"]["labels"] == {"a": "b", **LABELS}
     assert made["services"]["a"]["deploy"]["labels"] == {"c": "d", **LABELS}
     assert made["services"]["b"]["labels"] == LABELS
-    assert made["networks"] == {"proxy": {"labels": LABELS}, "internal": {"labels": LABELS}}
+    assert made["networks"] == {name: {"labels": LABELS} for name in ("proxy", "internal", "default")}
     assert made["volumes"]["data"] == {"labels": LABELS}
     assert made["volumes"]["shared"] == {"labels": {"e": "f", **LABELS}}
     assert made["volumes"]["own"] == {"name": "${STACK_NAME}_own", "labels": LABELS}
     assert made["configs"]["c"] == {"name": "${STACK_NAME}_c_v1", "file": f"{tmp_path}/c.tmpl", "labels": LABELS}
+    assert made["configs"]["d"] == {"file": f"{tmp_path}/d", "labels": LABELS}, "it would be another stack's, too"
     assert made["secrets"]["s"] == {"file": f"{tmp_path}/s", "labels": LABELS}
     assert made["secrets"]["t"] == {"external": True, "name": "demo-1_t_v1"}
     assert made["secrets"]["u"] == {"external": True, "name": "demo-1_u"}
@@ -205,6 +211,53 @@ services:
     assert app["volumes"][3]["source"] == f"{tmp_path}/x"
 
 
+def test_one_task_has_the_ports(tmp_path):
+    made = content(stack(tmp_path, "services: {a: {ports: ['1'], deploy: {replicas: 2}}, b: {deploy: {replicas: 2}}}"))
+    assert made["services"]["a"]["deploy"]["replicas"] == 1
+    assert made["services"]["b"]["deploy"]["replicas"] == 2
+
+
+def test_the_page_is_the_first_port_that_can_be_published(tmp_path):
+    label = "labels: ['traefik.http.services.a.loadbalancer.server.port=80']"
+    made = stack(tmp_path, f"services: {{a: {{ports: [x], deploy: {{{label}}}}}, b: {{deploy: {{{label}}}}}}}")
+    assert made.web == ("b", 80)
+
+
+@pytest.mark.parametrize("service", ["labels: 7", "deploy: false", "deploy: {labels: 7}"])
+def test_mistakes_stay(tmp_path, service):
+    made = content(stack(tmp_path, f"services: {{a: {{image: x, {service}}}}}"))["services"]["a"]
+    assert made["labels" if service == "labels: 7" else "deploy"] in (
+        7,
+        False,
+        {"labels": 7, "update_config": {}},
+        {"labels": 7},
+    )
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    ["08", '"08"', "1e3", '"1e3"', "0o17", "22:22", '"22:22"', "yes", '"yes"', "true", '"true"', "1.10", "2024-01-01"]
+    + ['""', '"null"', "null", '"a: b"', '"# x"', "${A:-1}", '"$$"', '"a\\nb"', "'it''s'"],
+)
+def test_scalars_stay(tmp_path, scalar):
+    """docker's YAML library and Python's disagree about some of these, so no scalar may get or lose its quotes."""
+    made = stack(tmp_path, f"services:\n  a:\n    environment:\n      A: {scalar}\n")
+    written = scalar if not scalar.startswith("'") else '"it\'s"'
+    assert f"A: {written}\n" in made.texts[0]
+
+
+def test_a_second_file_keeps_the_health_check_of_the_first(tmp_path):
+    (tmp_path / "more.yml").write_text("services: {app: {healthcheck: {test: [x]}}}\n")
+    made = stack(
+        tmp_path,
+        "services: {app: {image: x, healthcheck: {interval: 10s, retries: 60}}}\n",
+        sample='COMPOSE_FILE="compose.yml"\nCOMPOSE_FILE="$COMPOSE_FILE:more.yml"\n',
+    )
+    one, more = (yaml.safe_load(text)["services"]["app"] for text in made.texts)
+    assert (one["healthcheck"], more["healthcheck"]) == ({"interval": "1s", "retries": 600}, {"test": ["x"]})
+    assert made.images == ["x"]
+
+
 @pytest.mark.parametrize(
     "compose",
     [
@@ -233,13 +286,14 @@ def test_what_is_wrong_is_left_for_docker_to_say(tmp_path, compose):
         (b"services:\n\tapp:\n", r"compose.yml:2: "),
         (b"\xff", r"compose.yml: "),
         (b"a: *b", r"compose.yml:1: found undefined alias"),
+        (b"a: &a [*a]", r"compose.yml: an alias contains itself"),
         (b"a: !!python/object:os.system {}", r"compose.yml:1: could not determine a constructor"),
     ],
 )
 def test_what_is_not_yaml(tmp_path, compose, message):
     (tmp_path / "compose.yml").write_bytes(compose)
     with pytest.raises(recipe_swarm.DeploymentError, match=message):
-        recipe_compose.read_yaml(tmp_path / "compose.yml")
+        recipe_compose.read_compose(tmp_path / "compose.yml")
 
 
 def test_missing_compose_file(tmp_path):
@@ -277,12 +331,20 @@ def test_the_owner_lives_until_it_ends(child):
         (3, "99999999999999999999999", False),
         (4, "1", True),  # another process had the number
         (4, "?", False),
+        (4, "ended", True),
     ],
 )
 def test_other_owners(field, value, ended):
     parts = recipe_swarm.owner(os.getpid()).split()
     parts[field] = value
     assert recipe_swarm.has_ended(" ".join(parts)) == ended
+
+
+def test_a_zombie_has_ended(child):
+    label = recipe_swarm.owner(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # nobody has waited for it yet
+    assert recipe_swarm.has_ended(label)
 
 
 @pytest.mark.parametrize("label", ["", "x", "a b c d", "a b c d e f"])
