@@ -296,7 +296,7 @@ func TestDeploymentFails(t *testing.T) {
 		"port-taken":     {file("conftest.py", fmt.Sprintf("import pytest\n@pytest.fixture(scope='session')\ndef deployment_settings():\n    return {'OTHER_PORT': '%d'}\n", port)), `(port|address) (is )?already (in use|allocated)`},
 		"wrong-schema":   {file("compose.yml", strings.Replace(compose, "image:", "imagee:", 1)), `wrong-schema/compose.yml: .*imagee`},
 		"wrong-labels":   {file("compose.yml", strings.Replace(compose, "image:", "labels: 7\n    image:", 1)), `wrong-labels/compose.yml: .*services.app.labels must be`},
-		"wrong-deploy":   {file("compose.yml", strings.Replace(compose, "deploy:", "deploy: false\n    x-deploy:", 1)), `wrong-deploy/compose.yml: .*services.app.deploy must be`},
+		"wrong-deploy":   {file("compose.yml", strings.NewReplacer("deploy:", "deploy: false\n    x-deploy:", `"${OTHER_PORT}"`, "9090").Replace(compose)), `wrong-deploy/compose.yml: .*services.app.deploy must be`},
 		"indirect":       {newRecipe(indirect), `the test itself fails(.|\n)*== docker stack ps(.|\n)*tiny: version`},
 		"wrong-yaml":     {file("compose.yml", "services:\n  app: [\n"), `wrong-yaml/compose.yml:\d+: `},
 		"no-file":        {settings("COMPOSE_FILE=compose.none.yml"), `no-file/compose.none.yml: No such file or directory`},
@@ -389,7 +389,7 @@ def test_services(deployment):
     assert app["Mode"]["Replicated"]["Replicas"] == 1  # only one task can have the port
     ports = app["EndpointSpec"]["Ports"] + more["EndpointSpec"]["Ports"]
     assert {port["PublishMode"] for port in ports} == {"host"}
-    assert [port["TargetPort"] for port in app["EndpointSpec"]["Ports"] if port["TargetPort"] != 8080] == [3000, 3001, 3002]
+    assert {port["TargetPort"] for port in app["EndpointSpec"]["Ports"]} == {3000, 3001, 3002, 8080}
     assert len({port["PublishedPort"] for port in ports}) == len(ports)
     assert type(deployment.port("app", 3001)) is int
     with fails(r"(?s)3001.*8080"):
@@ -414,7 +414,7 @@ def test_environment(deployment, tmp_path):
 	r["compose.yml"] = `services:
   app:
     image: cc-ci-run-test/tiny:1
-    environment: {A: "1e3", B: "08", C: "0o17", D: "12345e67", E: 'true', F: "yes", G: "22:22", H: 1e3, I: 08, J: 0o17, K: 017, L: 22:22, M: 1.50, N: 0x1F, O: 1_000, P: 2026-11-26, Q: 12345e67, R: +1, S: plain text}
+    environment: {A: "1e3", B: "08", C: "0o17", D: "12345e67", E: 'true', F: "yes", G: "22:22", H: 1e3, I: 08, J: 0o17, K: 017, L: 22:22, M: 1.50, O: 0x1F, P: 1_000, Q: 2026-11-26, R: 12345e67, S: +1, T: plain text}
     networks: [inner]
     ports: ["3000-3002:3000-3002"]
     configs: [{source: shared, target: /shared}]
@@ -517,7 +517,9 @@ def test_it(deployment):
 
 // TestDeploymentHolds: recipes of many kinds deploy, and their tests find what must be
 // true. A signal during the removal leaves nothing. What a stranger has stays the same.
+// TestDeploymentLeftover, which mostly waits, runs at the same time.
 func TestDeploymentHolds(t *testing.T) {
+	t.Parallel()
 	if !inSwarm(t, "tiny") {
 		return
 	}
@@ -582,6 +584,7 @@ func (r recipes) endsWhileRemoved(t *testing.T, name string, signal syscall.Sign
 // so the next run cannot remove the volume. The next run says so, and passes. Nobody has
 // waited for the killed run's process, as in a container without an init.
 func TestDeploymentLeftover(t *testing.T) {
+	t.Parallel()
 	if !inSwarm(t, "tiny") {
 		return
 	}
