@@ -23,6 +23,8 @@ Each deployment has its own STACK_NAME, DOMAIN and ports, so that deployments do
   (`SECRET_NAME_VERSION=v1 # length=N`).
 - The stack gets a new network or volume in place of each one from outside the stack (`external: true`), and
   `traefik.enable` becomes false, so that production's proxy does not route to the deployment.
+- A network, volume, config or secret whose name does not begin with STACK_NAME gets such a name.
+- A service with a published port has one replica, because only one task can have a port of the host.
 - In an upgrade, a service stops before its next version starts, because both versions use the same port.
 - Health checks run every second. A service may be unhealthy for as long as the recipe allows.
 
@@ -351,8 +353,11 @@ class Deployment:
         for service in self._services():
             name, now = service["Spec"]["Name"], update_of(service)
             old = before.get(name)
-            if old and (old["Spec"]["TaskTemplate"] != service["Spec"]["TaskTemplate"] or now != update_of(old)):
-                updates[name] = update_of(old).get("StartedAt")
+            earlier = update_of(old or {}).get("StartedAt")
+            # A rollback may be over by now, and the template the old one again.
+            begun = now.get("StartedAt") not in (None, earlier)
+            if old and (begun or old["Spec"]["TaskTemplate"] != service["Spec"]["TaskTemplate"]):
+                updates[name] = earlier
         self._wait(updates, first=not before)
 
     def _make_secrets(self):
