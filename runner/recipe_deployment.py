@@ -144,6 +144,7 @@ class Deployments:
         self.say = say  # shows a line of progress
         self._docker, self._run, self._settings = docker, run, settings
         self._tmp_path_factory = tmp_path_factory
+        self._refused = set()  # names of other runs' deployments that could not be removed
         self._owner = os.getpid()
         self._labels = {RUN: run_id(run.environ), OWNER: owner(self._owner)}
 
@@ -171,11 +172,12 @@ class Deployments:
 
     def remove_left_behind(self):
         """Remove the deployments of runs that have ended."""
-        for name in self._docker.left_behind():
+        for name in set(self._docker.left_behind()) - self._refused:
             self.say(f"removing the deployment {name}, which a killed run left")
             try:
                 self._docker.remove(f"{DEPLOYMENT}={name}", limit=LEFT_BEHIND_SECONDS)
             except DeploymentError as error:
+                self._refused.add(name)  # trying again at the end would only take as long again
                 self.say(f"{name} is left: {error}")  # not this recipe's fault
 
     def close(self):
