@@ -172,7 +172,7 @@ class Deployments:
 
     def remove_left_behind(self):
         """Remove the deployments of runs that have ended."""
-        for name in set(self._docker.left_behind()) - self._refused:
+        for name in sorted(set(self._docker.left_behind()) - self._refused):
             self.say(f"removing the deployment {name}, which a killed run left")
             try:
                 self._docker.remove(f"{DEPLOYMENT}={name}", limit=LEFT_BEHIND_SECONDS)
