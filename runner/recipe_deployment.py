@@ -434,6 +434,11 @@ class Deployment:
             if len(seen) >= limit:
                 raise DeploymentError(self._failure(f"{name} {state.lower()} {limit} times: {task['Error']}"))
 
+    def _running(self):
+        """Whether swarm counts a task of the services as running."""
+        rows = self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}")
+        return any(not row["Replicas"].startswith("0/") for row in rows)
+
     def _tasks(self):
         try:
             return self._docker.rows("stack", "ps", self.name, "--no-trunc")
@@ -484,7 +489,8 @@ class Deployment:
             for service, replicas in services.items():
                 self._scale(service, ["--constraint-add", NOWHERE] if replicas is None else ["--replicas", 0])
             until = time.monotonic() + self._stack.timeout
-            while self._docker("container", "ls", "--quiet", "--filter", mine):
+            # Swarm learns of a container's end a moment later; until then it would count as a healthy task.
+            while self._docker("container", "ls", "--quiet", "--filter", mine) or self._running():
                 if time.monotonic() > until:
                     raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
                 time.sleep(POLL_SECONDS)
