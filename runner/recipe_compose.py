@@ -158,7 +158,7 @@ class Stack:
             if self._expand(deploy.get("replicas", 1)).isdecimal() and int(self._expand(deploy.get("replicas", 1))) > 1:
                 deploy["replicas"] = 1  # only one task can have a port of the host
             if isinstance(deploy.setdefault("update_config", {}), dict):
-                deploy["update_config"]["order"] = "stop-first"
+                deploy["update_config"].update(order="stop-first", monitor="1s")
 
     def _hasten(self, check):
         """Run a health check every second; the service may be unhealthy for as long as the recipe allows."""

@@ -27,6 +27,7 @@ Each deployment has its own STACK_NAME, DOMAIN and ports, so that deployments do
 - A service with a published port has one replica, because only one task can have a port of the host.
 - In an upgrade, a service stops before its next version starts, because both versions use the same port.
 - Health checks run every second. A service may be unhealthy for as long as the recipe allows.
+- After an upgrade, swarm watches a new task for one second (`monitor`) before it goes on.
 
 What a killed run leaves
 ------------------------
@@ -51,7 +52,7 @@ PORT_TRIES = 3  # another process can take a free port before the service starts
 LOG_LINES = 50
 LOG_CHARACTERS = 16 << 10
 LEFT_BEHIND_SECONDS = 30  # time limit of the removal of another run's deployment
-POLL_SECONDS = 0.5
+POLL_SECONDS = 1
 NOWHERE = "node.id==none"  # a constraint that no node satisfies
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use|host-mode port already in use")
 
