@@ -1,9 +1,11 @@
-"""A recipe's compose files, changed so that tests can deploy them: recipe_deployment.py lists the changes."""
+"""A recipe's compose files, changed so that tests can deploy them: docs/recipes.md lists the changes."""
 
 import math
 import re
 import socket
 
+import recipe_yaml
+import yaml
 from recipe_swarm import DeploymentError
 
 TIMEOUT_SECONDS = 300  # the time limit of a deployment whose recipe has no setting TIMEOUT
@@ -17,35 +19,41 @@ class Stack:
     files     the compose files' paths
     texts     their changed contents
     settings  the values of the variables in them
-    ports     {(service, port in the container): port of the host}
-              (in an upgrade, the argument `ports` has the ports of the old version, which are kept)
+    ports     {(service, port in the container): port of the host}; those in the argument `ports` are kept
     images    the services' images
     volumes   {name in the files: name in the swarm}
     secrets   {name in the files: name in the swarm} of the secrets that must exist before the deployment
-    lengths   {name in the files: length of the secret}
     web       the key in `ports` of the recipe's page, or None
     """
 
-    def __init__(self, folder, name, settings, environ, labels, ports):
+    def __init__(self, folder, name, settings, environ, labels, ports=()):
         self.name = name
-        sample, self.lengths = read_settings(folder / ".env.sample")
+        settings = {key: str(value) for key, value in settings.items()}
+        sample, self._lengths = read_settings(folder / ".env.sample")
         versions, _ = read_settings(folder / "abra.sh", exported=True)
         self.settings = {**environ, **sample, **versions, **settings, "STACK_NAME": name}
         self.ports, self.secrets, self.volumes, self.images, self.web = dict(ports), {}, {}, [], None
         self.files = [folder / file for file in self.settings.get("COMPOSE_FILE", "compose.yml").split(":")]
-        self._folder, self._given, self._labels = folder, settings, labels
+        self._folder, self._given, self._environ, self._labels = folder, settings, environ, labels
         contents = [read_compose(file) for file in self.files]
         for content in contents:
             self._make_over(content)
         if "DOMAIN" not in settings:
             self.settings["DOMAIN"] = f"127.0.0.1:{self.ports[self.web]}" if self.web else "127.0.0.1"
-        self.texts = [to_text(content) for content in contents]
+        self.texts = [recipe_yaml.dump(content) for content in contents]
 
     @property
     def timeout(self):
         """How many seconds a deployment may take."""
         given = str(self.settings.get("TIMEOUT", ""))
         return int(given) if given.isdecimal() and int(given) else TIMEOUT_SECONDS
+
+    def changed(self, settings):
+        """The stack with other settings, and with the same ports."""
+        return Stack(self._folder, self.name, self._given | settings, self._environ, self._labels, self.ports)
+
+    def secret_length(self, name):
+        return self._lengths.get(name, SECRET_LENGTH)
 
     def _make_over(self, content):
         if not isinstance(content, dict):
@@ -98,16 +106,16 @@ class Stack:
         """Give an object the labels, and a name that no other deployment has."""
         if not self._expand(entry.get("name", "")).startswith(self.name):
             entry.pop("name", None)  # docker makes one of the stack's name
-        self._label(entry, {})
+        self._label(entry)
 
-    def _label(self, entry, more):
+    def _label(self, entry, more=()):
         """Add labels, if the labels that are there have the shape of labels."""
         labels = entry.get("labels")
         if labels is None or isinstance(labels, list | dict):
-            entry["labels"] = pairs(labels) | more | self._labels
+            entry["labels"] = pairs(labels) | dict(more) | self._labels
 
     def _service(self, name, entry):
-        self._label(entry, {})  # for the service's containers
+        self._label(entry)  # for the service's containers
         if entry.get("deploy") is None:
             entry["deploy"] = {}
         deploy = entry["deploy"]
@@ -116,14 +124,14 @@ class Stack:
         if entry.get("image"):  # a second file of the recipe may change other things of the service only
             self.images.append(self._expand(entry["image"]))
         labels = pairs(deploy.get("labels"))
-        self._label(deploy, {label: "false" for label in labels if label == "traefik.enable"})
+        self._label(deploy, {"traefik.enable": "false"} if "traefik.enable" in labels else ())
         self._publish(name, entry, deploy, self._web_port(labels))
         self._hasten(entry.get("healthcheck"))
         if isinstance(entry.get("env_file"), str):
             entry["env_file"] = [entry["env_file"]]
-        for key in ("env_file", "volumes"):
+        for key, change in (("env_file", self._absolute), ("volumes", self._mount)):
             if isinstance(entry.get(key), list):
-                entry[key] = [self._absolute(one) if key == "env_file" else self._mount(one) for one in entry[key]]
+                entry[key] = [change(one) for one in entry[key]]
 
     def _web_port(self, labels):
         """The port in a service's container that answers for its page, as a label of traefik says, or None."""
@@ -133,9 +141,10 @@ class Stack:
         return None
 
     def _publish(self, name, entry, deploy, web):
-        if not isinstance(entry.get("ports") or [], list):
+        ports = entry.get("ports") or []
+        if not isinstance(ports, list):
             return
-        ports = [one for port in entry.get("ports") or [] for one in long_forms(port, self._expand)]
+        ports = [one for port in ports for one in long_forms(port, self._expand)]
         if not all(str(port.get("target", "")).isdecimal() for port in ports):
             return
         if web and all(int(port["target"]) != web for port in ports):
@@ -155,7 +164,8 @@ class Stack:
             self.web = self.web or (name, web)
         if ports:
             entry["ports"] = ports
-            if self._expand(deploy.get("replicas", 1)).isdecimal() and int(self._expand(deploy.get("replicas", 1))) > 1:
+            replicas = self._expand(deploy.get("replicas", 1))
+            if replicas.isdecimal() and int(replicas) > 1:
                 deploy["replicas"] = 1  # only one task can have a port of the host
             if isinstance(deploy.setdefault("update_config", {}), dict):
                 deploy["update_config"].update(order="stop-first", monitor="1s")
@@ -214,9 +224,6 @@ def read_settings(path, exported=False):
 
 
 def read_compose(path):
-    import recipe_yaml  # here, because most runs deploy nothing
-    import yaml
-
     try:
         return recipe_yaml.load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -227,12 +234,6 @@ def read_compose(path):
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         raise DeploymentError(f"{path}{line}: {getattr(error, 'problem', None) or error}") from None
-
-
-def to_text(content):
-    import recipe_yaml
-
-    return recipe_yaml.dump(content)
 
 
 def expand(text, settings):

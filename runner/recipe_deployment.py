@@ -1,50 +1,23 @@
-"""The fixture `deployment`: the recipe, deployed to this host's Docker swarm for its tests.
+"""Deploys a recipe to this host's Docker swarm for its tests: see the fixtures in recipe_fixtures.py.
 
-    def test_answers(deployment):
-        urllib.request.urlopen(deployment.url)
-
-The recipe is deployed when the first test asks for the fixture, and removed at the end of the session; what
-happens after a kill is below. docs/recipes.md shows how to write a recipe's tests. The fixtures:
-
-    deployment           the recipe, deployed with its defaults: a Deployment
-    deployments          makes more deployments: deployments.new(settings={…}, secrets={…})
-    deployment_settings  a dict of settings for every deployment, which a recipe's conftest.py may define
-
-What is deployed
-----------------
-compose.yml, or the files that COMPOSE_FILE in .env.sample names. The values of its variables come from
-.env.sample and abra.sh, as with abra. A variable that is in neither file comes from the run's environment.
-Each deployment has its own STACK_NAME, DOMAIN and ports, so that deployments do not disturb each other:
-
-- Each port that the recipe publishes is published at a free port of the host, in mode `host`. So is the port
-  of the recipe's page, which a label of traefik names (`…loadbalancer.server.port=N`). DOMAIN is 127.0.0.1
-  with the page's port of the host.
-- Each external secret is created, as abra does, from as many random letters and digits as .env.sample says
-  (`SECRET_NAME_VERSION=v1 # length=N`).
-- The stack gets a new network or volume in place of each one from outside the stack (`external: true`), and
-  `traefik.enable` becomes false, so that production's proxy does not route to the deployment.
-- A network, volume, config or secret whose name does not begin with STACK_NAME gets such a name.
-- A service with a published port has one replica, because only one task can have a port of the host.
-- In an upgrade, a service stops before its next version starts, because both versions use the same port.
-- Health checks run every second. A service may be unhealthy for as long as the recipe allows.
-- After an upgrade, swarm watches a new task for one second (`monitor`) before it goes on.
-
-What a killed run leaves
-------------------------
-A run that is killed leaves its deployments. The next run that deploys, whatever its recipe, removes them
-before its first deployment and again at its end. That run removes only deployments whose owner, the process
-of the run that made them, has ended for certain: see recipe_swarm.py.
+docs/recipes.md says what is deployed, when a deployment is ready or has failed, and who removes what a killed
+run leaves. recipe_compose.py changes the compose files; recipe_swarm.py runs docker, and knows the owners of
+objects.
 """
 
 import contextlib
 import functools
 import os
 import re
+import secrets as random_secrets
+import string
 import subprocess
+import tarfile
 import time
 
 import pytest
-from recipe_swarm import DEPLOYMENT, OWNER, RUN, DeploymentError, Docker, owner
+from recipe_compose import Stack
+from recipe_swarm import DEPLOYMENT, OWNER, RUN, DeploymentError, owner
 
 RESTARTS = 10  # a test fails when a service has failed this often: some services fail until their database answers
 REJECTIONS = 3  # a test fails when the daemon has refused this often to start a service: its image is missing, say
@@ -55,73 +28,6 @@ LEFT_BEHIND_SECONDS = 30  # time limit of the removal of another run's deploymen
 POLL_SECONDS = 1
 NOWHERE = "node.id==none"  # a constraint that no node satisfies
 PORT_TAKEN = re.compile(r"port is already allocated|address already in use|host-mode port already in use")
-
-
-RUN_OF_SESSION = pytest.StashKey()
-
-
-class Run:
-    """What the fixtures below know of the run. `deployments` is None until a test asks for a deployment."""
-
-    def __init__(self, recipe, folder, environ):
-        self.recipe, self.folder, self.environ = recipe, folder, environ
-        self.deployments = None
-
-    def pytest_configure(self, config):
-        config.stash[RUN_OF_SESSION] = self
-
-
-@pytest.fixture(scope="session")
-def deployment_settings():
-    """The settings that the recipe's tests need: {name: value}. A recipe's conftest.py may define this fixture."""
-    return {}
-
-
-@pytest.fixture(scope="session")
-def deployments(pytestconfig, deployment_settings, tmp_path_factory):
-    """The run's Deployments, whose `new` deploys the recipe. Without a swarm, the test is skipped."""
-    run = pytestconfig.stash[RUN_OF_SESSION]
-    docker = Docker(dict(run.environ))
-    with failing():
-        reason = docker.why_no_swarm()
-    if reason:
-        pytest.skip(f"needs a Docker swarm, and {reason}; `make deployed` runs gitea's tests in a swarm made for them")
-    say = sayer(pytestconfig.pluginmanager.getplugin("capturemanager"))
-    run.deployments = Deployments(docker, run, tmp_path_factory, deployment_settings, say)
-    with failing():
-        run.deployments.remove_left_behind()
-    yield run.deployments
-    with failing():
-        try:
-            run.deployments.close()
-        except (KeyboardInterrupt, pytest.exit.Exception):  # the run is ended from outside: remove all first
-            run.deployments.close()
-            raise
-
-
-@pytest.fixture(scope="session")
-def deployment(deployments):
-    """The recipe, deployed with its defaults."""
-    return deployments.new()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item):
-    report = yield
-    made = item.config.stash[RUN_OF_SESSION].deployments
-    if report.failed and made:
-        report.sections += [(f"deployment {one.name}", one.report()) for one in made.made]
-    return report
-
-
-def sayer(capture):
-    """A function that shows a line of progress at once, although pytest captures what tests print."""
-
-    def say(text):
-        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
-            print(f"run_recipe_ci: {text}", flush=True)
-
-    return say
 
 
 @contextlib.contextmanager
@@ -198,8 +104,7 @@ class Deployments:
     def _prepare(self, settings, secrets):
         name = f"cc-ci-{re.sub('[^a-z0-9]+', '-', self._run.recipe.lower())[:16].strip('-')}-{os.urandom(4).hex()}"
         labels = {DEPLOYMENT: name, **self._labels}
-        given = {key: str(value) for key, value in {**self._settings, **settings}.items()}
-        return Deployment(self, self._docker, self._run.folder, name, given, secrets, labels)
+        return Deployment(self, self._docker, self._run.folder, name, self._settings | settings, secrets, labels)
 
     def directory(self):
         """A new directory, which the run removes at its end."""
@@ -219,20 +124,18 @@ class Deployment:
     """The recipe as one stack of the swarm.
 
     name      its name: STACK_NAME
-    url       the address of the recipe's page; "" if no label of the recipe names the page's port
+    url       the address of the recipe's page, whose port a label of the recipe names
     secrets   {name in compose.yml: value}
     settings  {name: value} of the variables that the compose files can use
     """
 
     def __init__(self, deployments, docker, folder, name, settings, secrets, labels):
-        from recipe_compose import Stack  # imported here, because most runs deploy nothing
-
         self.name, self.secrets = name, dict(secrets)
         self._made = set()  # the names of the secrets that are in the swarm
-        self._all, self._docker, self._labels = deployments, docker, labels
-        self._given = settings
-        self._make = lambda ports: Stack(folder, name, self._given, docker.environ, labels, ports)
-        self._stack = self._make({})
+        self._all, self._docker = deployments, docker
+        self._label = f"{DEPLOYMENT}={name}"  # of all its objects
+        self._labels = as_options("label", labels)
+        self._stack = Stack(folder, name, settings, docker.environ, labels)
 
     @property
     def url(self):
@@ -274,14 +177,13 @@ class Deployment:
         If that fails, the next upgrade starts from the settings before this one.
         """
         __tracebackhide__ = True
-        earlier = self._given, self._stack
+        earlier = self._stack
         with failing():
+            self._stack = earlier.changed(settings)
             try:
-                self._given = self._given | {key: str(value) for key, value in settings.items()}
-                self._stack = self._make(self._stack.ports)
                 self.deploy()
             except BaseException:
-                self._given, self._stack = earlier
+                self._stack = earlier
                 raise
 
     def backup(self, file):
@@ -300,28 +202,28 @@ class Deployment:
                     names = f"{', '.join(sorted(saved)) or 'none'}, and the recipe has {', '.join(sorted(volumes))}"
                     raise DeploymentError(f"{file} is a backup of other volumes: {names}")
                 for volume in self._docker.inspect("volume", volumes.values()):
-                    labels = [f"--label={key}={value}" for key, value in (volume["Labels"] or {}).items()]
-                    options = [f"--opt={key}={value}" for key, value in (volume["Options"] or {}).items()]
+                    options = as_options("label", volume["Labels"]) + as_options("opt", volume["Options"])
                     self._docker("volume", "rm", volume["Name"])
-                    self._docker("volume", "create", f"--driver={volume['Driver']}", *options, *labels, volume["Name"])
+                    self._docker("volume", "create", f"--driver={volume['Driver']}", *options, volume["Name"])
                 with self._holder(volumes) as holder:
                     self._docker("cp", "-", f"{holder}:/volumes", stdin=archive, limit=self._stack.timeout)
 
     def remove(self):
         """Remove the stack, its volumes with their data, and its secrets."""
-        self._docker.remove(f"{DEPLOYMENT}={self.name}")
+        self._docker.remove(self._label)
         with contextlib.suppress(ValueError):
             self._all.made.remove(self)
 
     def report(self):
         """For people: the state of the services, the ends of their logs, and the last output of their health checks."""
         state = "table {{.Name}}\t{{.DesiredState}}\t{{.CurrentState}}\t{{.Error}}"
-        parts = [("docker stack ps", lambda: self._docker("stack", "ps", self.name, "--no-trunc", "--format", state))]
-        for service in self._docker_quietly(self._services, []):
-            name = service["Spec"]["Name"]
-            parts.append((f"docker service logs {name}", functools.partial(self._logs, name)))
-        parts.append(("health checks", self._health))
-        return "\n".join(f"== {title}\n{self._docker_quietly(part, '', tell=True).rstrip()}" for title, part in parts)
+        parts = {"docker stack ps": lambda: self._docker("stack", "ps", self.name, "--no-trunc", "--format", state)}
+        with contextlib.suppress(DeploymentError):  # the first part says why docker does not answer
+            for service in self._services():
+                name = service["Spec"]["Name"]
+                parts[f"docker service logs {name}"] = functools.partial(self._logs, name)
+        parts["health checks"] = self._health
+        return "\n".join(f"== {title}\n{words_of(part).rstrip()}" for title, part in parts.items())
 
     def _logs(self, service):
         # docker writes to its stderr what the service wrote to its own stderr: most errors.
@@ -364,20 +266,14 @@ class Deployment:
         self._wait(updates, first=not before)
 
     def _make_secrets(self):
-        from recipe_compose import SECRET_LENGTH
-
-        there = {
-            secret["Name"]
-            for secret in self._docker.rows("secret", "ls", "--filter", f"label={DEPLOYMENT}={self.name}")
-        }
-        labels = [f"--label={key}={value}" for key, value in self._labels.items()]
+        there = {secret["Name"] for secret in self._rows("secret")}
         for name, wanted in self._stack.secrets.items():
             if wanted in there:
                 continue
             if name not in self.secrets or name in self._made:  # a new version has a new value
-                self.secrets[name] = random_text(self._stack.lengths.get(name, SECRET_LENGTH))
+                self.secrets[name] = random_text(self._stack.secret_length(name))
             self._made.add(name)
-            self._docker("secret", "create", *labels, wanted, "-", input=self.secrets[name].encode())
+            self._docker("secret", "create", *self._labels, wanted, "-", input=self.secrets[name].encode())
 
     def _images_are_elsewhere(self):
         """Whether docker must ask a registry for an image. For an image that only this host has, it must not ask."""
@@ -404,10 +300,10 @@ class Deployment:
     def _waiting_for(self, updates):
         """The services that are not ready, each with the reason. Swarm counts a task as running once it is healthy."""
         waiting = []
-        for row in self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}"):
+        for row in self._rows("service"):
             now, _, wanted = row["Replicas"].partition(" ")[0].partition("/")
             if now != wanted:
-                waiting.append(f"{row['Name'].removeprefix(self.name + '_')} ({now} of {wanted} healthy)")
+                waiting.append(f"{self._short(row['Name'])} ({now} of {wanted} healthy)")
         for service in self._services() if updates else ():
             name, update = service["Spec"]["Name"], update_of(service)
             if name not in updates or replicas_of(service) == 0:
@@ -417,7 +313,7 @@ class Deployment:
                 why = f"the update of {name} ended in state {state}: {update.get('Message', '')}"
                 raise DeploymentError(self._failure(why))
             if state != "completed":
-                waiting.append(f"{name.removeprefix(self.name + '_')} (being updated)")
+                waiting.append(f"{self._short(name)} (being updated)")
         return waiting
 
     def _look_for_trouble(self, troubles, first):
@@ -437,8 +333,7 @@ class Deployment:
 
     def _running(self):
         """Whether swarm counts a task of the services as running."""
-        rows = self._docker.rows("service", "ls", "--filter", f"label={DEPLOYMENT}={self.name}")
-        return any(not row["Replicas"].startswith("0/") for row in rows)
+        return any(not row["Replicas"].startswith("0/") for row in self._rows("service"))
 
     def _tasks(self):
         try:
@@ -451,10 +346,22 @@ class Deployment:
     def _failure(self, why):
         return f"the deployment {self.name} failed: {why}\n{self.report()}"
 
+    def _short(self, service):
+        """The name of a service in the compose files."""
+        return service.removeprefix(f"{self.name}_")
+
     # What docker says about the deployment
 
+    def _rows(self, kind):
+        """What `docker KIND ls` prints of the deployment's objects."""
+        return self._docker.rows(kind, "ls", "--filter", f"label={self._label}")
+
+    def _inspected(self, kind):
+        """What `docker KIND inspect` prints of the deployment's objects."""
+        return self._docker.inspect(kind, self._docker.ids(kind, self._label))
+
     def _services(self):
-        return self._docker.inspect("service", self._docker.ids("service", f"{DEPLOYMENT}={self.name}"))
+        return self._inspected("service")
 
     def _containers(self, service):
         name = f"label=com.docker.swarm.service.name={self.name}_{service}"
@@ -462,20 +369,13 @@ class Deployment:
 
     def _health(self):
         lines = []
-        for container in self._docker.inspect("container", self._docker.ids("container", f"{DEPLOYMENT}={self.name}")):
+        for container in self._inspected("container"):
             state = container["State"]
             last = ((state.get("Health") or {}).get("Log") or [{}])[-1]
             lines.append(f"{container['Name'].lstrip('/')}: {state['Status']}, exit code {state['ExitCode']}")
             if last:
                 lines.append(f"  {state['Health']['Status']}: exit code {last['ExitCode']}: {last['Output'].strip()}")
         return "\n".join(lines)
-
-    def _docker_quietly(self, ask, otherwise, tell=False):
-        """What `ask` returns. If `ask` fails, `otherwise` or docker's message, so that a report goes on."""
-        try:
-            return ask()
-        except DeploymentError as error:
-            return str(error) if tell else otherwise
 
     # Volumes
 
@@ -485,20 +385,19 @@ class Deployment:
         if not self._stack.volumes:
             raise DeploymentError(f"{self.name} has no volumes")
         services = {service["ID"]: replicas_of(service) for service in self._services()}
-        mine = f"label={DEPLOYMENT}={self.name}"
         try:
             for service, replicas in services.items():
                 self._scale(service, ["--constraint-add", NOWHERE] if replicas is None else ["--replicas", 0])
             until = time.monotonic() + self._stack.timeout
             # Swarm learns of a container's end a moment later; until then it would count as a healthy task.
-            while self._docker("container", "ls", "--quiet", "--filter", mine) or self._running():
+            while self._rows("container") or self._running():
                 if time.monotonic() > until:
                     raise DeploymentError(self._failure(f"the services did not stop within {self._stack.timeout} s"))
                 time.sleep(POLL_SECONDS)
-            for container in self._docker.ids("container", f"{DEPLOYMENT}={self.name}"):
+            for container in self._docker.ids("container", self._label):
                 with contextlib.suppress(DeploymentError):  # swarm removes it, too
                     self._docker("container", "rm", container)  # an ended container still holds its volumes
-            there = self._docker.ids("volume", f"{DEPLOYMENT}={self.name}")
+            there = self._docker.ids("volume", self._label)
             yield {name: volume for name, volume in self._stack.volumes.items() if volume in there}
         finally:
             for service, replicas in services.items():
@@ -511,10 +410,9 @@ class Deployment:
     @contextlib.contextmanager
     def _holder(self, volumes):
         """A container that never runs and has the volumes below /volumes, where `docker cp` reads and writes them."""
-        labels = [f"--label={key}={value}" for key, value in self._labels.items()]
         mounts = [f"--volume={volume}:/volumes/{name}" for name, volume in volumes.items()]
         image = self._stack.images[0]
-        holder = self._docker("container", "create", *labels, *mounts, "--entrypoint=none", image).strip()
+        holder = self._docker("container", "create", *self._labels, *mounts, "--entrypoint=none", image).strip()
         try:
             yield holder
         finally:
@@ -531,10 +429,21 @@ def replicas_of(service):
     return service["Spec"]["Mode"].get("Replicated", {}).get("Replicas")
 
 
+def words_of(ask):
+    """What `ask` returns, or docker's message if it fails: a report goes on without one of its parts."""
+    try:
+        return ask()
+    except DeploymentError as error:
+        return str(error)
+
+
+def as_options(name, pairs):
+    """Options of docker's, such as --label=KEY=VALUE."""
+    return [f"--{name}={key}={value}" for key, value in (pairs or {}).items()]
+
+
 def top_names(file):
     """The names at the top of a tar archive."""
-    import tarfile
-
     try:
         with tarfile.open(file) as archive:
             names = [name.removeprefix("./").partition("/")[0] for name in archive.getnames()]
@@ -544,7 +453,4 @@ def top_names(file):
 
 
 def random_text(length):
-    import secrets
-    import string
-
-    return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
+    return "".join(random_secrets.choice(string.ascii_letters + string.digits) for _ in range(length))

@@ -289,7 +289,7 @@ def failure(report):
 
 
 def deployments(report):
-    """What the deployments that a failed test used said: recipe_deployment.py adds it to the report."""
+    """What the deployments that a failed test used said: recipe_fixtures.py adds it to the report."""
     return [f"--- {title}\n{content}" for title, content in report.sections if title.startswith("deployment ")]
 
 

@@ -4,7 +4,7 @@ Each object of a deployment (a service, container, network, volume, secret or co
 labels:
 
     cc-ci-run.deployment  the name of the deployment
-    cc-ci-run.run         the ID of the run
+    cc-ci-run.run         the run: the name of its result, which is the ID of its record unless --result names a file
     cc-ci-run.owner       the run's process, so that another run can tell whether that process is alive
 """
 

@@ -308,7 +308,7 @@ def run(options, recipe):
     ignore_bytecode()
     import _pytest.assertion.rewrite
     import pytest  # here, so that --help and mistakes are answered at once
-    import recipe_deployment
+    import recipe_fixtures
     import recipe_result
 
     owner = os.getpid()
@@ -322,8 +322,7 @@ def run(options, recipe):
         # pytest keeps compiled test modules of its own in __pycache__.
         _pytest.assertion.rewrite.get_cache_dir = lambda _file: Path(name) / "pycache"
         # HOME is the run's by now.
-        deployment = recipe_deployment.Run(options.recipe, recipe, os.environ)
-        plugins = [Collector(), result, recipe_deployment, deployment]
+        plugins = [Collector(), result, recipe_fixtures, recipe_fixtures.Run(options.recipe, recipe, os.environ)]
         arguments = pytest_arguments(options, recipe, Path(name), path or options.junit)
         status = end.call(lambda: pytest.main(arguments, plugins))
         if os.getpid() != owner:
