@@ -106,19 +106,22 @@ witness: gitea ## Run gitea's tests against a real Gitea on loopback (builds it 
 	@echo '==> again, sealed'
 	@$(WITH_GITEA) --gitea $(B)/gitea -- $(CC_CI_RUN) --seal runner/run_recipe_ci.py gitea
 
+# The tests with the tag e2e. Each ends what it starts, also when the test is killed.
+E2E_TEST := go test -count=1 -timeout 1h -tags environment,e2e -v
+
 deployed: images ## Deploy gitea's recipe to a Docker swarm of its own and run its tests: by hand, sealed, audited, at once (as root)
-	@go test -count=1 -timeout 1h -tags environment,e2e -v -parallel 3 -run '^TestDeployed$$' ./e2e
+	@$(E2E_TEST) -parallel 3 -run '^TestDeployed$$' ./e2e
 
 # Each test starts daemons of its own. KILLS=50 is the long form.
 deployments: images ## Kill runs that deploy, make deployments fail in each way, deploy two at once (as root)
-	@go test -count=1 -timeout 1h -tags environment,e2e -v -parallel 8 -run '^TestDeployment' ./e2e $(if $(KILLS),-kills $(KILLS))
+	@$(E2E_TEST) -parallel 8 -run '^TestDeployment' ./e2e $(if $(KILLS),-kills $(KILLS))
 
 audit: images ## Write docs/audit-gitea.toml: what gitea's tests execute when they deploy it
-	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^TestAuditGitea$$' ./e2e -update
+	@$(E2E_TEST) -run '^TestAuditGitea$$' ./e2e -update
 
 audited: gitea ## Check that an audit finds a missing git-lfs, and sees what strace sees
 	@scripts/apt-install strace
-	@go test -count=1 -timeout 30m -tags environment,e2e -v -run '^(TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
+	@$(E2E_TEST) -run '^(TestAuditFindsDefect3|TestAuditStress)$$' ./e2e
 
 prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool reaches every invoker
 	@scripts/prove
@@ -129,16 +132,13 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-# The tests that boot a machine; each ends its own, also when it is killed.
-MACHINE_TEST := go test -count=1 -timeout 1h -tags environment,e2e -v
-
 two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
-	@scripts/with-stand-in true # fetches Nix: beside the daemon there is no network
-	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(MACHINE_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
+	@scripts/with-stand-in true # downloads Nix now: the next command has no network
+	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
-	@$(MACHINE_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
+	@$(E2E_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 
 e2e: machine-packages witness deployed deployments audited prove faults two-paths host ## Run the slow tests
 

@@ -30,7 +30,7 @@ const namesExecuted = "../docs/audit-gitea.toml"
 // recipe, execute. `make audit` runs it; TestDeployed compares.
 func TestAuditGitea(t *testing.T) {
 	if !*update {
-		t.Skip("only with -update, which `make audit` gives")
+		t.Skip("writes docs/audit-gitea.toml, and so only with -update: run `make audit`")
 	}
 	var set []byte
 	for n := range 3 { // one run would not show that a name is there by chance
@@ -64,7 +64,7 @@ func executes(t *testing.T, set []byte) {
 	unused := regexp.MustCompile(`(?m)^unused = \[\n(  .*\n)*\]\n`)
 	compared := func(set []byte) []byte { return unused.ReplaceAll(set, nil) }
 	if d := diff.Diff("docs/audit-gitea.toml", compared(said), "this run", compared(set)); d != nil {
-		t.Errorf("gitea's tests no longer execute what docs/audit-gitea.toml says. If they should, `make audit` writes the file anew: commit that\n%s", d)
+		t.Errorf("gitea's tests no longer execute what docs/audit-gitea.toml says; build/audit.json has who executes it. If they should, `make audit` writes the file anew: commit that\n%s", d)
 	}
 }
 

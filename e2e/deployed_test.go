@@ -20,7 +20,7 @@ func TestDeployed(t *testing.T) {
 	if !inSwarm(t, "gitea") {
 		return
 	}
-	report := filepath.Join(t.TempDir(), "audit.json")
+	report := filepath.Join(filepath.Dir(binary(t)), "audit.json")
 	t.Run("ways", func(t *testing.T) { // returns when all have run
 		for name, flags := range map[string][]string{
 			"by hand": nil,
@@ -38,11 +38,7 @@ func TestDeployed(t *testing.T) {
 	} else {
 		executes(t, namesOf(r))
 	}
-	for thing, name := range objects(t) {
-		if strings.HasPrefix(name, "cc-ci-") {
-			t.Errorf("%s %s is left", thing, name)
-		}
-	}
+	noneNamed(t, "cc-ci-")
 }
 
 // runGitea runs gitea's tests with flags of cc-ci-run; all tests must pass. Their

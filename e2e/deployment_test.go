@@ -157,6 +157,16 @@ func unchanged(t *testing.T, before map[string]string) {
 	}
 }
 
+// noneNamed fails the test for each object whose name begins with a prefix.
+func noneNamed(t *testing.T, prefix string) {
+	t.Helper()
+	for thing, name := range objects(t) {
+		if strings.HasPrefix(name, prefix) {
+			t.Errorf("%s %s is left", thing, name)
+		}
+	}
+}
+
 // lives is a test that makes the file "deployed" when the recipe is deployed, and
 // ends when the file "end" exists. Both files are beside the recipes.
 const lives = `import pathlib, time
@@ -573,10 +583,9 @@ func (r recipes) endsWhileRemoved(t *testing.T, name string, signal syscall.Sign
 		t.Fatal(err)
 	}
 	err := run.Wait()
-	for thing, of := range objects(t) {
-		if strings.HasPrefix(of, "cc-ci-"+name+"-") {
-			t.Errorf("%s %s is left; %v: %s", thing, of, err, said)
-		}
+	noneNamed(t, "cc-ci-"+name+"-")
+	if t.Failed() {
+		t.Logf("%v: %s", err, said)
 	}
 }
 
@@ -710,9 +719,5 @@ func TestDeploymentSweep(t *testing.T) {
 			t.Errorf("%s: %s, want %s, and %q in the log:\n%s", v.Recipe, v.Verdict, want, words, log)
 		}
 	}
-	for _, thing := range objects(t) {
-		if strings.HasPrefix(thing, "cc-ci-") {
-			t.Errorf("%s is left", thing)
-		}
-	}
+	noneNamed(t, "cc-ci-")
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/e2e/internal/wrap"
 )
 
 // machine is a second machine made of this one: systemd boots in
@@ -99,7 +101,7 @@ func buildUnits(t *testing.T, attribute, runner string) string {
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // Nix then ends its builders
 	built, err := cmd.Output()
 	if failed := (*exec.ExitError)(nil); errors.As(err, &failed) {
-		t.Fatalf("scripts/nix-tests %s: %v:\n%s", attribute, err, lastLines(string(failed.Stderr), 30))
+		t.Fatalf("scripts/nix-tests %s: %v:\n%s", attribute, err, wrap.LastLines(string(failed.Stderr), 30))
 	} else if err != nil {
 		t.Fatal(err)
 	}
@@ -332,13 +334,8 @@ func (m *machine) journal(args ...string) string {
 func (m *machine) fatalf(t testing.TB, format string, args ...any) {
 	t.Helper()
 	console, _ := os.ReadFile(m.console())
-	t.Logf("the end of the machine's console:\n%s\nand of its journal:\n%s", lastLines(string(console), 20), m.journal("--lines=60"))
+	t.Logf("the end of the machine's console:\n%s\nand of its journal:\n%s", wrap.LastLines(string(console), 20), m.journal("--lines=60"))
 	t.Fatalf(format, args...)
-}
-
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
 func read(t testing.TB, path string) string {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"cc-ci-run/e2e/internal/wrap"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/sweep"
@@ -30,7 +31,7 @@ type paths struct {
 	state  state.Dir // of cc-ci-run in the machine
 }
 
-// driver is the program in the place of drone-runner-exec.
+// driver is the program that the machine runs instead of drone-runner-exec.
 const driver = "../build/drone-driver"
 
 // TestTwoPaths is one environment by three ways: gitea deploys itself and its tests
@@ -132,7 +133,8 @@ func TestTwoPaths(t *testing.T) {
 
 // TestThreeLists is the way it was before, a list of tools for each way: the
 // witness fails under the timer and passes under Drone, and parity says why.
-// DEFECT-3. The tests are against a Gitea that runs already; there is no daemon.
+// DEFECT-3. The tests use a Gitea that with-gitea starts. The machine has no Docker
+// daemon, so tests that deploy are skipped.
 func TestThreeLists(t *testing.T) {
 	p := bootPaths(t, "threeLists")
 	const witness = "test_lfs_roundtrip"
@@ -249,7 +251,7 @@ func (p paths) wantVerdict(t *testing.T, want sweep.Verdict) (known sweep.State)
 	})
 	t.Logf("%s of %.12s; canonical is %.12s", known.Last.Verdict, commit, known.Canonical.Revision)
 	if known.Last.Verdict != want {
-		p.fatalf(t, "the verdict on gitea's commit %s is %s, should be %s: %s; its log:\n%s", commit, known.Last.Verdict, want, known.Last.Why, lastLines(read(t, p.path(known.Last.Log)), 60))
+		p.fatalf(t, "the verdict on gitea's commit %s is %s, should be %s: %s; its log:\n%s", commit, known.Last.Verdict, want, known.Last.Why, wrap.LastLines(read(t, p.path(known.Last.Log)), 60))
 	}
 	return known
 }
@@ -333,7 +335,7 @@ exec 7</etc/passwd
 func (p paths) parity(t *testing.T, one, other string) (status int, out string) {
 	t.Helper()
 	status, out = p.try(t, "/etc/cc-ci-run/path/bin/cc-ci-run", "parity", "--recipe", "gitea", one, other)
-	t.Log(lastLines(out, 1))
+	t.Log(wrap.LastLines(out, 1))
 	return status, out
 }
 
@@ -341,6 +343,6 @@ func (p paths) parity(t *testing.T, one, other string) (status int, out string) 
 func (p paths) live(t *testing.T, args ...string) (status int, out string) {
 	t.Helper()
 	status, out = p.try(t, append([]string{"systemd-run", "--quiet", "--pipe", "--wait", "--collect", p.program, "parity", "--live"}, args...)...)
-	t.Log(lastLines(out, 1))
+	t.Log(wrap.LastLines(out, 1))
 	return status, out
 }

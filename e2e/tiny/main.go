@@ -1,7 +1,7 @@
 // Command tiny is the only file of the image cc-ci-run-test/tiny: a service that
 // works, or fails in the way that a test chooses.
 //
-//	tiny          serve HTTP on $PORT (8080): / says $VERSION, /data/NAME keeps what is PUT
+//	tiny          serve HTTP on port 8080: / says $VERSION, /data/NAME keeps what is PUT
 //	tiny health   ask the service that runs beside it whether it is healthy
 //
 // These variables make the service fail:
@@ -9,7 +9,6 @@
 //	FAIL=TEXT        prints TEXT and exits with 1
 //	UNHEALTHY=TEXT   never becomes healthy; its health check says TEXT
 //	FILL=1           writes to /data until the disk is full, prints the error, and exits with 1
-//	DEAF=1           does not end on SIGTERM
 package main
 
 import (
@@ -23,18 +22,17 @@ import (
 	"syscall"
 )
 
-const data = "/data"
+const (
+	data = "/data"
+	port = "8080"
+)
 
 func main() {
-	port := os.Getenv("PORT")
-	if port == "" {
-		port = "8080"
-	}
 	var err error
 	if len(os.Args) > 1 && os.Args[1] == "health" {
-		err = health(port)
+		err = health()
 	} else {
-		err = serve(port)
+		err = serve()
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "tiny:", err)
@@ -42,7 +40,7 @@ func main() {
 	}
 }
 
-func health(port string) error {
+func health() error {
 	answer, err := http.Get("http://127.0.0.1:" + port + "/health")
 	if err != nil {
 		return err
@@ -55,12 +53,11 @@ func health(port string) error {
 	return err
 }
 
-func serve(port string) error {
+func serve() error {
+	// In a container this is process 1, which SIGTERM does not end by itself.
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
-	if os.Getenv("DEAF") == "" {
-		go func() { <-signals; os.Exit(0) }()
-	}
+	go func() { <-signals; os.Exit(0) }()
 	fmt.Println("tiny: version", os.Getenv("VERSION"), "starts on port", port)
 	if text := os.Getenv("FAIL"); text != "" {
 		return fmt.Errorf("%s", text)

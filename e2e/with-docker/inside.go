@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cc-ci-run/e2e/internal/wrap"
+	ccexec "cc-ci-run/internal/exec"
 )
 
 // asInit is process 1 of the namespaces: it sets them up, starts the process that
@@ -35,7 +36,7 @@ func asInit(ctx context.Context, dir string, args []string) (status int, err err
 	for {
 		var ended syscall.WaitStatus
 		if pid, _ := syscall.Wait4(-1, &ended, 0, nil); pid == work.Pid {
-			return wrap.Status(ended), nil
+			return ccexec.EndStatus(ended), nil
 		}
 	}
 }
@@ -89,7 +90,7 @@ func inside(ctx context.Context, dir string, o options) (status int, err error) 
 	say("starting dockerd in %s", dir)
 	if err := start(ctx, dir, o.images); err != nil {
 		log, _ := os.ReadFile(logFile)
-		return wrap.CannotStart, fmt.Errorf("%w\nthe end of dockerd's log:\n%s", err, wrap.LastLines(string(log)))
+		return wrap.CannotStart, fmt.Errorf("%w\nthe end of dockerd's log:\n%s", err, wrap.LastLines(string(log), 20))
 	}
 	say("dockerd has a swarm and the images of %d files after %.1f s", len(o.images), time.Since(began).Seconds())
 	return wrap.Run(ctx, o.command, append(os.Environ(), "DOCKER_HOST="+socket))
@@ -129,7 +130,7 @@ func start(ctx context.Context, dir string, images []string) error {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	// The addresses are those of loopback, because there is no other network.
+	// Swarm listens on loopback, the only network of these namespaces.
 	if err := docker(starting, "swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1"); err != nil {
 		return err
 	}

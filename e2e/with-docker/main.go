@@ -25,7 +25,7 @@
 //
 // Exit status: COMMAND's own, or 128+N when signal N ended COMMAND; 125 when the
 // daemon could not be started, with the end of its log; 126 when COMMAND cannot be
-// executed, 127 when there is no COMMAND of that name. On SIGTERM, SIGHUP or SIGINT
+// executed, 127 when COMMAND does not exist. On SIGTERM, SIGHUP or SIGINT
 // with-docker ends COMMAND first, then the rest, and dies by the same signal.
 package main
 
@@ -44,6 +44,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cc-ci-run/e2e/internal/wrap"
+	ccexec "cc-ci-run/internal/exec"
 )
 
 // The names of this program's other processes, each the argv[0] of its process.
@@ -160,5 +161,5 @@ func withDocker(ctx context.Context, args []string) (status int, err error) {
 	if err := last.Wait(); err != nil {
 		say("%s is not removed: %v", dir, err)
 	}
-	return wrap.Status(first.ProcessState.Sys().(syscall.WaitStatus)), nil
+	return ccexec.EndStatus(first.ProcessState.Sys().(syscall.WaitStatus)), nil
 }

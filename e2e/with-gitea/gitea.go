@@ -234,7 +234,7 @@ func (g *gitea) answers() bool {
 // withLog is an error with the end of Gitea's log.
 func (g *gitea) withLog(message string) error {
 	log, _ := os.ReadFile(g.dir + "/gitea.log")
-	return fmt.Errorf("%s; the end of its log:\n%s", message, wrap.LastLines(string(log)))
+	return fmt.Errorf("%s; the end of its log:\n%s", message, wrap.LastLines(string(log), 20))
 }
 
 func (g *gitea) stop() {

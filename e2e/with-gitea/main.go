@@ -11,7 +11,7 @@
 //
 // Exit status: COMMAND's own, or 128+N when signal N ended COMMAND; 125 when
 // Gitea could not be started, 126 when COMMAND cannot be executed, 127 when
-// there is no COMMAND of that name. On SIGTERM, SIGHUP or SIGINT with-gitea ends
+// COMMAND does not exist. On SIGTERM, SIGHUP or SIGINT with-gitea ends
 // COMMAND first, then Gitea, and dies by the same signal.
 package main
 

@@ -17,15 +17,14 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	ccexec "cc-ci-run/internal/exec"
 )
 
-// The exit statuses are those of env(1) and timeout(1).
+// Exit statuses besides COMMAND's own.
 const (
-	BadUsage      = 2
-	CannotStart   = 125
-	NotExecutable = 126
-	NotFound      = 127
-	endedBySignal = 128 // plus the signal's number
+	BadUsage    = 2
+	CannotStart = ccexec.StatusFailed
 )
 
 // StopLimit is how long a process may take to end after SIGTERM; then it gets
@@ -88,20 +87,12 @@ func Run(ctx context.Context, argv, environ []string) (int, error) {
 	cmd.Env = environ
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	if err := cmd.Start(); errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
-		return NotFound, fmt.Errorf("cannot run %s: %w", argv[0], err)
+		return ccexec.StatusNotFound, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	} else if err != nil {
-		return NotExecutable, fmt.Errorf("cannot run %s: %w", argv[0], err)
+		return ccexec.StatusNotExecutable, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	}
 	_ = cmd.Wait() // ProcessState has the outcome
-	return Status(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
-}
-
-// Status is the exit status of an ended process as a shell gives it.
-func Status(ended syscall.WaitStatus) int {
-	if ended.Signaled() {
-		return endedBySignal + int(ended.Signal())
-	}
-	return ended.ExitStatus()
+	return ccexec.EndStatus(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
 }
 
 // Endable is a command that gets SIGTERM when ctx ends, and SIGKILL if it has not
@@ -113,9 +104,8 @@ func Endable(ctx context.Context, name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// LastLines are the last lines of a log.
-func LastLines(log string) string {
-	const n = 20
+// LastLines are the last n lines of a log.
+func LastLines(log string, n int) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
