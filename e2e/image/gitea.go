@@ -138,8 +138,8 @@ func readHead(name string) (string, error) {
 
 var libraryLine = regexp.MustCompile(`(?m)^\t(?:\S+ => )?(/\S+) \(0x`)
 
-// librariesOf are the libraries that programs load, and the programs' loader: the
-// name by which each is found, and the file behind that name.
+// librariesOf are the libraries that programs load, and the programs' loader: a map
+// from each path that ldd prints to the file to which that path leads.
 func librariesOf(programs []string) (map[string]string, error) {
 	out, err := exec.Command("ldd", programs...).Output()
 	if err != nil && len(out) == 0 { // ldd exits with 1 if a program is static

@@ -197,16 +197,17 @@ const (
 // columnLimits gives how many characters of each column fit into a terminal of some
 // width: the widest columns are made narrower. A width of 0 is unlimited.
 func columnLimits(rows [][]string, width int) []int {
-	limits := make([]int, len(rows[0]))
+	columns := len(rows[0])
+	if width == 0 {
+		return slices.Repeat([]int{unlimited}, columns)
+	}
+	limits := make([]int, columns)
 	for _, cells := range rows {
 		for i, cell := range cells {
 			limits[i] = max(limits[i], utf8.RuneCountInString(cell))
 		}
 	}
-	if width == 0 {
-		return slices.Repeat([]int{unlimited}, len(limits))
-	}
-	over := tableGap*(len(limits)-1) - width
+	over := tableGap*(columns-1) - width
 	for _, n := range limits {
 		over += n
 	}

@@ -57,7 +57,7 @@ type State string
 // The states.
 const (
 	Answers State = "answers"
-	Absent  State = "absent"  // there is no socket, or nobody listens at it
+	Absent  State = "absent"  // the socket does not exist, or no process listens on it
 	Denied  State = "denied"  // this user may not use the socket
 	Silent  State = "silent"  // no answer in time, so nobody knows which daemon it is
 	Strange State = "strange" // an answer that Docker would not give

@@ -22,7 +22,7 @@ func TestRealDaemon(t *testing.T) {
 		t.Skip("needs dockerd on PATH: apt-get install docker.io")
 	}
 	if os.Geteuid() != 0 {
-		t.Skip("needs root, to start a dockerd in namespaces of its own")
+		t.Skip("needs root, to start a dockerd in namespaces of its own: run the test as root")
 	}
 	dir, err := os.MkdirTemp("/tmp", "d") // a short path, because the paths of sockets, which begin with it, must be short
 	if err != nil {

@@ -176,7 +176,7 @@ func TestDocker(t *testing.T) {
 			if err == nil { // without such a group, nobody looks whose the socket is
 				gid, _ := strconv.Atoi(group.Gid)
 				if failed := errors.Join(os.Chown(socket, -1, gid), os.Chmod(socket, 0o660)); failed != nil {
-					t.Skip("needs root, to give a socket to the group docker: ", failed)
+					t.Skip("needs root, to give a socket to the group docker: run the test as root: ", failed)
 				}
 			}
 			h := Host{Config: &Config{Docker: socket, Swarm: row.swarm, Timeout: time.Minute}}

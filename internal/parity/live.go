@@ -37,9 +37,9 @@ var ErrNotHere = errors.New("not at hand")
 //
 //	r, err := Prober{…}.Probe(ctx, "systemd")
 //
-// The probe is `cc-ci-run /dev/null`, a script without a line, with a state
-// directory of its own: what it leaves is a run record like any other. It goes the way that the invoker's
-// runs go, as far as this machine has it:
+// The probe is `cc-ci-run /dev/null`, an empty script, with a state directory of its
+// own: what it leaves is a run record like any other. It goes the way that the
+// invoker's runs go, as far as this machine has it:
 //
 //   - systemd: a copy of the sweep's unit, with its drop-ins, started by
 //     systemd; only its command is another. The cc-ci-run is the unit's own.

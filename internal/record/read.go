@@ -8,10 +8,9 @@
 //	r, err := record.Newest(dir, "drone", "gitea")
 //
 // A record says what a run was given, not how it ended; that is in the run's
-// result ([ReadResult]). A record is small because it
-// need not repeat what the fingerprint names: tools, versions and files are in
-// the manifest, of which the state directory keeps one copy for each
-// fingerprint.
+// result ([ReadResult]). A record is small because it need not repeat what the
+// fingerprint names: tools, versions and files are in the manifest, of which the
+// state directory keeps one copy for each fingerprint.
 package record
 
 import (

@@ -121,9 +121,9 @@ func waitFor(event func() bool) {
 	}
 }
 
-// waitForNone waits until no process of a run is left. One that is still there
-// after minutes, which is once in thousands of kills, has escaped: the test says
-// what it is, and does not wait for ever.
+// waitForNone waits until no process of a run is left. If a process is still there
+// after five minutes, its supervisor has not ended it: the test then fails, and logs
+// the process's status.
 func (b *bench) waitForNone() {
 	b.t.Helper()
 	limit := time.Now().Add(5 * time.Minute)

@@ -25,10 +25,10 @@ const checkLimit = time.Minute
 // Check verifies all of the environment: every command there, executable and
 // unchanged (content too), Python and each of its packages, the browsers (it
 // launches one), the fixed variables that hold a path, and the host paths. It
-// reports what is well, too, and which docker daemon and plugins the host has. manifest and plan are the files that m and its
-// compiled form are; the latter is not looked at if it is "". caller is the
-// caller's environment; the programs that Check starts run in the toolset's
-// own, with a HOME of their own.
+// reports what is well, too, and which docker daemon and plugins the host has.
+// manifest and plan are the files that m and its compiled form are; the latter is
+// not looked at if it is "". caller is the caller's environment; the programs that
+// Check starts run in the toolset's own, with a HOME of their own.
 func (m *Manifest) Check(ctx context.Context, caller []string, manifest, plan string) ([]finding.Finding, error) {
 	list := m.checkCommands()
 	if plan != "" {

@@ -103,7 +103,7 @@ def instance(request):
 def deployed(request):
     """The deployed recipe, for tests of the deployment. They are skipped if GITEA_URL names another instance."""
     if os.environ.get("GITEA_URL"):
-        pytest.skip("tests a deployment of the recipe, and GITEA_URL names an instance that runs already")
+        pytest.skip("tests a deployment of the recipe: unset GITEA_URL, which names another instance")
     return request.getfixturevalue("deployment")
 
 
