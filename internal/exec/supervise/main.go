@@ -22,8 +22,8 @@ const (
 )
 
 // Main is the supervisor: it runs a command, ends all of its processes when it
-// ends, and writes an [End] to descriptor 3. SIGTERM, SIGINT and SIGHUP end
-// the command. args are the grace, the command's cgroup or "", whether there is a
+// ends, and writes an [End] to descriptor 3. endSignal, SIGTERM, SIGINT and SIGHUP
+// end the command. args are the grace, the command's cgroup or "", whether there is a
 // pipe to read, and the command.
 func Main(args []string) error {
 	if len(args) < 4 {
@@ -40,13 +40,14 @@ func Main(args []string) error {
 		syscall.CloseOnExec(readerDescriptor)
 		s.reader = os.NewFile(readerDescriptor, "reader")
 	}
-	signal.Notify(s.signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	signal.Notify(s.children, syscall.SIGCHLD)
+	// The command is told of the end of the thread that started it.
+	runtime.LockOSThread()
+	if err := s.listen(); err != nil {
+		return err
+	}
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	// The command is told of the end of the thread that started it.
-	runtime.LockOSThread()
 	if err := s.start(args[3:]); err != nil {
 		s.end.Failed = err.Error()
 	} else {
@@ -70,6 +71,14 @@ type supervisor struct {
 	children chan os.Signal
 	pid      int // of the command, until it was waited for
 	end      End
+}
+
+// listen takes an endSignal that came since [Runs.Start], which the kernel kept, and all
+// later signals. The thread that calls starts the command, which must not have them blocked.
+func (s *supervisor) listen() error {
+	signal.Notify(s.signals, endSignal, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	signal.Notify(s.children, syscall.SIGCHLD)
+	return unix.PthreadSigmask(unix.SIG_UNBLOCK, endSet, nil)
 }
 
 // start starts the command. Its processes die with the supervisor, those that
@@ -101,10 +110,12 @@ func (s *supervisor) start(argv []string) error {
 
 // attend waits for the command's end, which a signal hastens.
 func (s *supervisor) attend() {
-	var kill <-chan time.Time
+	var kill, look <-chan time.Time
 	for s.reap(); s.pid != 0; s.reap() {
 		select {
 		case <-s.children:
+		case <-look:
+			s.readOn()
 		case <-s.signals:
 			s.readOn()
 			if kill == nil {
@@ -112,6 +123,9 @@ func (s *supervisor) attend() {
 				_ = syscall.Kill(-s.pid, syscall.SIGTERM)
 				_ = syscall.Kill(-s.pid, syscall.SIGCONT) // a stopped one would not notice
 				kill = time.After(s.grace)
+				// The kernel tells of the end of the caller's thread, a moment before the
+				// caller has ended.
+				look = time.Tick(100 * time.Millisecond)
 			}
 		case <-kill:
 			return

@@ -34,6 +34,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strconv"
 	"sync"
@@ -117,8 +118,8 @@ func (r *Runs) Start(c Command) (*Run, error) {
 	}
 	// A group of its own: Ctrl-C at a terminal is for the caller alone, which
 	// then ends its runs.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	if err := r.start(cmd); err != nil {
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: endSignal}
+	if err := r.startDeaf(cmd); err != nil {
 		report.Close()
 		removeCgroup(cgroup)
 		return nil, err
@@ -138,6 +139,28 @@ func (r *Runs) start(cmd *exec.Cmd) error {
 	r.mine[cmd.Process.Pid] = true
 	return nil
 }
+
+// startDeaf is start for a supervisor. A child has the signal mask of the thread that
+// starts it, so the kernel keeps endSignal for the supervisor until it listens.
+func (r *Runs) startDeaf(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var before unix.Sigset_t
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, endSet, &before); err != nil {
+		return err
+	}
+	err := r.start(cmd)
+	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+}
+
+// endSignal asks a supervisor to end its command. It is not SIGTERM, because the Go runtime
+// lets no program start with SIGTERM blocked, and ends a program that gets SIGTERM before
+// the program has asked for it. The handler that does so runs on one thread; another can
+// start the command meanwhile, whose processes then have no supervisor.
+const endSignal = syscall.SIGUSR1
+
+// endSet has one bit, endSignal's: signals are counted from 1 (sigsetops(3)).
+var endSet = &unix.Sigset_t{Val: [16]uint64{1 << (endSignal - 1)}}
 
 // forget is called while the child is a zombie, or its number may be another's.
 func (r *Runs) forget(pid int) {
@@ -163,9 +186,9 @@ func (r *Runs) Other(cmd *exec.Cmd) ([]byte, error) {
 	return data, errors.Join(err, cmd.Wait())
 }
 
-// Terminate asks the command to end: SIGTERM, and after the grace SIGKILL for
-// all that is left.
-func (r *Run) Terminate() { _ = r.cmd.Process.Signal(syscall.SIGTERM) }
+// Terminate asks the command to end: its group gets SIGTERM, and after the grace all that
+// is left gets SIGKILL.
+func (r *Run) Terminate() { _ = r.cmd.Process.Signal(endSignal) }
 
 // Kill ends a command whose supervisor does not answer.
 func (r *Run) Kill() { _ = r.cmd.Process.Kill() }

@@ -176,6 +176,22 @@ func TestNothingOutlivesARun(t *testing.T) {
 	}
 }
 
+// A supervisor that a signal reaches before it listens ends its command all the same. (If
+// it died of the signal after it started the command, processes that left the command's
+// group and environment would live on when the caller dies at that moment too.)
+func TestEarlySignal(t *testing.T) {
+	b := newBench(t)
+	for i := range 300 {
+		run := b.start("cd $dir; setsid env -i /bin/sleep 1000 & exec sleep 1000", time.Hour)
+		time.Sleep(time.Duration(i*25) * time.Microsecond)
+		run.Terminate()
+		if e := run.End(); e.Lost || e.Signal != syscall.SIGTERM || e.Left != nil {
+			t.Fatalf("SIGTERM after %d µs: %+v; %s", i*25, e, b.output())
+		}
+	}
+	b.gone("at its end")
+}
+
 // Also if the caller is killed, with the supervisor or without; then Sweep ends
 // what is left, of which it knows the variable.
 func TestKilledCaller(t *testing.T) {
