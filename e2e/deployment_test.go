@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -276,6 +277,45 @@ func TestDeploymentKilled(t *testing.T) {
 	if left == 0 {
 		t.Error("no killed run left anything, so this test tried nothing")
 	}
+}
+
+// TestDeploymentByAbra: with DEPLOY_WITH=abra, all that a deployment can do works by
+// abra, for which testdata/abra stands in. Settings keep every character on the way.
+func TestDeploymentByAbra(t *testing.T) {
+	if !inSwarm(t, "tiny") {
+		return
+	}
+	const hard = `"a" 'b' \\ $HOME ` + "`id`"
+	deploys := newRecipe(operated + `
+def test_settings(deployment):
+    assert deployment.upgrade(VERSION=HARD) is None
+    assert urllib.request.urlopen(deployment.url).read().decode() == f"version {HARD}\n"
+HARD = ` + strconv.Quote(hard) + "\n")
+	deploys["compose.yml"] = strings.Replace(compose, "VERSION,", `"VERSION=${VERSION:-1}",`, 1)
+	r := newRecipes(t, map[string]recipe{"deploys": deploys})
+	output(t, exec.Command("install", "-D", "-t", r.home+"/tools", "testdata/abra"))
+	before := objects(t)
+	run := func(with, path string) (string, error) {
+		cmd := r.command(t, "exec", "bash", "-c", `PATH=$0:$PATH exec "$@"`, path, "python3", "../runner/run_recipe_ci.py", "--recipes", r.dir, "deploys")
+		cmd.Env = append(cmd.Env, "DEPLOY_WITH="+with)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	if out, err := run("abra", r.home+"/tools"); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	if apps, err := os.ReadFile(r.home + "/tools/deployed"); len(strings.Fields(string(apps))) != 4 {
+		t.Errorf("abra deployed %q (%v), want two deployments and two upgrades", apps, err)
+	}
+	for _, row := range []struct{ with, path, says string }{
+		{"abra", "/nonexistent", "DEPLOY_WITH asks for abra, and this environment has no abra"},
+		{"podman", "/nonexistent", "DEPLOY_WITH is 'podman': it can be docker or abra"},
+	} {
+		if out, err := run(row.with, row.path); err == nil || !strings.Contains(out, row.says) {
+			t.Errorf("DEPLOY_WITH=%s: %v: %s, want %q", row.with, err, out, row.says)
+		}
+	}
+	unchanged(t, before)
 }
 
 // TestDeploymentFails: in whatever way a deployment fails, the test fails with the

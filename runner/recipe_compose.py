@@ -16,9 +16,12 @@ WEB_PORT = re.compile(r"traefik\..*\.loadbalancer\.server\.port")
 class Stack:
     """What is given to `docker stack deploy`: files (their texts), settings, secrets and ports.
 
-    files     the compose files' paths
+    folder    the recipe's folder
+    names     the compose files' paths in the folder
+    files     their whole paths
     texts     their changed contents
-    settings  the values of the variables in them
+    settings  the values of the variables in them: those of the run, and the recipe's own
+    own       the names of the recipe's own
     ports     {(service, port in the container): port of the host}; those in the argument `ports` are kept
     images    the services' images
     volumes   {name in the files: name in the swarm}
@@ -32,9 +35,11 @@ class Stack:
         sample, self._lengths = read_settings(folder / ".env.sample")
         versions, _ = read_settings(folder / "abra.sh", exported=True)
         self.settings = {**environ, **sample, **versions, **settings, "STACK_NAME": name}
+        self.own = {*sample, *versions, *settings, "STACK_NAME", "DOMAIN"}
         self.ports, self.secrets, self.volumes, self.images, self.web = dict(ports), {}, {}, [], None
-        self.files = [folder / file for file in self.settings.get("COMPOSE_FILE", "compose.yml").split(":")]
-        self._folder, self._given, self._environ, self._labels = folder, settings, environ, labels
+        self.names = self.settings.get("COMPOSE_FILE", "compose.yml").split(":")
+        self.files = [folder / name for name in self.names]
+        self.folder, self._given, self._environ, self._labels = folder, settings, environ, labels
         contents = [read_compose(file) for file in self.files]
         for content in contents:
             self._make_over(content)
@@ -50,7 +55,7 @@ class Stack:
 
     def changed(self, settings):
         """The stack with other settings, and with the same ports."""
-        return Stack(self._folder, self.name, self._given | settings, self._environ, self._labels, self.ports)
+        return Stack(self.folder, self.name, self._given | settings, self._environ, self._labels, self.ports)
 
     def secret_length(self, name):
         return self._lengths.get(name, SECRET_LENGTH)
@@ -190,7 +195,7 @@ class Stack:
 
     def _absolute(self, path):
         """The absolute form of a path in the recipe: docker reads the changed compose files in another folder."""
-        return str((self._folder / self._expand(path)).absolute()) if isinstance(path, str) else path
+        return str((self.folder / self._expand(path)).absolute()) if isinstance(path, str) else path
 
     def _expand(self, text):
         return expand(str(text), self.settings)

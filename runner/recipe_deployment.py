@@ -135,6 +135,7 @@ class Deployment:
         self._all, self._docker = deployments, docker
         self._label = f"{DEPLOYMENT}={name}"  # of all its objects
         self._labels = as_options("label", labels)
+        self._abra = deploys_with_abra(docker.environ)
         self._stack = Stack(folder, name, settings, docker.environ, labels)
 
     @property
@@ -238,22 +239,7 @@ class Deployment:
         """Give the stack to docker, and wait until it is healthy. DeploymentError if it does not become healthy."""
         before = {service["Spec"]["Name"]: service for service in self._services()}
         self._make_secrets()
-        files = []
-        directory = self._all.directory()
-        for number, text in enumerate(self._stack.texts):
-            file = directory / f"{number}.yml"
-            file.write_text(text)
-            files += ["--compose-file", file]
-        resolve = [] if self._images_are_elsewhere() else ["--resolve-image", "never"]
-        try:
-            self._docker(
-                "stack", "deploy", *resolve, *files, self.name, environ=self._stack.settings, limit=self._stack.timeout
-            )
-        except DeploymentError as error:
-            message = str(error)
-            for number, file in enumerate(self._stack.files):
-                message = message.replace(str(directory / f"{number}.yml"), str(file))
-            raise DeploymentError(f"{', '.join(map(str, self._stack.files))}: {message}") from None
+        self._give()
         updates = {}
         for service in self._services():
             name, now = service["Spec"]["Name"], update_of(service)
@@ -264,6 +250,29 @@ class Deployment:
             if old and (begun or old["Spec"]["TaskTemplate"] != service["Spec"]["TaskTemplate"]):
                 updates[name] = earlier
         self._wait(updates, first=not before)
+
+    def _give(self):
+        """Give the stack to docker, or to abra, which gives it to docker."""
+        directory = self._all.directory()
+        written = [directory / f"{number}.yml" for number in range(len(self._stack.texts))]
+        try:
+            if self._abra:
+                import recipe_abra
+
+                recipe_abra.deploy(directory, self._stack)
+                return
+            for file, text in zip(written, self._stack.texts, strict=True):
+                file.write_text(text)
+            files = [word for file in written for word in ("--compose-file", file)]
+            resolve = [] if self._images_are_elsewhere() else ["--resolve-image", "never"]
+            self._docker(
+                "stack", "deploy", *resolve, *files, self.name, environ=self._stack.settings, limit=self._stack.timeout
+            )
+        except DeploymentError as error:
+            message = str(error)
+            for file, of_recipe in zip(written, self._stack.files, strict=True):
+                message = message.replace(str(file), str(of_recipe))
+            raise DeploymentError(f"{', '.join(map(str, self._stack.files))}: {message}") from None
 
     def _make_secrets(self):
         there = {secret["Name"] for secret in self._rows("secret")}
@@ -417,6 +426,14 @@ class Deployment:
             yield holder
         finally:
             self._docker("container", "rm", holder)
+
+
+def deploys_with_abra(environ):
+    """Whether the variable DEPLOY_WITH asks for abra."""
+    tool = environ.get("DEPLOY_WITH") or "docker"
+    if tool not in ("docker", "abra"):
+        raise DeploymentError(f"DEPLOY_WITH is {tool!r}: it can be docker or abra")
+    return tool == "abra"
 
 
 def update_of(service):

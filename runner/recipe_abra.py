@@ -1,0 +1,78 @@
+"""Deploys a stack with abra, where the variable DEPLOY_WITH asks for abra: see docs/recipes.md.
+
+abra deploys an app: a recipe, which is a git repository below ABRA_DIR/recipes, with the settings of a file below
+ABRA_DIR/servers. The folder `default` there stands for this host's own daemon. Each deployment of a test gets an
+ABRA_DIR of its own, which has the files of that deployment and none of a person's.
+
+abra was not available where this file was written and tested: a script stands in for abra in the tests.
+"""
+
+import re
+import shutil
+import subprocess
+
+from recipe_swarm import DeploymentError
+
+OPTIONS = (
+    "--chaos",  # the recipe as it is in its folder, not one of its published versions
+    "--force",  # an upgrade deploys what is deployed already
+    "--no-domain-checks",  # the domain is an address of this host
+    "--no-converge-checks",  # recipe_deployment waits for the services itself
+    "--offline",  # neither the catalogue nor the recipe is fetched
+    "--no-input",
+)
+SPECIAL = re.compile(r'["\\$`]')
+
+
+def deploy(directory, stack):
+    """Write the files that abra reads to a directory, and deploy them. `stack` is a recipe_compose.Stack."""
+    abra = shutil.which("abra", path=stack.settings.get("PATH"))
+    if not abra:
+        raise DeploymentError("DEPLOY_WITH asks for abra, and this environment has no abra (`cc-ci-run check`)")
+    recipe, servers = directory / "recipes" / stack.folder.name, directory / "servers" / "default"
+    sample = stack.folder / ".env.sample"
+    files = dict(zip(stack.names, stack.texts, strict=True))
+    files[".env.sample"] = sample.read_text(errors="replace") if sample.is_file() else ""
+    for name, text in files.items():
+        (recipe / name).parent.mkdir(parents=True, exist_ok=True)
+        (recipe / name).write_text(text)
+    servers.mkdir(parents=True)
+    (servers / f"{stack.name}.env").write_text(dotenv({**app_settings(stack), "TYPE": stack.folder.name}))
+    git = ("git", "-C", recipe)
+    for command in ((*git, "init", "--quiet"), (*git, "add", "--all"), (*git, "commit", "--quiet", "--message=test")):
+        run(command, stack)
+    run((abra, "app", "deploy", stack.name, *OPTIONS), stack, ABRA_DIR=str(directory))
+
+
+def run(command, stack, **variables):
+    """Run a command with the settings of the stack, among which are the variables of the run, as environment."""
+    name = command[0].rpartition("/")[2]
+    try:
+        done = subprocess.run(
+            command,
+            env=stack.settings | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=stack.timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeploymentError(f"{name} did not end within {stack.timeout} s (the setting TIMEOUT)") from None
+    except OSError as error:
+        raise DeploymentError(f"{name} cannot be executed: {error.strerror}") from None
+    if done.returncode != 0:
+        said = done.stdout.decode(errors="replace").strip()
+        raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}")
+
+
+def app_settings(stack):
+    """The settings of the app: the recipe's own, and variables of the run that its compose files mention."""
+    words = set(re.findall(r"\w+", " ".join(stack.texts)))
+    return {name: value for name, value in stack.settings.items() if name in stack.own or name in words}
+
+
+def dotenv(settings):
+    """A file of settings in double quotes, in which a backslash stands before each special character."""
+    quoted = {name: SPECIAL.sub(r"\\\g<0>", value).replace("\n", r"\n") for name, value in settings.items()}
+    return "".join(f'{name}="{value}"\n' for name, value in quoted.items())
