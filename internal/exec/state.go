@@ -171,13 +171,16 @@ func limit(n uint64) string {
 }
 
 // proc reads a file of /proc, by way of a buffer; "" if it cannot be read.
-func proc(path string, buffer []byte) string {
+func proc(path string, buffer []byte) string { return procPart(path, buffer, 64<<10) }
+
+// procPart is proc for a file that may be longer, up to limit bytes.
+func procPart(path string, buffer []byte, limit int) string {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}
 	defer unix.Close(fd)
-	data, err := read(fd, buffer, 64<<10)
+	data, err := read(fd, buffer, limit)
 	if err != nil {
 		return ""
 	}

@@ -48,6 +48,12 @@ func Parse(data []byte) (*Record, error) {
 			exec.State
 			Limits map[string]string `json:"limits"`
 		} `json:"process"`
+		Surroundings *struct {
+			exec.Surroundings
+			Namespaces map[string]string `json:"namespaces"`
+			Cgroup     map[string]string `json:"cgroup_limits"`
+			Files      map[string]string `json:"files"`
+		} `json:"surroundings"`
 	}
 	if err := json.Unmarshal(data, &file); err != nil {
 		return nil, fmt.Errorf("not a run record: %w", err)
@@ -55,6 +61,10 @@ func Parse(data []byte) (*Record, error) {
 	r := &file.Record
 	r.Process = file.Process.State
 	r.HostPaths, r.Process.Limits = pairs(file.HostPaths), pairs(file.Process.Limits)
+	if s := file.Surroundings; s != nil {
+		r.Surroundings = &s.Surroundings
+		r.Surroundings.Namespaces, r.Surroundings.Cgroup, r.Surroundings.Files = pairs(s.Namespaces), pairs(s.Cgroup), pairs(s.Files)
+	}
 	if r.Schema > Schema {
 		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d)", r.Schema, Schema)
 	}
