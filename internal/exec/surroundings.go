@@ -33,7 +33,6 @@ type Surroundings struct {
 	Clocks     string   `json:"clock_offsets"` // /proc/self/timens_offsets
 
 	Cgroup Pairs  `json:"cgroup_limits"` // the cgroup's effective limits: the smallest of its own and its ancestors'
-	CPUs   string `json:"cpus"`          // that the process may run on, a set in hex
 	Label  string `json:"label"`         // of the security module: AppArmor's profile, SELinux's context
 	// WriteExecute is "refused" if no memory can be made executable that was
 	// writable (PR_SET_MDWE), or "refused, not for children".
@@ -91,10 +90,6 @@ func Surround(cgroup string, files []string, places []Pair) *Surroundings {
 		s.Hostname = unix.ByteSliceToString(name.Nodename[:])
 	}
 	s.Cgroup = cgroupLimits(cgroup, s.Namespaces.Get("cgroup") == Own, buffer)
-	var cpus unix.CPUSet
-	if unix.SchedGetaffinity(0, &cpus) == nil {
-		s.CPUs = hexSet(&cpus)
-	}
 	for _, n := range s.Namespaces {
 		if n.Value == Own {
 			continue
@@ -254,22 +249,6 @@ func writeExecute() string {
 		return "refused, not for children"
 	}
 	return "refused"
-}
-
-// hexSet writes a set of CPUs in hex, CPU 0 is bit 0.
-func hexSet(set *unix.CPUSet) string {
-	for i := len(set) - 1; i >= 0; i-- {
-		if set[i] == 0 && i > 0 {
-			continue
-		}
-		text := strconv.FormatUint(uint64(set[i]), 16)
-		for i--; i >= 0; i-- {
-			word := strconv.FormatUint(uint64(set[i]), 16)
-			text += strings.Repeat("0", strconv.IntSize/4-len(word)) + word
-		}
-		return text
-	}
-	return ""
 }
 
 // maxSummed is how large a file may be to be read at each start.
