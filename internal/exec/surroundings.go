@@ -16,13 +16,11 @@ import (
 //
 // What cannot be read is "" or missing.
 type Surroundings struct {
-	// Boot is the ID of the machine's boot, within which a namespace's number means
-	// the same; "" if all namespaces are the machine's own.
-	Boot string `json:"boot"`
 	// Namespaces are by the kernel's names (see namespaces(7)), each "own" for
 	// the machine's own, "init N" for that of process 1 in a container, or "N"
-	// for another, where N is the kernel's number. For a process that may not
-	// look at process 1, "N" can also be that of process 1.
+	// for another, where N is the kernel's number, which it gives again once the
+	// namespace is gone. For a process that may not look at process 1, "N" can
+	// also be that of process 1.
 	Namespaces Pairs  `json:"namespaces"`
 	Hostname   string `json:"hostname"`
 	Root       string `json:"root"` // its file system's ID and its inode, which chroot(2) changes
@@ -55,20 +53,18 @@ type Free struct {
 // Own is the value of a namespace that is the machine's own.
 const Own = "own"
 
-// The namespaces, sorted, with their files in /proc/self/ns and the number that the
-// machine's own has (PROC_*_INIT_INO of the kernel): for mnt and net since Linux
-// 6.18. Those for children are what the script starts, if unshare(1) did not fork.
-// The kernel moves a process into its time namespace for children at execve.
-var namespaces = [...]struct{ name, file, own string }{
-	{"cgroup", "cgroup", "4026531835"},
-	{"ipc", "ipc", "4026531839"},
-	{"mnt", "mnt", "4026531832"},
-	{"net", "net", "4026531833"},
-	{"pid", "pid", "4026531836"},
-	{"pid_for_children", "pid_for_children", "4026531836"},
-	{"time", "time_for_children", "4026531834"},
-	{"user", "user", "4026531837"},
-	{"uts", "uts", "4026531838"},
+// The namespaces, sorted by their names, with the number that the machine's own has
+// (PROC_*_INIT_INO of the kernel): for mnt and net since Linux 6.18. Those for children
+// are none else: with another, no program can start a thread, and so none in Go.
+var namespaces = [...]struct{ name, own string }{
+	{"cgroup", "4026531835"},
+	{"ipc", "4026531839"},
+	{"mnt", "4026531832"},
+	{"net", "4026531833"},
+	{"pid", "4026531836"},
+	{"time", "4026531834"},
+	{"user", "4026531837"},
+	{"uts", "4026531838"},
 }
 
 // Surround reads the surroundings of this process. files are those to read for
@@ -94,9 +90,6 @@ func Surround(cgroup string, files []string, places []Pair) *Surroundings {
 		if n.Value == Own {
 			continue
 		}
-		if s.Boot == "" {
-			s.Boot = strings.TrimSpace(proc("/proc/sys/kernel/random/boot_id", buffer))
-		}
 		switch n.Name {
 		case "mnt":
 			if !strings.HasPrefix(n.Value, "init ") {
@@ -106,7 +99,7 @@ func Surround(cgroup string, files []string, places []Pair) *Surroundings {
 			s.Interfaces = interfaces(proc("/proc/self/net/dev", buffer))
 		case "user":
 			s.UserMap = mapping("/proc/self/uid_map", buffer) + "; " + mapping("/proc/self/gid_map", buffer)
-		case "time": // the file has the offsets for children
+		case "time":
 			s.Clocks = mapping("/proc/self/timens_offsets", buffer)
 		}
 	}
@@ -147,7 +140,7 @@ func captureNamespaces() Pairs {
 	}
 	defer unix.Close(dir)
 	for _, n := range namespaces {
-		id := namespace(dir, n.file)
+		id := namespace(dir, n.name)
 		value := id
 		if id == n.own {
 			value = Own
@@ -172,8 +165,7 @@ func captureNamespaces() Pairs {
 	return list
 }
 
-// namespace is the number of a namespace, "" for one that cannot be read, or that
-// is not there yet: pid_for_children before the first child.
+// namespace is the number of a namespace, "" for one that cannot be read.
 func namespace(dir int, name string) string {
 	var buffer [64]byte
 	n, err := unix.Readlinkat(dir, name, buffer[:])

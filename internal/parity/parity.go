@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
@@ -58,6 +59,8 @@ type Run struct {
 	*record.Record
 	Environment *toolset.Manifest // that it ran with
 	Probe       bool              // it was only a probe, without what the site gives to real runs
+	Look        *Look             // of a probe, nil for none
+	Clock       time.Duration     // of a probe: how far its clock is ahead of this process's, as far as that is certain
 }
 
 // Compare says in what two runs' environments are identical and in what they
@@ -66,11 +69,7 @@ func Compare(a, b Run) []Finding {
 	ma, mb := a.Environment, b.Environment
 	var list []Finding
 	add := func(what, x, y string, otherwise Parity, why string) {
-		if x == y {
-			list = append(list, Finding{Identical, what, x, y, ""})
-		} else {
-			list = append(list, Finding{otherwise, what, x, y, why})
-		}
+		list = append(list, found(otherwise, what, x, y, why))
 	}
 	add("fingerprint", a.Fingerprint, b.Fingerprint, Drift, "built from another toolset, or on another machine")
 	add("interpreter", ma.Interpreter, mb.Interpreter, Drift, "")
@@ -84,6 +83,9 @@ func Compare(a, b Run) []Finding {
 	for _, p := range names(a.HostPaths, b.HostPaths) {
 		add(p, a.HostPaths.Get(p), b.HostPaths.Get(p), Drift, "another file on the host, outside the toolset")
 	}
+	list = append(list, compareSurroundings(a, b)...)
+	list = append(list, compareClocks(a, b)...)
+	list = append(list, compareLooks(a, b)...)
 	list = append(list, compareDaemons(a.Docker, b.Docker)...)
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
@@ -174,6 +176,9 @@ func compareProcess(a, b *record.Record) []Finding {
 		switch {
 		case f.A == f.B:
 			f.Verdict, f.Why = Identical, ""
+		case name == "scheduling" && x.Field(i).IsZero() != y.Field(i).IsZero():
+			f.Verdict, f.Why = Declared, "not known for one of them: an older cc-ci-run did not record it"
+			f.A, f.B = recorded(a.Process.Scheduling), recorded(b.Process.Scheduling)
 		case name == "cgroup":
 			f.Verdict, f.Why = Declared, "each invoker has its own"
 			// The last line is the unified hierarchy's; the others repeat it.
@@ -192,6 +197,13 @@ func compareProcess(a, b *record.Record) []Finding {
 		list = append(list, f)
 	}
 	return list
+}
+
+func recorded(s exec.Scheduling) string {
+	if s == (exec.Scheduling{}) {
+		return "not recorded"
+	}
+	return fmt.Sprint(s)
 }
 
 // noCapability says that a process has no capability, and can gain none by
@@ -216,12 +228,6 @@ func compareLimits(a, b exec.Pairs) []Finding {
 // is not known of one run is not a drift: nobody asked, as for exec and before
 // records had this, or the daemon did not answer in time, as while it starts.
 func compareDaemons(a, b *docker.Daemon) []Finding {
-	found := func(verdict Parity, what, x, y, why string) Finding {
-		if x == y {
-			verdict, why = Identical, ""
-		}
-		return Finding{verdict, what, x, y, why}
-	}
 	const what = "docker daemon"
 	x, y := daemon(a), daemon(b)
 	switch {

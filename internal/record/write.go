@@ -244,7 +244,6 @@ func (r *Record) AppendJSON(b []byte) []byte {
 
 func (w *writer) surroundings(s *exec.Surroundings) {
 	w.open("surroundings", '{')
-	w.text("boot", s.Boot)
 	w.object("namespaces", s.Namespaces)
 	w.text("hostname", s.Hostname)
 	w.text("root", s.Root)
