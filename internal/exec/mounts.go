@@ -33,7 +33,11 @@ const maxMounts = 64
 // A mount that shows what process 1 has at that path anyway is none of them. If
 // process 1 is hidden (ProtectProc=), all mounts are listed.
 func differingMounts() []string {
-	mine, one := readMounts("/proc/self/mountinfo"), readMounts("/proc/1/mountinfo")
+	read := func(file string) []mount { return parseMounts(procPart(file, make([]byte, 0, 16<<10), 16<<20)) }
+	return differ(read("/proc/self/mountinfo"), read("/proc/1/mountinfo"))
+}
+
+func differ(mine, one []mount) []string {
 	list := []string{}
 	for _, m := range mine {
 		has, options := under(one, m.point)
@@ -63,10 +67,9 @@ func differingMounts() []string {
 	return list
 }
 
-// readMounts lists the mounts that mountinfo has, sorted by their paths, the topmost
+// parseMounts lists the mounts that mountinfo has, sorted by their paths, the topmost
 // of each path.
-func readMounts(file string) []mount {
-	data := procPart(file, make([]byte, 0, 16<<10), 16<<20)
+func parseMounts(data string) []mount {
 	list := make([]mount, 0, strings.Count(data, "\n"))
 	for line := range strings.Lines(data) {
 		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
