@@ -24,9 +24,9 @@ type Look struct {
 }
 
 // lookedAt are files that a test reads by way of libraries, besides the host paths of
-// the toolset: who resolves names, and whom OpenSSL trusts.
+// the toolset: who resolves names, which time zone is local, and whom OpenSSL trusts.
 var lookedAt = []string{
-	"/etc/gai.conf", "/etc/host.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf",
+	"/etc/gai.conf", "/etc/host.conf", "/etc/hosts", "/etc/localtime", "/etc/nsswitch.conf", "/etc/resolv.conf",
 	"/etc/ssl/certs", "/etc/ssl/openssl.cnf",
 }
 
