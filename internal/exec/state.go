@@ -193,6 +193,19 @@ func procPart(path string, buffer []byte, limit int) string {
 	return string(data)
 }
 
+// procLine reads the first line of a file of /proc or /sys that is shorter than the
+// buffer. That is one call, where proc also asks for the end.
+func procLine(path string, buffer []byte) string {
+	fd, err := open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	n, _ := unix.Read(fd, buffer[:cap(buffer)])
+	line, _, _ := strings.Cut(string(buffer[:max(n, 0)]), "\n")
+	return line
+}
+
 // fold makes white space one blank, and none at the ends.
 func fold(s string) string {
 	s = strings.TrimSpace(s)

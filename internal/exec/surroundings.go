@@ -76,7 +76,7 @@ func Surround(cgroup string, files []string, places []Pair) *Surroundings {
 		Root:         root(),
 		Mounts:       []string{},
 		Interfaces:   []string{},
-		Label:        strings.TrimRight(proc("/proc/self/attr/current", buffer), "\n\x00"),
+		Label:        strings.TrimRight(procLine("/proc/self/attr/current", buffer), "\x00"),
 		WriteExecute: writeExecute(),
 		Files:        make(Pairs, 0, len(files)),
 		Free:         make([]Free, 0, len(places)),
@@ -244,30 +244,27 @@ func writeExecute() string {
 }
 
 // maxSummed is how large a file may be to be read at each start.
-const maxSummed = 8 << 10
+const maxSummed = 4 << 10
 
 // identity says which content a file has: for a small one by a checksum; for a
 // large one, such as a CA bundle, whose reading would slow the start, by when it was
 // written, and which inode it is. The closer look of `parity --live` reads it all.
 func identity(path string, buffer []byte) string {
-	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
-	if err != nil {
-		return ""
-	}
-	defer unix.Close(fd)
 	var s unix.Stat_t
-	if unix.Fstat(fd, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFREG {
+	if unix.Stat(path, &s) != nil || s.Mode&unix.S_IFMT != unix.S_IFREG {
 		return ""
 	}
 	size := strconv.FormatInt(s.Size, 10) + " bytes"
 	if s.Size > maxSummed {
 		return size + ", written " + strconv.FormatInt(s.Mtim.Nano(), 10) + ", inode " + strconv.FormatUint(s.Ino, 10)
 	}
-	data, err := read(fd, buffer, int(s.Size))
+	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return ""
+		return size + ", cannot be read"
 	}
+	defer unix.Close(fd)
+	n, _ := unix.Read(fd, buffer[:cap(buffer)])
 	sum := fnv.New64a()
-	_, _ = sum.Write(data)
+	_, _ = sum.Write(buffer[:max(n, 0)])
 	return size + ", sum " + strconv.FormatUint(sum.Sum64(), 16)
 }
