@@ -40,6 +40,7 @@ print(json.dumps({
     "io priority": call(252, 1, 0), "personality": call(135, 0xffffffff),
     "memory policy": (call(239, ctypes.byref(mode), None, 0, 0, 0), mode.value),
     "flags": [fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_NONBLOCK | os.O_ASYNC | os.O_DIRECT) for fd in (0, 1, 2)],
+    "owner of signals": [fcntl.fcntl(fd, fcntl.F_GETOWN) for fd in (0, 1, 2)],
     "address space": resource.getrlimit(resource.RLIMIT_AS), "data": resource.getrlimit(resource.RLIMIT_DATA),
     "version": os.uname().release,
 }), file=open(sys.argv[1], "w"))
@@ -85,6 +86,8 @@ func TestInherited(t *testing.T) {
 		"a socket":                    "a, b = socket.socketpair(); os.dup2(a.fileno(), 1); flags(1, os.O_NONBLOCK)",
 		"a terminal":                  "a, b = os.openpty(); [os.dup2(b, fd) for fd in (0, 1, 2)]; flags(1, os.O_NONBLOCK | os.O_ASYNC)",
 		"a FIFO":                      "os.mkfifo(sys.argv[1] + '.fifo'); os.dup2(os.open(sys.argv[1] + '.fifo', os.O_RDWR | os.O_NONBLOCK), 1)",
+		"signals of its own terminal": "a, b = os.openpty(); os.dup2(b, 1); fcntl.fcntl(1, fcntl.F_SETOWN, os.getpid())",
+		"the master of a terminal":    "a, b = os.openpty(); os.dup2(a, 1); flags(1, os.O_NONBLOCK)",
 		"a file":                      "os.dup2(os.open(sys.argv[1] + '.out', os.O_CREAT | os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND), 1)",
 		"all of Go's variables":       "os.environ.update(GODEBUG='inittrace=1', GOGC='1', GOMAXPROCS='1', GOMEMLIMIT='1', GOTRACEBACK='crash')",
 	}
@@ -149,10 +152,11 @@ func TestHandedOn(t *testing.T) {
 		"reset on fork":       {"os.sched_setscheduler(0, os.SCHED_BATCH | os.SCHED_RESET_ON_FORK, os.sched_param(0))", "policy", "batch, reset on fork"},
 		"one processor":       {"os.sched_setaffinity(0, {0})", "cpus", "0"},
 		"first to be killed":  {"open('/proc/self/oom_score_adj', 'w').write('700')", "oom_score_adj", "700"},
+		"a login":             {"open('/proc/self/loginuid', 'w').write('12345')", "login_uid", "12345"},
 		"root without powers": {"prctl(28, 1)", "secure_bits", "1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if strings.Contains(row.code, "prctl") && os.Getuid() != 0 {
+			if (strings.Contains(row.code, "prctl") || row.field == "login_uid") && os.Getuid() != 0 {
 				t.Skip("needs root")
 			}
 			got := handedOn(t, row.code)
@@ -163,7 +167,7 @@ func TestHandedOn(t *testing.T) {
 	}
 }
 
-// handedOn is what the record of a run says of its scheduling.
+// handedOn is what the record of a run has of its caller.
 func handedOn(t *testing.T, code string) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -179,16 +183,15 @@ func handedOn(t *testing.T, code string) map[string]string {
 		t.Fatal(err)
 	}
 	var record struct {
-		Process struct{ Scheduling map[string]string }
+		Process struct{ Inherited map[string]string }
 	}
 	if err := json.Unmarshal(data, &record); err != nil {
 		t.Fatal(err)
 	}
-	return record.Process.Scheduling
+	return record.Process.Inherited
 }
 
-// TestSharedFlags: the caller's own descriptors keep their flags where they can, and a caller
-// that sets the flags later does not reach the child.
+// TestSharedFlags: a caller's own pipe keeps its flags.
 func TestSharedFlags(t *testing.T) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
@@ -216,7 +219,7 @@ func TestTooLittleMemory(t *testing.T) {
 			s := start{env: []string{"HOME=/"}}
 			s.argv = slices.Concat(sh("ulimit "+limit), []string{binary(t), "--state", t.TempDir()}, args)
 			status, said := s.run(t)
-			if status != 125 || !strings.HasPrefix(said, "cc-ci-run: the caller limits the memory") || strings.Count(said, "\n") != 1 {
+			if status != 125 || !strings.HasPrefix(said, "cc-ci-run: the hard limit of memory") || strings.Count(said, "\n") != 1 {
 				t.Errorf("ulimit %s, %q: exit status %d: %s", limit, args, status, said)
 			}
 		}

@@ -7,7 +7,8 @@
 // caller has limited the memory, the runtime dies in its first steps, with a traceback and
 // status 2, before Go code could say why. So start
 //
-//   - renames each variable whose name begins with GO, to gO: the runtime does not find it;
+//   - renames each variable whose name begins with GO (GOGC becomes gOGC), so that the runtime
+//     does not find it; [Environ] gives the names back;
 //   - raises the soft limits of address space and data (setrlimit(2), RLIMIT_AS and
 //     RLIMIT_DATA) to the hard ones, and if a hard one is below 1 GiB, says so and exits with
 //     status 125;
@@ -18,7 +19,7 @@ package entry
 
 import "os"
 
-// Environ is os.Environ with the names as the caller gave them.
+// Environ is os.Environ with the names as the caller gave them. (A caller's gOX becomes GOX.)
 func Environ() []string {
 	environ := os.Environ()
 	for i, variable := range environ {

@@ -15,13 +15,12 @@ const (
 	ioPriorityShift   = 13         // IOPRIO_CLASS_SHIFT
 )
 
-// resetInherited sets what execve(2) keeps, no declaration names, and every process may set:
-// docs/process.md lists each attribute of a process that survives execve, and why it is not
-// here if it is not. A sandbox can forbid some of these calls. Then the attribute stays, and
-// the run record has it where a test could notice.
+// resetInherited resets attributes that execve(2) keeps, that a toolset does not declare, and
+// that most processes may set. docs/process.md lists them, and the others with the reason. If
+// a sandbox forbids a call, the attribute stays.
 func resetInherited() {
 	for _, option := range [][2]uintptr{
-		{unix.PR_SET_PDEATHSIG, 0}, // the caller's end would end the tests
+		{unix.PR_SET_PDEATHSIG, 0}, // or the end of the caller's thread would signal the tests
 		// Orphans would stay zombies, because no test waits for them.
 		{unix.PR_SET_CHILD_SUBREAPER, 0},
 		{unix.PR_SET_TIMERSLACK, defaultTimerSlack},
@@ -49,11 +48,17 @@ func resetInherited() {
 // and a test does not expect: after O_NONBLOCK a write to a full pipe fails.
 const callersFlags = unix.O_NONBLOCK | unix.O_ASYNC | unix.O_DIRECT
 
-// resetFlags makes a descriptor one without callersFlags. A pipe or terminal is opened anew,
-// since the flags are of the open file, which the caller shares: the caller keeps its flags,
-// and can set none for the child later. Where that is not possible (a socket, another user's
-// pipe), the flags of the shared one are reset.
+// resetFlags clears callersFlags on a descriptor. A pipe or terminal that has such a flag is
+// opened once more, since the flags belong to the open file, which the caller shares: so the
+// caller keeps its flags. The flags of all else, and of what cannot be opened, are cleared for
+// the caller, too.
+//
+// If this process is the one that gets the signals of the open file (F_SETOWN), for which a
+// lease or a watched directory is enough, nobody gets them any more: SIGIO would kill the child.
 func resetFlags(fd int) {
+	if owner, err := unix.FcntlInt(uintptr(fd), unix.F_GETOWN, 0); err == nil && owner == unix.Getpid() {
+		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETOWN, 0)
+	}
 	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
 	if err != nil || flags&callersFlags == 0 {
 		return
@@ -67,13 +72,17 @@ func resetFlags(fd int) {
 	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^callersFlags)
 }
 
-// reopen opens a pipe or terminal once more; -1 is none.
+// reopen opens a pipe or terminal once more; -1 if that fails.
 func reopen(fd, flags int) int {
 	var info unix.Stat_t
 	if unix.Fstat(fd, &info) != nil || info.Mode&unix.S_IFMT != unix.S_IFIFO && !IsTerminal(fd) {
 		return -1
 	}
-	// O_NONBLOCK: who reads a pipe that nobody writes to any more would wait for a writer.
+	// Opening the master of a pseudo-terminal makes another pseudo-terminal.
+	if _, err := unix.IoctlGetInt(fd, unix.TIOCGPTN); err == nil {
+		return -1
+	}
+	// O_NONBLOCK: or open(2) of a pipe for reading would wait for a writer, and there may be none.
 	mode := flags&(unix.O_ACCMODE|unix.O_APPEND) | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	ours, err := open("/proc/self/fd/"+strconv.Itoa(fd), mode, 0)
 	if err != nil {
@@ -82,13 +91,15 @@ func reopen(fd, flags int) int {
 	return ours
 }
 
-// Scheduling is what cc-ci-run hands on from its caller, because not every process may set it.
-type Scheduling struct {
+// Inherited has what the caller decides, because not every process may set it, and what
+// resetInherited reset, unless a sandbox forbade that (I/O priority, personality).
+type Inherited struct {
 	Policy      string `json:"policy"`        // other, batch, idle, fifo PRIORITY, …, and "reset on fork"
 	IOPriority  string `json:"io_priority"`   // CLASS LEVEL, "none" once reset
 	CPUs        string `json:"cpus"`          // those that it may run on: 0-3
 	MemoryNodes string `json:"memory_nodes"`  // those that it may have memory of
 	OOM         string `json:"oom_score_adj"` // proc(5)
+	LoginUID    string `json:"login_uid"`     // whom logname(1) names; 4294967295 without a login
 	Personality string `json:"personality"`   // flags in hex, "0" once reset
 	SecureBits  string `json:"secure_bits"`   // flags in hex, capabilities(7)
 }
@@ -96,8 +107,8 @@ type Scheduling struct {
 // policies are the names of the scheduling policies, sched(7).
 var policies = [...]string{"other", "fifo", "round-robin", "batch", "4", "idle", "deadline", "ext"}
 
-// captureScheduling reads what is not in /proc/self/status.
-func captureScheduling(s *Scheduling, buffer []byte) {
+// captureInherited reads what is not in /proc/self/status.
+func captureInherited(s *Inherited, buffer []byte) {
 	if attr, err := unix.SchedGetAttr(0, 0); err == nil {
 		s.Policy = strconv.FormatUint(uint64(attr.Policy), 10)
 		if int(attr.Policy) < len(policies) {
@@ -122,5 +133,6 @@ func captureScheduling(s *Scheduling, buffer []byte) {
 	if n, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0); err == nil {
 		s.SecureBits = strconv.FormatInt(int64(n), 16)
 	}
+	s.LoginUID = fold(proc("/proc/self/loginuid", buffer))
 	s.OOM = fold(proc("/proc/self/oom_score_adj", buffer))
 }

@@ -14,8 +14,7 @@ import (
 func compareSurroundings(a, b Run) []Finding {
 	x, y := a.Surroundings, b.Surroundings
 	if x == nil || y == nil {
-		known := map[bool]string{true: "not recorded", false: "recorded"}
-		return []Finding{found(Declared, "surroundings", known[x == nil], known[y == nil], "not known for one of them: an older cc-ci-run did not record namespaces, limits, resolver and CA files")}
+		return []Finding{found(Declared, "surroundings", recorded(x != nil), recorded(y != nil), "not known for one of them: an older cc-ci-run did not record namespaces, limits, resolver and CA files")}
 	}
 	var list []Finding
 	drift := func(what, one, other, why string) { list = append(list, found(Drift, what, one, other, why)) }
