@@ -9,6 +9,7 @@ package main
 import (
 	"errors"
 	"os"
+	"runtime"
 	"syscall"
 
 	"cc-ci-run/internal/entry"
@@ -22,6 +23,10 @@ var (
 	plan string // the compiled manifest
 	full string // cc-ci-run-full
 )
+
+// The main goroutine stays on the process's first thread: the kernel is quicker to show
+// that thread's state, and to replace a process that calls execve there.
+func init() { runtime.LockOSThread() }
 
 func main() {
 	environ := entry.Environ()

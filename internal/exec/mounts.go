@@ -43,7 +43,7 @@ func differ(mine, one []mount) []string {
 		has, options := under(one, m.point)
 		switch {
 		case len(one) > 0 && m.content == has && m.options == options:
-		case strings.HasSuffix(m.dir, "/systemd/inaccessible/dir") || strings.HasSuffix(m.dir, "/systemd/inaccessible/reg"):
+		case m.kind == "tmpfs" && (strings.HasSuffix(m.dir, "/inaccessible/dir") || strings.HasSuffix(m.dir, "/inaccessible/reg")):
 			list = append(list, m.point+": inaccessible")
 		case len(one) > 0 && m.content == has && m.options == "ro"+strings.TrimPrefix(options, "rw"):
 			list = append(list, m.point+": read-only")
@@ -77,7 +77,7 @@ func parseMounts(data string) []mount {
 		if !ok || len(fields) < 6 || len(file) < 3 || passing(fields[4]) {
 			continue
 		}
-		m := mount{fields[4], fields[5], content{file[1], file[0], private(fields[3]), ""}}
+		m := mount{fields[4], withoutSetuid(fields[5]), content{file[1], file[0], private(fields[3]), ""}}
 		switch m.kind {
 		case "tmpfs", "proc": // size=, hidepid=
 			m.super = file[2]
@@ -92,10 +92,20 @@ func parseMounts(data string) []mount {
 	return slices.CompactFunc(list, func(a, b mount) bool { return a.point == b.point })
 }
 
+// withoutSetuid leaves nosuid out of a mount's options: systemd sets it on what a unit
+// without new privileges mounts, where it changes nothing.
+func withoutSetuid(options string) string {
+	before, after, found := strings.Cut(options, ",nosuid")
+	if found && (after == "" || after[0] == ',') {
+		return before + after
+	}
+	return options
+}
+
 // passing says that a mount is one of those that come and go with containers,
 // sessions and units, and mean nothing to a test.
 func passing(point string) bool {
-	for _, dir := range [...]string{"/run/credentials/", "/run/docker/", "/run/netns/", "/run/systemd/", "/run/user/", "/var/lib/containerd/", "/var/lib/docker/", "/proc/sys/fs/binfmt_misc"} {
+	for _, dir := range [...]string{"/run/credentials", "/run/docker/", "/run/netns/", "/run/systemd/", "/run/user/", "/var/lib/containerd/", "/var/lib/docker/", "/proc/sys/fs/binfmt_misc"} {
 		if strings.HasPrefix(point, dir) {
 			return true
 		}
@@ -131,7 +141,9 @@ func under(list []mount, at string) (content, string) {
 	for point := at; ; point = path.Dir(point) {
 		if i, ok := find(list, point); ok {
 			c := list[i].content
-			c.dir = path.Join(c.dir, strings.TrimPrefix(at, point))
+			if point != at {
+				c.dir = path.Join(c.dir, strings.TrimPrefix(at, point))
+			}
 			return c, list[i].options
 		}
 		if point == "/" || point == "." {

@@ -80,7 +80,11 @@ func Capture() State {
 	var s State
 	buffer := make([]byte, 0, 4<<10) // for one after the other
 	var noNewPrivs string
-	for line := range strings.Lines(proc("/proc/thread-self/status", buffer)) { // some of it is a thread's
+	status := "/proc/thread-self/status" // some of it is a thread's
+	if unix.Gettid() == unix.Getpid() {
+		status = "/proc/self/status" // the same, which the kernel has sooner
+	}
+	for line := range strings.Lines(procShort(status, buffer)) {
 		name, value, _ := strings.Cut(line, ":")
 		var field *string
 		switch name {
@@ -122,7 +126,9 @@ func Capture() State {
 	s.NoNewPrivs = noNewPrivs == "1"
 	s.Limits = captureLimits()
 	captureInherited(&s.Inherited, buffer)
-	s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer))
+	if s.Cgroup = procShort("/proc/self/cgroup", buffer); len(s.Cgroup) > cap(buffer)/2 {
+		s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer)) // longer than one read gives
+	}
 	// The system call gives 20-nice, to keep clear of -1.
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
 		s.Nice = 20 - n
@@ -193,17 +199,16 @@ func procPart(path string, buffer []byte, limit int) string {
 	return string(data)
 }
 
-// procLine reads the first line of a file of /proc or /sys that is shorter than the
-// buffer. That is one call, where proc also asks for the end.
-func procLine(path string, buffer []byte) string {
+// procShort reads a file of /proc or /sys that is shorter than the buffer: in one call,
+// where proc also asks whether there is more.
+func procShort(path string, buffer []byte) string {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}
 	defer unix.Close(fd)
 	n, _ := unix.Read(fd, buffer[:cap(buffer)])
-	line, _, _ := strings.Cut(string(buffer[:max(n, 0)]), "\n")
-	return line
+	return strings.TrimSuffix(string(buffer[:max(n, 0)]), "\n")
 }
 
 // fold makes white space one blank, and none at the ends.

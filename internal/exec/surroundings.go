@@ -76,7 +76,7 @@ func Surround(cgroup string, files []string, places []Pair) *Surroundings {
 		Root:         root(),
 		Mounts:       []string{},
 		Interfaces:   []string{},
-		Label:        strings.TrimRight(procLine("/proc/self/attr/current", buffer), "\x00"),
+		Label:        strings.TrimRight(procShort("/proc/self/attr/current", buffer), "\x00"),
 		WriteExecute: writeExecute(),
 		Files:        make(Pairs, 0, len(files)),
 		Free:         make([]Free, 0, len(places)),

@@ -29,10 +29,19 @@ func TestDiffer(t *testing.T) {
 		"no devices":                 {strings.ReplaceAll(root, "rw,relatime", "rw,nodev,relatime"), root, "/: ext4 /dev/vda1 / rw,nodev,relatime"},
 		"a read-only file system":    {strings.ReplaceAll(root, " rw\n", " ro,x\n"), root, "/: ext4 /dev/vda1 / rw,relatime (ro)"},
 		"PrivateTmp=":                {root + "50 22 254:1 /tmp/systemd-private-0a-nightly-sweep.service-Xy/tmp /tmp rw,relatime - ext4 /dev/vda1 rw\n", root, "/tmp: ext4 /dev/vda1 /tmp/systemd-private/tmp rw,relatime"},
-		"hidden processes":           {root + "50 22 0:5 / /proc rw - proc proc rw,hidepid=invisible\n", root + "30 22 0:5 / /proc rw - proc proc rw\n", "/proc: proc proc / rw (rw,hidepid=invisible)"},
-		"containers and sessions":    {root, root + "60 22 0:50 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw\n61 22 0:51 / /run/user/1000 rw - tmpfs tmpfs rw\n", ""},
-		"process 1 is hidden":        {root, "", "/: ext4 /dev/vda1 / rw,relatime"},
-		"not mountinfo":              {"x\n1 2 3 - 4\n\n", root, "/: not mounted"},
+		"a unit of systemd in a container": {
+			root + "50 22 0:25 /host/inaccessible/dir /root ro,nosuid,nodev,noexec master:2 - tmpfs tmpfs rw,mode=755\n" +
+				"51 22 0:25 /host/inaccessible/dir /run/credentials ro,nosuid,nodev,noexec master:2 - tmpfs tmpfs rw,mode=755\n" +
+				"52 22 0:26 /.#proc-kmsg//deleted /proc/kmsg rw,nosuid,nodev - tmpfs tmpfs rw\n" +
+				"53 22 254:1 /usr /usr ro,nosuid,relatime - ext4 /dev/vda1 rw\n" +
+				"54 22 254:1 /var/lib/x /var/lib/x rw,nosuid,relatime - ext4 /dev/vda1 rw\n",
+			root + "33 22 0:26 /.#proc-kmsg//deleted /proc/kmsg rw,nosuid,nodev - tmpfs tmpfs rw\n",
+			"/root: inaccessible, /usr: read-only",
+		},
+		"hidden processes":        {root + "50 22 0:5 / /proc rw - proc proc rw,hidepid=invisible\n", root + "30 22 0:5 / /proc rw - proc proc rw\n", "/proc: proc proc / rw (rw,hidepid=invisible)"},
+		"containers and sessions": {root, root + "60 22 0:50 / /var/lib/docker/overlay2/x/merged rw - overlay overlay rw\n61 22 0:51 / /run/user/1000 rw - tmpfs tmpfs rw\n", ""},
+		"process 1 is hidden":     {root, "", "/: ext4 /dev/vda1 / rw,relatime"},
+		"not mountinfo":           {"x\n1 2 3 - 4\n\n", root, "/: not mounted"},
 	} {
 		if got := strings.Join(differ(parseMounts(row.mine), parseMounts(row.one)), ", "); got != row.want {
 			t.Errorf("%s: %q, want %q", name, got, row.want)
