@@ -30,8 +30,8 @@ const maxMounts = 64
 //	/tmp: ext4 /dev/vda1 /tmp/systemd-private/tmp rw,relatime
 //	/srv: not mounted                         mounted for process 1 only
 //
-// A mount that shows what process 1 has at that path anyway is none of them. If
-// process 1 is hidden (ProtectProc=), all mounts are listed.
+// A mount that shows what process 1 has at that path anyway is none of them, and
+// nosuid is no difference. If process 1 is hidden (ProtectProc=), all mounts are listed.
 func differingMounts() []string {
 	read := func(file string) []mount { return parseMounts(procPart(file, make([]byte, 0, 16<<10), 16<<20)) }
 	return differ(read("/proc/self/mountinfo"), read("/proc/1/mountinfo"))
