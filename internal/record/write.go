@@ -65,13 +65,14 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 	now = now.UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
+	recipe := folder(program, args, dir)
 	r := &Record{
 		Schema: Schema,
 		ID:     ID(now),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
-		Directory: printable(dir), Revision: Revision(folder(program, args, dir)),
+		Directory: printable(dir), Revision: Revision(recipe),
 		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
 		Absent:    make([]string, 0, len(p.Absent)),
 		Passed:    printables(e.Names(env.Passed)),
@@ -91,7 +92,7 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
 	}
 	r.HostPaths = r.HostPaths.Sorted()
-	r.surround(e, p.Set, folder(program, args, dir))
+	r.surround(e, p.Set, recipe)
 	return r
 }
 
