@@ -147,7 +147,7 @@ func left(stateDir, invoker string) (*record.Record, *toolset.Manifest, error) {
 	if err := take(stateDir); err != nil {
 		return nil, nil, err
 	}
-	r, err := record.Newest(state.Dir(stateDir), invoker, "")
+	r, _, err := record.Newest(state.Dir(stateDir), invoker, "")
 	if err != nil {
 		return nil, nil, fmt.Errorf("it left no record of %s", invoker)
 	}

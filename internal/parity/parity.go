@@ -39,7 +39,7 @@ const (
 // Kept is the manifest with a fingerprint, from beside the records.
 func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
 	path := dir.Path(state.Manifests, fingerprint+".json")
-	data, err := state.Read(path)
+	data, err := dir.Read(state.Manifests, fingerprint+".json")
 	if err != nil {
 		return nil, err
 	}
