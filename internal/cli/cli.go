@@ -94,7 +94,7 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	addRunFlags(root, &o)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), pruneCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), pruneCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

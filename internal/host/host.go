@@ -344,6 +344,11 @@ func (h Host) disk(unit func() systemd.Properties) []finding.Finding {
 			return one(finding.Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
 		}
 	}
+	for _, f := range h.State.Check() {
+		if f.Verdict == finding.Fault {
+			return one(finding.Fault, name, f.State, f.Fix)
+		}
+	}
 	return one(finding.OK, name, state, "")
 }
 

@@ -150,18 +150,11 @@ in
     };
     users.groups.${cfg.group} = { };
 
-    # The places of internal/state, whose test compares itself with this list.
-    # Set-group-ID, so that the group can read and delete the files of every member.
-    systemd.tmpfiles.rules = [
-      "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/results 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/audits 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/recipes 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/logs 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/running 2775 ${cfg.user} ${cfg.group} -"
-    ];
+    # Not writable for the group, except the places where everybody's runs are
+    # recorded. These are sticky, so that nobody removes another's record.
+    systemd.tmpfiles.rules = map (
+      rule:
+      "d ${stateDir}${lib.optionalString (rule.place != "") "/${rule.place}"} ${rule.mode} ${cfg.user} ${cfg.group} -"
+    ) (builtins.fromJSON (builtins.readFile ../../internal/state/places.json));
   };
 }
