@@ -43,6 +43,9 @@ func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := state.Decode(path, data, toolset.Schema, &struct{}{}); err != nil {
+		return nil, err
+	}
 	m, err := toolset.ParseManifest(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

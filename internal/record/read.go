@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,6 +84,8 @@ type Runs struct {
 	path   string
 	names  []string
 	now    time.Time
+	// invokers are those of names, as far as they are known.
+	invokers []string
 }
 
 // Open lists the records.
@@ -95,6 +98,7 @@ func Open(dir state.Dir) (*Runs, error) {
 	if err == nil {
 		runs.folder = f
 		runs.names, err = f.Names(".json")
+		runs.invokers = make([]string, len(runs.names))
 	}
 	return runs, err
 }
@@ -136,6 +140,7 @@ const (
 	batch     = 1024 // files that are looked at together
 	maxRead   = 128 << 20
 	maxFaults = 5
+	shortHead = 1 << 10
 	headSize  = 16 << 10 // most records are shorter
 )
 
@@ -159,9 +164,9 @@ func (s *search) fault(err error) {
 // newest gives the newest record that is wanted, and the name of its file.
 func (s *search) newest() (*Record, string) {
 	for to := len(s.names); to > 0; to -= batch {
-		names := s.names[max(0, to-batch):to]
-		may := s.peek(names)
-		for i, name := range slices.Backward(names) {
+		from := max(0, to-batch)
+		may := s.peek(from, to)
+		for i, name := range slices.Backward(s.names[from:to]) {
 			if !may[i] {
 				continue
 			}
@@ -175,35 +180,55 @@ func (s *search) newest() (*Record, string) {
 	return nil, ""
 }
 
-// peek says which of the files may be wanted, by the name, or by the beginning
-// of the file. There may be a hundred thousand.
-func (s *search) peek(names []string) []bool {
-	may := make([]bool, len(names))
-	wanted := []byte(strconv.Quote(s.invoker))
-	look := func(i int, buffer []byte) bool {
-		if invoker := state.InvokerOf(names[i]); invoker != "" && s.recipe == "" {
-			return invoker == s.invoker
-		} else if invoker != "" && invoker != s.invoker {
-			return false
-		}
-		head, err := s.folder.Peek(names[i], buffer)
-		if err != nil || len(head) == len(buffer) || !bytes.Contains(head, []byte(`"invoker"`)) {
-			return true // read says why it is of no use
-		}
-		return bytes.Contains(head, wanted) && (s.recipe == "" || bytes.Contains(head, []byte(strconv.Quote(s.recipe))))
-	}
-	const workers = 4
+// peek says which of the files from one name on may be wanted.
+func (s *search) peek(from, to int) []bool {
+	may := make([]bool, to-from)
+	workers := runtime.GOMAXPROCS(0)
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
 			buffer := make([]byte, headSize)
-			for i := w; i < len(names); i += workers {
-				may[i] = look(i, buffer)
+			for i := w; i < len(may); i += workers {
+				invoker := s.invokerOf(from+i, buffer)
+				may[i] = invoker == "" || invoker == s.invoker && (s.recipe == "" || s.mentions(from+i, buffer))
 			}
 		})
 	}
 	all.Wait()
 	return may
+}
+
+// invokerOf is the invoker of a file, by its name, or by its beginning, for which
+// an earlier cc-ci-run did not put the invoker into the name. There may be a
+// hundred thousand, so each is looked at once, and briefly. "" is a file that has
+// to be read: if only to say what is wrong with it.
+func (runs *Runs) invokerOf(i int, buffer []byte) string {
+	if runs.invokers[i] != "" {
+		return runs.invokers[i]
+	}
+	invoker := state.InvokerOf(runs.names[i])
+	for _, size := range []int{shortHead, headSize} {
+		if invoker != "" {
+			break
+		}
+		head, err := runs.folder.Peek(runs.names[i], buffer[:size])
+		if err != nil {
+			return ""
+		}
+		_, after, _ := bytes.Cut(head, []byte(`"invoker"`))
+		_, after, _ = bytes.Cut(after, []byte(`"name"`))
+		if parts := bytes.SplitN(after, []byte{'"'}, 3); len(parts) == 3 {
+			invoker = string(parts[1])
+		}
+	}
+	runs.invokers[i] = invoker
+	return invoker
+}
+
+// mentions says whether a record may be of the recipe that is looked for.
+func (s *search) mentions(i int, buffer []byte) bool {
+	head, err := s.folder.Peek(s.names[i], buffer)
+	return err != nil || len(head) == len(buffer) || bytes.Contains(head, []byte(strconv.Quote(s.recipe)))
 }
 
 // read reads a record, nil if it is of something else.
@@ -258,6 +283,7 @@ func (runs *Runs) Without(files []state.Expired) {
 	for _, f := range files {
 		out[f.Path] = true
 	}
+	runs.invokers = nil // only the environments of the others are asked for
 	runs.names = slices.DeleteFunc(runs.names, func(name string) bool { return out[runs.path+"/"+name] })
 }
 

@@ -81,7 +81,8 @@ type unit struct {
 	from, to int
 	time     time.Time // zero: not known
 	size     int64
-	official bool
+	official bool // not another user's
+	named    bool // with a time
 	keep     bool
 	left     bool // by a process that was killed while it wrote
 }
@@ -144,14 +145,15 @@ func (r removal) expired() (list []Expired) {
 	return list
 }
 
-// beyond are the units to remove. Files of other users, and those that claim to
-// be of the future, count as the oldest, so that nobody's crowd out others.
+// beyond are the units to remove. Files of other users, those that claim to be of
+// the future, and those without a time in their names, count as the oldest, so that
+// nobody's crowd out others.
 func (b Bounds) beyond(units []unit, now time.Time) (list []removal) {
 	rank := func(u unit) int {
 		switch {
 		case u.keep:
 			return 0
-		case u.official && !u.time.IsZero() && !u.time.After(now.Add(clockSlack)):
+		case u.official && u.named && !u.time.After(now.Add(clockSlack)):
 			return 1
 		}
 		return 2
@@ -266,6 +268,7 @@ func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (
 	})
 	for i := 0; i < len(of.names); {
 		u := unit{folder: of, from: i, official: true, time: Stamp(of.names[i])}
+		u.named = !u.time.IsZero()
 		stem := Stem(of.names[i])
 		for ; i < len(of.names) && Stem(of.names[i]) == stem; i++ {
 			var s unix.Stat_t
@@ -313,9 +316,13 @@ func (f *Folder) keepNewest(list []unit, now time.Time) {
 // InvokerOf is the invoker that a file's name tells, "" for none: names are
 // TIME-PID-INVOKER, and were TIME-PID.
 func InvokerOf(name string) string {
-	parts := strings.Split(Stem(name), "-")
-	if len(parts) != 3 || Stamp(name).IsZero() {
+	if len(name) < len(stampForm) || name[8] != 'T' {
 		return ""
 	}
-	return parts[2]
+	stem := Stem(name)
+	pid, invoker := strings.IndexByte(stem, '-'), strings.LastIndexByte(stem, '-')
+	if pid == invoker {
+		return ""
+	}
+	return stem[invoker+1:]
 }
