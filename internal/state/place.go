@@ -2,7 +2,6 @@ package state
 
 import (
 	_ "embed"
-	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ import (
 // are in.
 type Place string
 
-// The places. places.json says more of each.
+// The places. places.txt says more of each.
 const (
 	Runs      Place = "runs"
 	Manifests Place = "manifests"
@@ -27,7 +26,7 @@ const (
 	Running   Place = "sweep/running"
 )
 
-// Rule is what holds for a place. The table of them, places.json, is the only
+// Rule is what holds for a place. The table of them, places.txt, is the only
 // one: [Dir.Make] and [Dir.Check] read it here, and the NixOS module makes the
 // directories from it.
 //
@@ -36,19 +35,26 @@ const (
 // so that nobody removes or replaces another's files, and whoever reads there
 // asks whose a file is. The other places are the owner's alone.
 type Rule struct {
-	Place  Place  `json:"place"` // "" is the state directory itself
-	Mode   string `json:"mode"`  // octal, where people share the state directory
-	MaxKiB int    `json:"max_kib"`
-	What   string `json:"what"`
+	Place  Place
+	Mode   uint32 // where people share the state directory
+	MaxKiB int    // of one file that is read
 }
 
-//go:embed places.json
-var table []byte
+//go:embed places.txt
+var table string
 
-// Rules are of all places, each after the one that it is in.
+// Rules are of the state directory itself and of all places, each after the one
+// that it is in. A line of the table is: place, mode, largest file in KiB, and what
+// is there.
 var Rules = sync.OnceValue(func() (rules []Rule) {
-	if err := json.Unmarshal(table, &rules); err != nil {
-		panic("internal/state/places.json: " + err.Error())
+	for line := range strings.Lines(table) {
+		w := strings.Fields(line)
+		mode, err := strconv.ParseUint(w[1], 8, 12)
+		size, err2 := strconv.Atoi(w[2])
+		if err != nil || err2 != nil {
+			panic("internal/state/places.txt: " + line)
+		}
+		rules = append(rules, Rule{Place(w[0]), uint32(mode), size})
 	}
 	return rules
 })
@@ -63,22 +69,14 @@ const (
 	special     = unix.S_ISUID | unix.S_ISGID | unix.S_ISVTX
 )
 
-func (r Rule) mode() uint32 {
-	mode, err := strconv.ParseUint(r.Mode, 8, 12)
-	if err != nil {
-		panic("internal/state/places.json: " + err.Error())
-	}
-	return uint32(mode)
-}
-
-func (r Rule) shared() bool { return r.mode()&unix.S_IWGRP != 0 }
+func (r Rule) shared() bool { return r.Mode&unix.S_IWGRP != 0 }
 
 // modeIn is the mode of a place in a state directory of mode top. A state
 // directory is shared if its group or everybody may write there, or if it is
 // set-group-ID, as the NixOS module makes it. In any other, nobody but the owner
 // writes. Whom the state directory keeps out, the place keeps out.
 func (r Rule) modeIn(top uint32) uint32 {
-	mode := r.mode()
+	mode := r.Mode
 	if top&(othersWrite|unix.S_ISGID) == 0 {
 		mode &^= othersWrite | special
 	}

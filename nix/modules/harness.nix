@@ -11,6 +11,10 @@
 let
   cfg = config.services.cc-ci;
   stateDir = toString cfg.stateDir; # so that Nix does not copy a path into the store
+  # The table of places that internal/state reads, too: place, mode, and more.
+  places = lib.filter (line: line != "") (
+    lib.splitString "\n" (builtins.readFile ../../internal/state/places.txt)
+  );
 
   # Hardening that does not break tests. Omitted, with the reason:
   # PrivateTmp (containers mount files of /tmp by path, and the daemon sees
@@ -153,8 +157,12 @@ in
     # Not writable for the group, except the places where everybody's runs are
     # recorded. These are sticky, so that nobody removes another's record.
     systemd.tmpfiles.rules = map (
-      rule:
-      "d ${stateDir}${lib.optionalString (rule.place != "") "/${rule.place}"} ${rule.mode} ${cfg.user} ${cfg.group} -"
-    ) (builtins.fromJSON (builtins.readFile ../../internal/state/places.json));
+      line:
+      let
+        word = builtins.elemAt (lib.splitString " " line);
+        directory = if word 0 == "." then stateDir else "${stateDir}/${word 0}";
+      in
+      "d ${directory} ${word 1} ${cfg.user} ${cfg.group} -"
+    ) places;
   };
 }
