@@ -9,8 +9,10 @@ package main
 import (
 	"errors"
 	"os"
+	"runtime"
 	"syscall"
 
+	"cc-ci-run/internal/entry"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/run"
 )
@@ -22,8 +24,12 @@ var (
 	full string // cc-ci-run-full
 )
 
+// The main goroutine stays on the process's first thread: the kernel is quicker to show
+// that thread's state, and to replace a process that calls execve there.
+func init() { runtime.LockOSThread() }
+
 func main() {
-	environ := os.Environ()
+	environ := entry.Environ()
 	request, ok := run.Parse(os.Args[1:])
 	if !ok {
 		err := syscall.Exec(full, os.Args, environ)

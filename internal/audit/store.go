@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
 )
@@ -24,7 +25,16 @@ func (r *Report) Write(dir state.Dir) error {
 	return dir.PutSynced(state.Audits, r.Run.ID+".json", append(data, '\n'), 0o644)
 }
 
-// parse reads one report. path names its file in messages.
+// Read reads the report that `cc-ci-run audit --report` wrote to a file.
+func Read(path string) (*Report, error) {
+	data, err := exec.ReadRegular(path, maxCost)
+	if err != nil {
+		return nil, err
+	}
+	return parse(path, data)
+}
+
+// parse reads the bytes of a report. path names its file in messages.
 func parse(path string, data []byte) (*Report, error) {
 	r := &Report{}
 	if err := state.Decode(path, data, Schema, r); err != nil {
@@ -101,9 +111,6 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 
 // read reads a report, if it is believed, and says what that costs.
 func read(f *state.Folder, name string, now time.Time) (r *Report, cost int, err error) {
-	if state.Future(name, now) {
-		return nil, 0, &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
-	}
 	data, uid, err := f.Read(name)
 	if err == nil {
 		cost = len(data) + costValue*state.Values(data)
@@ -111,6 +118,9 @@ func read(f *state.Folder, name string, now time.Time) (r *Report, cost int, err
 	}
 	if err == nil && !f.Official(uid) && r.Run.Invoker != "manual" {
 		err = f.Foreign(name, uid)
+	}
+	if err == nil && state.Future(name, now) {
+		err = &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
 	}
 	return r, cost, err
 }

@@ -44,8 +44,9 @@ func parityCommand(p Process, shared *run.Options) *cobra.Command {
 		Short: "Compare the environments of two or more invokers",
 		Long: `parity compares the newest run records of two or more invokers (drone and
 systemd, if none are named): environment, commands, names of variables, process
-state and host paths. A difference is either declared, such as a variable that
-only Drone sets, or a drift. Exit status 1 if there is a drift.
+state, host paths, and what each run saw of the machine: namespaces, mounts,
+limits, resolver, CA file. A difference is either declared, such as a variable
+that only Drone sets, or a drift. Exit status 1 if there is a drift.
 
 With --live, parity does not read records of earlier runs but starts a new run,
 a probe, through each invoker that this machine has, or through those that are

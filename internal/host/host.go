@@ -250,6 +250,9 @@ func (h Host) parity(context.Context) []finding.Finding {
 func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	const name = "last sweep"
 	states, faults, err := sweep.States(h.State)
+	if state.Damaged(err) { // the state directory's own line says what to do
+		return one(finding.Note, name, err.Error(), "")
+	}
 	if err != nil {
 		return one(finding.Unknown, name, err.Error(), "")
 	}

@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
@@ -61,6 +62,8 @@ type Run struct {
 	*record.Record
 	Environment *toolset.Manifest // that it ran with
 	Probe       bool              // it was only a probe, without what the site gives to real runs
+	Look        *Look             // of a probe, nil for none
+	Clock       time.Duration     // of a probe: how far its clock is ahead of this process's, as far as that is certain
 }
 
 // Compare says in what two runs' environments are identical and in what they
@@ -69,11 +72,7 @@ func Compare(a, b Run) []Finding {
 	ma, mb := a.Environment, b.Environment
 	var list []Finding
 	add := func(what, x, y string, otherwise Parity, why string) {
-		if x == y {
-			list = append(list, Finding{Identical, what, x, y, ""})
-		} else {
-			list = append(list, Finding{otherwise, what, x, y, why})
-		}
+		list = append(list, found(otherwise, what, x, y, why))
 	}
 	add("fingerprint", a.Fingerprint, b.Fingerprint, Drift, "built from another toolset, or on another machine")
 	add("interpreter", ma.Interpreter, mb.Interpreter, Drift, "")
@@ -87,6 +86,9 @@ func Compare(a, b Run) []Finding {
 	for _, p := range names(a.HostPaths, b.HostPaths) {
 		add(p, a.HostPaths.Get(p), b.HostPaths.Get(p), Drift, "another file on the host, outside the toolset")
 	}
+	list = append(list, compareSurroundings(a, b)...)
+	list = append(list, compareClocks(a, b)...)
+	list = append(list, compareLooks(a, b)...)
 	list = append(list, compareDaemons(a.Docker, b.Docker)...)
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
@@ -191,10 +193,40 @@ func compareProcess(a, b *record.Record) []Finding {
 		case name == "limits":
 			list = append(list, compareLimits(a.Process.Limits, b.Process.Limits)...)
 			continue
+		case name == "inherited":
+			list = append(list, compareInherited(a.Process.Inherited, b.Process.Inherited)...)
+			continue
 		}
 		list = append(list, f)
 	}
 	return list
+}
+
+// compareInherited compares what the callers left, field by field.
+func compareInherited(a, b exec.Inherited) []Finding {
+	if none := (exec.Inherited{}); a == none || b == none {
+		return []Finding{{Declared, "process inherited", recorded(a != none), recorded(b != none), "a record of an earlier cc-ci-run lacks it"}}
+	}
+	var list []Finding
+	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
+	for i := range x.NumField() {
+		f := Finding{Drift, "process " + x.Type().Field(i).Tag.Get("json"), x.Field(i).String(), y.Field(i).String(), "set for one of them by its unit, runner or shell"}
+		switch {
+		case f.A == f.B:
+			f.Verdict, f.Why = Identical, ""
+		case f.What == "process login_uid":
+			f.Verdict, f.Why = Declared, "a person has logged in; tests must use `id -un`, not `logname`"
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func recorded(is bool) string {
+	if is {
+		return "recorded"
+	}
+	return "not recorded"
 }
 
 // noCapability says that a process has no capability, and can gain none by
@@ -219,12 +251,6 @@ func compareLimits(a, b exec.Pairs) []Finding {
 // is not known of one run is not a drift: nobody asked, as for exec and before
 // records had this, or the daemon did not answer in time, as while it starts.
 func compareDaemons(a, b *docker.Daemon) []Finding {
-	found := func(verdict Parity, what, x, y, why string) Finding {
-		if x == y {
-			verdict, why = Identical, ""
-		}
-		return Finding{verdict, what, x, y, why}
-	}
 	const what = "docker daemon"
 	x, y := daemon(a), daemon(b)
 	switch {

@@ -75,7 +75,7 @@ func TestBelieved(t *testing.T) {
 		"an invoker whose name is in another's arguments": {claim: claim{invoker: "manual", recipe: "drone", uid: us, old: true}},
 
 		"of the future":                        {claim: claim{invoker: "drone", age: -time.Hour, uid: us}, says: "is of a time that is yet to come"},
-		"of the far future, another's":         {claim: claim{invoker: "drone", age: -9000 * time.Hour, uid: us, owner: member}, says: "is of a time that is yet to come"},
+		"of the far future, another's":         {claim: claim{invoker: "drone", age: -9000 * time.Hour, uid: us, owner: member}, says: "belongs to user 65534"},
 		"of the future, under a name of now":   {claim: claim{invoker: "drone", age: -time.Hour, uid: us, name: ID(time.Now(), "drone") + ".json"}, says: "is of a time that is yet to come"},
 		"a clock that was set back by seconds": {claim: claim{invoker: "drone", age: -10 * time.Second, uid: us}, believed: true},
 

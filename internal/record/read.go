@@ -44,6 +44,12 @@ func Parse(path string, data []byte) (*Record, error) {
 			exec.State
 			Limits map[string]string `json:"limits"`
 		} `json:"process"`
+		Surroundings *struct {
+			exec.Surroundings
+			Namespaces map[string]string `json:"namespaces"`
+			Cgroup     map[string]string `json:"cgroup_limits"`
+			Files      map[string]string `json:"files"`
+		} `json:"surroundings"`
 	}
 	if err := state.Decode(path, data, Schema, &file); err != nil {
 		return nil, err
@@ -54,6 +60,10 @@ func Parse(path string, data []byte) (*Record, error) {
 	}
 	r.Process = file.Process.State
 	r.HostPaths, r.Process.Limits = pairs(file.HostPaths), pairs(file.Process.Limits)
+	if s := file.Surroundings; s != nil {
+		r.Surroundings = &s.Surroundings
+		r.Surroundings.Namespaces, r.Surroundings.Cgroup, r.Surroundings.Files = pairs(s.Namespaces), pairs(s.Cgroup), pairs(s.Files)
+	}
 	return r, nil
 }
 
@@ -234,8 +244,9 @@ func (s *search) mentions(i int, buffer []byte) bool {
 // read reads a record, nil if it is of something else.
 func (s *search) read(name string) (*Record, error) {
 	path := s.folder.Path(name)
-	if state.Future(name, s.now) {
-		return nil, &state.Fault{Path: path, Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+	future := state.Future(name, s.now)
+	if future && len(s.faults) >= maxFaults { // of very many, each is not read
+		return nil, notYet(path)
 	}
 	uid, err := s.folder.Owner(name)
 	if err != nil {
@@ -260,14 +271,18 @@ func (s *search) read(name string) (*Record, error) {
 	if r.Invoker.Name != s.invoker || s.recipe != "" && !slices.Contains(r.Args, s.recipe) {
 		return nil, nil
 	}
-	if r.Time.After(s.now.Add(time.Minute)) {
-		return nil, &state.Fault{Path: path, Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+	if future || r.Time.After(s.now.Add(time.Minute)) {
+		return nil, notYet(path)
 	}
 	users := strings.Fields(r.Process.UID)
 	if !official && (len(users) == 0 || users[len(users)-1] != strconv.Itoa(uid) || r.ID+".json" != name) {
 		return nil, &state.Fault{Path: path, Is: fmt.Sprintf("is not what its file says, which belongs to user %d", uid), Fix: "it is not used; remove it"}
 	}
 	return r, nil
+}
+
+func notYet(path string) error {
+	return &state.Fault{Path: path, Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
 }
 
 // File is the name of the file of an invoker's newest record, "" for none.

@@ -3,6 +3,7 @@ package record
 import (
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
@@ -46,6 +47,10 @@ type Record struct {
 	HostPaths   exec.Pairs `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
 	Process     exec.State `json:"process"`
 
+	// Surroundings are what the run sees of the machine; nil before this field was
+	// added.
+	Surroundings *exec.Surroundings `json:"surroundings,omitempty"`
+
 	// Docker is the daemon that the script's docker client reaches; nil if nobody
 	// asked, as for exec and shell, or before this field was added.
 	Docker *docker.Daemon `json:"docker,omitempty"`
@@ -80,7 +85,6 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 
 		CallerPath: printable(env.Lookup(caller, "PATH")),
 	}
-	r.Process.Cgroup = printable(r.Process.Cgroup)
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}
 	}
@@ -91,7 +95,36 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
 	}
 	r.HostPaths = r.HostPaths.Sorted()
+	r.surround(e, p.Set, folder(program, args, dir))
 	return r
+}
+
+// resolver are the files that decide which names a test can look up.
+var resolver = [...]string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"}
+
+// surround records the surroundings. Of the files it reads those that could have
+// another content under the same name: not those of the Nix store, whose name has
+// a hash of the content.
+func (r *Record) surround(e env.Environment, set []string, recipe string) {
+	value := func(name, otherwise string) string {
+		if v := e.Value(name); v != "" {
+			return v
+		}
+		return otherwise
+	}
+	files := make([]string, 0, len(resolver)+1)
+	for _, path := range append(resolver[:], env.Lookup(set, "SSL_CERT_FILE")) {
+		if path != "" && !strings.HasPrefix(r.HostPaths.Get(path), "/nix/store/") {
+			files = append(files, path)
+		}
+	}
+	r.Surroundings = exec.Surround(r.Process.Cgroup, files, exec.Pairs{
+		{Name: "HOME", Value: value("HOME", "/")}, {Name: "TMPDIR", Value: value("TMPDIR", "/tmp")}, {Name: "recipe", Value: recipe},
+	})
+	s := r.Surroundings
+	s.Hostname, s.Label = printable(s.Hostname), printable(s.Label)
+	s.Mounts, s.Interfaces = printables(s.Mounts), printables(s.Interfaces)
+	r.Process.Cgroup = printable(r.Process.Cgroup)
 }
 
 // Write puts the record into the state directory: STATE/runs/ID.json. It is not
@@ -144,10 +177,10 @@ func printables(list []string) []string {
 // a run's start more than all else here; a test compares the two.
 func (r *Record) AppendJSON(b []byte) []byte {
 	w := writer{b: append(b, '{')}
-	w.number("schema", r.Schema)
+	w.number("schema", int64(r.Schema))
 	w.text("id", r.ID)
 	w.text("time", r.Time.Format(time.RFC3339Nano))
-	w.number("pid", r.PID)
+	w.number("pid", int64(r.PID))
 	w.open("invoker", '{')
 	w.text("name", r.Invoker.Name)
 	w.some("id", r.Invoker.ID)
@@ -185,7 +218,17 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.text("seccomp_filters", p.SeccompFilters)
 	w.text("umask", p.Umask)
 	w.text("signals_ignored", p.SignalsIgnored)
-	w.number("nice", p.Nice)
+	w.number("nice", int64(p.Nice))
+	w.open("inherited", '{')
+	w.text("policy", p.Inherited.Policy)
+	w.text("io_priority", p.Inherited.IOPriority)
+	w.text("cpus", p.Inherited.CPUs)
+	w.text("memory_nodes", p.Inherited.MemoryNodes)
+	w.text("oom_score_adj", p.Inherited.OOM)
+	w.text("login_uid", p.Inherited.LoginUID)
+	w.text("personality", p.Inherited.Personality)
+	w.text("secure_bits", p.Inherited.SecureBits)
+	w.close('}')
 	w.text("cgroup", p.Cgroup)
 	w.object("limits", p.Limits)
 	w.open("terminals", '[')
@@ -195,6 +238,9 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	w.close(']')
 	w.close('}')
+	if r.Surroundings != nil {
+		w.surroundings(r.Surroundings)
+	}
 	if d := r.Docker; d != nil {
 		w.open("docker", '{')
 		w.text("socket", d.Socket)
@@ -207,6 +253,32 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	w.close('}')
 	return append(w.b, '\n')
+}
+
+func (w *writer) surroundings(s *exec.Surroundings) {
+	w.open("surroundings", '{')
+	w.object("namespaces", s.Namespaces)
+	w.text("hostname", s.Hostname)
+	w.text("root", s.Root)
+	w.list("mounts", s.Mounts)
+	w.list("interfaces", s.Interfaces)
+	w.text("user_map", s.UserMap)
+	w.text("clock_offsets", s.Clocks)
+	w.object("cgroup_limits", s.Cgroup)
+	w.text("label", s.Label)
+	w.text("write_execute", s.WriteExecute)
+	w.object("files", s.Files)
+	w.open("free", '[')
+	for _, f := range s.Free {
+		w.element('{')
+		w.text("name", f.Name)
+		w.number("bytes", f.Bytes)
+		w.number("inodes", f.Inodes)
+		w.number("files", f.Files)
+		w.close('}')
+	}
+	w.close(']')
+	w.close('}')
 }
 
 // writer appends JSON. depth is how far it is indented.
@@ -259,9 +331,16 @@ func (w *writer) some(name, value string) {
 	}
 }
 
-func (w *writer) number(name string, n int) {
+// element opens one of a list.
+func (w *writer) element(bracket byte) {
+	w.next()
+	w.b = append(w.b, bracket)
+	w.depth++
+}
+
+func (w *writer) number(name string, n int64) {
 	w.name(name)
-	w.b = strconv.AppendInt(w.b, int64(n), 10)
+	w.b = strconv.AppendInt(w.b, n, 10)
 }
 func (w *writer) bool(name string, v bool) { w.name(name); w.b = strconv.AppendBool(w.b, v) }
 

@@ -105,7 +105,7 @@ func holder(file unix.Stat_t) error {
 		}
 		name, user := field(status, "Name:"), field(status, "Uid:")
 		since := time.Unix(file.Mtim.Unix()).UTC().Format(time.RFC3339)
-		held.By = "process " + w[4] + " (" + name + "), since " + since
+		held.By = "process " + w[4] + ", since " + since + ", " + name
 		if user != "0" && user != strconv.Itoa(int(file.Uid)) {
 			return errNotTheLock
 		}

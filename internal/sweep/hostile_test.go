@@ -299,7 +299,7 @@ func TestLock(t *testing.T) {
 		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v: others can open it", name, info, err)
 		}
-		if _, err := openStore(context.Background(), dir, false, false); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d (sweep.test), since ", os.Getpid())) {
+		if _, err := openStore(context.Background(), dir, false, false); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
 			t.Errorf("%s: %v", name, err)
 		}
 		s.close()

@@ -418,7 +418,7 @@ func TestTwoSweeps(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	_, err := Run(context.Background(), b.Options, func(Event) {})
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d (sweep.test), since 20", os.Getpid())) {
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
 		t.Errorf("the second: %v", err)
 	}
 	b.write(end, "", 0o644)
