@@ -97,7 +97,7 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 		if len(names) == 0 {
 			names = []string{"drone", "systemd"}
 		}
-		err = newest(o, names, runs)
+		err = p.newest(o, names, runs)
 	}
 	if err != nil {
 		return err
@@ -144,10 +144,18 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 }
 
 // newest reads each invoker's newest record.
-func newest(o parityOptions, names []string, runs map[string]parity.Run) error {
+func (p Process) newest(o parityOptions, names []string, runs map[string]parity.Run) error {
+	records, err := record.Open(o.state)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
 	var errs *multierror.Error
 	for _, name := range names {
-		r, err := record.Newest(o.state, name, o.recipe)
+		r, passedOver, err := records.Newest(name, o.recipe)
+		for _, fault := range passedOver {
+			exec.Tell(p.Stderr, "cc-ci-run: passed over: "+visible(fault.Error())+"\n")
+		}
 		var m *toolset.Manifest
 		if err == nil {
 			m, err = parity.Kept(o.state, r.Fingerprint)

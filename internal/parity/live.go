@@ -181,14 +181,14 @@ func left(stateDir, invoker, look string) (Run, error) {
 	if err := take(stateDir); err != nil {
 		return Run{}, err
 	}
-	r, err := record.Newest(state.Dir(stateDir), invoker, "")
+	r, _, err := record.Newest(state.Dir(stateDir), invoker, "")
 	if err != nil {
 		return Run{}, fmt.Errorf("it left no record of %s", invoker)
 	}
 	m, err := Kept(state.Dir(stateDir), r.Fingerprint)
 	run := Run{Record: r, Environment: m, Probe: true}
 	// An older cc-ci-run has no closer look, and leaves an empty file.
-	if data, err := state.Read(look); err == nil && len(data) > 0 {
+	if data, err := readLook(look); err == nil && len(data) > 0 {
 		if err := json.Unmarshal(data, &run.Look); err != nil {
 			return Run{}, fmt.Errorf("it left a closer look that cannot be read: %w", err)
 		}

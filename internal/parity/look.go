@@ -79,6 +79,9 @@ func digest(path string) string {
 	return fmt.Sprintf("%x", all.Sum(nil))
 }
 
+// readLook reads what `cc-ci-run look` wrote to a file.
+func readLook(path string) ([]byte, error) { return exec.ReadRegular(path, maxLookedAt) }
+
 func sortedKeys(a, b map[string]string) []string {
 	all := maps.Clone(a)
 	maps.Copy(all, b)

@@ -40,8 +40,11 @@ const (
 // Kept is the manifest with a fingerprint, from beside the records.
 func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
 	path := dir.Path(state.Manifests, fingerprint+".json")
-	data, err := state.Read(path)
+	data, err := dir.Read(state.Manifests, fingerprint+".json")
 	if err != nil {
+		return nil, err
+	}
+	if err := state.Decode(path, data, toolset.Schema, &struct{}{}); err != nil {
 		return nil, err
 	}
 	m, err := toolset.ParseManifest(data)

@@ -75,7 +75,7 @@ func ran(t *testing.T, invoker, script string) Run {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Skipf("not possible here: %v: %s", err, out)
 	}
-	r, err := record.Newest(state.Dir(dir), invoker, "")
+	r, _, err := record.Newest(state.Dir(dir), invoker, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
@@ -54,9 +56,11 @@ type Record struct {
 	Docker *docker.Daemon `json:"docker,omitempty"`
 }
 
-// ID names a run by when it starts and by this process. IDs sort by time.
-func ID(now time.Time) string {
-	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid())
+// ID names a run by when it starts, by this process and by its invoker. IDs sort
+// by time, and whoever looks for the newest run of an invoker needs no file but
+// that one. An earlier cc-ci-run left the invoker out.
+func ID(now time.Time, invoker string) string {
+	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid()) + "-" + invoker
 }
 
 // New gathers the record of a run that is about to start. The process
@@ -68,7 +72,7 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 	recipe := folder(program, args, dir)
 	r := &Record{
 		Schema: Schema,
-		ID:     ID(now),
+		ID:     ID(now, invoker.Name),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
@@ -131,18 +135,26 @@ func (r *Record) Write(dir state.Dir) error {
 }
 
 // Keep copies the manifest of the run's environment beside the records, once
-// for each fingerprint.
+// for each fingerprint. A copy that another user put there, or that is not
+// whole, is replaced.
 func (r *Record) Keep(dir state.Dir) error {
 	name := r.Fingerprint + ".json"
-	if dir.Has(state.Manifests, name) {
+	var manifest unix.Stat_t
+	if err := unix.Stat(r.Manifest, &manifest); err != nil {
+		return &os.PathError{Op: "stat", Path: r.Manifest, Err: err}
+	}
+	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size {
 		return nil
 	}
-	manifest, err := state.Read(r.Manifest)
+	data, err := exec.ReadRegular(r.Manifest, maxManifest)
 	if err != nil {
 		return err
 	}
-	return dir.Put(state.Manifests, name, manifest)
+	return dir.PutSynced(state.Manifests, name, data, 0o644)
 }
+
+// maxManifest is more than any manifest has, in bytes.
+const maxManifest = 16 << 20
 
 // printable keeps JSON from losing bytes: what is not UTF-8 is written as Go
 // writes it in a string literal.
