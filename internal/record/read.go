@@ -44,6 +44,7 @@ func Parse(data []byte) (*Record, error) {
 	var file struct {
 		Record
 		HostPaths map[string]string `json:"host_paths"`
+		SSHFiles  map[string]string `json:"ssh_files"`
 		Process   struct {
 			exec.State
 			Limits map[string]string `json:"limits"`
@@ -55,6 +56,9 @@ func Parse(data []byte) (*Record, error) {
 	r := &file.Record
 	r.Process = file.Process.State
 	r.HostPaths, r.Process.Limits = pairs(file.HostPaths), pairs(file.Process.Limits)
+	if file.SSHFiles != nil {
+		r.SSHFiles = append(exec.Pairs{}, pairs(file.SSHFiles)...)
+	}
 	if r.Schema > Schema {
 		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d)", r.Schema, Schema)
 	}
