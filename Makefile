@@ -21,7 +21,7 @@ UNIGNORE := env --default-signal=HUP
 export GOFLAGS := -buildvcs=false
 GO_BUILD := CGO_ENABLED=0 go build -trimpath
 # Each program takes of it what it knows.
-LINK := -s -w -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolset/manifest.json" \
+LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "main.manifest=$(CURDIR)/$(B)/toolset/manifest.json" \
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help

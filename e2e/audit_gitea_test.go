@@ -229,7 +229,7 @@ func newOldEnvironment(t *testing.T) oldEnvironment {
 	}
 	write(t, build+"/old/requirements.txt", string(requirements), 0o644)
 	write(t, old.declaration, "", 0o644)
-	link := fmt.Sprintf("-X main.manifest=%[1]s/manifest.json -X main.plan=%[1]s/manifest.plan -X main.program=%[2]s -X main.full=%[2]s-full", old.out, old.program)
+	link := fmt.Sprintf("-E cc-ci-run/internal/entry.start -X main.manifest=%[1]s/manifest.json -X main.plan=%[1]s/manifest.plan -X main.program=%[2]s -X main.full=%[2]s-full", old.out, old.program)
 	for suffix := range strings.SplitSeq(" -full", " ") {
 		cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", link, "-o", old.program+suffix, "../cmd/cc-ci-run"+suffix)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

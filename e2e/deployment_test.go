@@ -308,8 +308,8 @@ HARD = ` + strconv.Quote(hard) + "\n")
 		t.Errorf("abra deployed %q (%v), want two deployments and two upgrades", apps, err)
 	}
 	for _, row := range []struct{ with, path, says string }{
-		{"abra", "/nonexistent", "DEPLOY_WITH asks for abra, and this environment has no abra"},
-		{"podman", "/nonexistent", "DEPLOY_WITH is 'podman': it can be docker or abra"},
+		{"abra", "/nonexistent", "DEPLOY_WITH is 'abra', and this environment has no abra"},
+		{"podman", "/nonexistent", "DEPLOY_WITH is 'podman': set it to docker or abra, or unset it"},
 	} {
 		if out, err := run(row.with, row.path); err == nil || !strings.Contains(out, row.says) {
 			t.Errorf("DEPLOY_WITH=%s: %v: %s, want %q", row.with, err, out, row.says)

@@ -46,7 +46,7 @@ func programWith(t *testing.T, change func(*toolset.Manifest)) string {
 		t.Fatal(err)
 	}
 	plan, program := filepath.Join(dir, toolset.PlanName), filepath.Join(dir, "cc-ci-run")
-	build := exec.Command("go", "build", "-ldflags", "-X main.plan="+plan, "-o", program, "../cmd/cc-ci-run")
+	build := exec.Command("go", "build", "-ldflags", "-E cc-ci-run/internal/entry.start -X main.plan="+plan, "-o", program, "../cmd/cc-ci-run")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

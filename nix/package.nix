@@ -68,6 +68,7 @@ build (finalAttrs: {
   ldflags = [
     "-s"
     "-w"
+    "-E cc-ci-run/internal/entry.start" # before Go's runtime: see there
     "-X main.version=${finalAttrs.version}"
     "-X main.manifest=${placeholder "out"}/share/cc-ci-run/manifest.json"
     "-X main.plan=${placeholder "out"}/share/cc-ci-run/manifest.plan"

@@ -1,8 +1,8 @@
 """Deploys a stack with abra, where the variable DEPLOY_WITH asks for abra: see docs/recipes.md.
 
-abra deploys an app: a recipe, which is a git repository below ABRA_DIR/recipes, with the settings of a file below
-ABRA_DIR/servers. The folder `default` there stands for this host's own daemon. Each deployment of a test gets an
-ABRA_DIR of its own, which has the files of that deployment and none of a person's.
+abra deploys apps. An app is a file of settings, ABRA_DIR/servers/SERVER/APP.env, that names a recipe; a recipe is a
+git repository in ABRA_DIR/recipes. The server `default` is this host. Each deployment of a test has an ABRA_DIR of its
+own, without a person's files.
 
 abra was not available where this file was written and tested: a script stands in for abra in the tests.
 """
@@ -15,8 +15,8 @@ from recipe_swarm import DeploymentError
 
 OPTIONS = (
     "--chaos",  # the recipe as it is in its folder, not one of its published versions
-    "--force",  # an upgrade deploys what is deployed already
-    "--no-domain-checks",  # the domain is an address of this host
+    "--force",  # abra otherwise refuses an app that is deployed, as in an upgrade
+    "--no-domain-checks",  # 127.0.0.1 has no DNS record
     "--no-converge-checks",  # recipe_deployment waits for the services itself
     "--offline",  # neither the catalogue nor the recipe is fetched
     "--no-input",
@@ -28,7 +28,9 @@ def deploy(directory, stack):
     """Write the files that abra reads to a directory, and deploy them. `stack` is a recipe_compose.Stack."""
     abra = shutil.which("abra", path=stack.settings.get("PATH"))
     if not abra:
-        raise DeploymentError("DEPLOY_WITH asks for abra, and this environment has no abra (`cc-ci-run check`)")
+        raise DeploymentError(
+            "DEPLOY_WITH is 'abra', and this environment has no abra: build it with abra, or unset DEPLOY_WITH"
+        )
     recipe, servers = directory / "recipes" / stack.folder.name, directory / "servers" / "default"
     sample = stack.folder / ".env.sample"
     files = dict(zip(stack.names, stack.texts, strict=True))
@@ -45,7 +47,7 @@ def deploy(directory, stack):
 
 
 def run(command, stack, **variables):
-    """Run a command with the settings of the stack, among which are the variables of the run, as environment."""
+    """Run a command. Its environment is the stack's settings, which include the run's variables."""
     name = command[0].rpartition("/")[2]
     try:
         done = subprocess.run(
@@ -67,12 +69,12 @@ def run(command, stack, **variables):
 
 
 def app_settings(stack):
-    """The settings of the app: the recipe's own, and variables of the run that its compose files mention."""
+    """The settings of the app: the recipe's own, and variables of the run that the recipe's compose files mention."""
     words = set(re.findall(r"\w+", " ".join(stack.texts)))
     return {name: value for name, value in stack.settings.items() if name in stack.own or name in words}
 
 
 def dotenv(settings):
-    """A file of settings in double quotes, in which a backslash stands before each special character."""
+    """Lines NAME="VALUE", with a backslash before each special character of a value."""
     quoted = {name: SPECIAL.sub(r"\\\g<0>", value).replace("\n", r"\n") for name, value in settings.items()}
     return "".join(f'{name}="{value}"\n' for name, value in quoted.items())

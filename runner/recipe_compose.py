@@ -17,11 +17,11 @@ class Stack:
     """What is given to `docker stack deploy`: files (their texts), settings, secrets and ports.
 
     folder    the recipe's folder
-    names     the compose files' paths in the folder
-    files     their whole paths
+    names     the compose files' paths, relative to `folder`
+    files     the same paths, with `folder`
     texts     their changed contents
-    settings  the values of the variables in them: those of the run, and the recipe's own
-    own       the names of the recipe's own
+    settings  all variables of the run, overridden by those of the recipe and of the test
+    own       the names that .env.sample, abra.sh or the test sets, and STACK_NAME and DOMAIN
     ports     {(service, port in the container): port of the host}; those in the argument `ports` are kept
     images    the services' images
     volumes   {name in the files: name in the swarm}

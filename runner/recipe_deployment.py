@@ -252,15 +252,15 @@ class Deployment:
         self._wait(updates, first=not before)
 
     def _give(self):
-        """Give the stack to docker, or to abra, which gives it to docker."""
+        """Give the stack to docker or abra."""
         directory = self._all.directory()
+        if self._abra:
+            import recipe_abra
+
+            recipe_abra.deploy(directory, self._stack)
+            return
         written = [directory / f"{number}.yml" for number in range(len(self._stack.texts))]
         try:
-            if self._abra:
-                import recipe_abra
-
-                recipe_abra.deploy(directory, self._stack)
-                return
             for file, text in zip(written, self._stack.texts, strict=True):
                 file.write_text(text)
             files = [word for file in written for word in ("--compose-file", file)]
@@ -429,10 +429,10 @@ class Deployment:
 
 
 def deploys_with_abra(environ):
-    """Whether the variable DEPLOY_WITH asks for abra."""
+    """Whether the variable DEPLOY_WITH asks for abra; DeploymentError if it names another tool."""
     tool = environ.get("DEPLOY_WITH") or "docker"
     if tool not in ("docker", "abra"):
-        raise DeploymentError(f"DEPLOY_WITH is {tool!r}: it can be docker or abra")
+        raise DeploymentError(f"DEPLOY_WITH is {tool!r}: set it to docker or abra, or unset it")
     return tool == "abra"
 
 

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"cc-ci-run/internal/cli"
+	"cc-ci-run/internal/entry"
 )
 
 // Set at link time (-ldflags "-X main.manifest=…"). The manifest decides the
@@ -21,7 +22,7 @@ var (
 func main() {
 	self, _ := os.Executable() // from /proc; a sweep starts it for each run
 	os.Exit(cli.Main(cli.Process{
-		Args: os.Args, Environ: os.Environ(),
+		Args: os.Args, Environ: entry.Environ(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
 		Manifest: manifest, Plan: plan, Program: program, Self: self, Version: version,
 	}))

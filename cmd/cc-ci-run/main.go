@@ -11,6 +11,7 @@ import (
 	"os"
 	"syscall"
 
+	"cc-ci-run/internal/entry"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/run"
 )
@@ -23,7 +24,7 @@ var (
 )
 
 func main() {
-	environ := os.Environ()
+	environ := entry.Environ()
 	request, ok := run.Parse(os.Args[1:])
 	if !ok {
 		err := syscall.Exec(full, os.Args, environ)

@@ -5,8 +5,8 @@ import (
 	"strconv"
 )
 
-// Process is the process state that the child starts with. What is not
-// declared here is not changed; a run record says what it was.
+// Process is the process state that a toolset declares. exec.Prepare sets it, and also
+// resets what docs/process.md calls "set". A run record has most of the rest.
 type Process struct {
 	Umask string `toml:"umask" json:"umask"` // octal, as umask(1) prints it
 	// NoFile is RLIMIT_NOFILE, soft and hard, in descriptors.

@@ -62,8 +62,9 @@ func (w wrapped) Unwrap() error { return w.err }
 
 // Prepare gives this process the state that the child starts with: the
 // declared umask and limits, no new privileges if so declared, every signal
-// unblocked and at its default, and no descriptor above 2 that survives
-// execve. It binds the goroutine to its
+// unblocked and at its default, no timer, none of the other attributes that
+// a caller left and every process may reset, and no descriptor above 2 that
+// survives execve. It binds the goroutine to its
 // thread, since the signal mask is a thread's; the same goroutine calls
 // [Replace] or starts the child.
 //
@@ -95,6 +96,7 @@ func Prepare(p env.Process) error {
 			return Wrap("no new privileges", err)
 		}
 	}
+	resetInherited()
 	defaultSignals()
 	// A signal that was pending all along is delivered now, to Go's runtime:
 	// SIGTERM, SIGINT, SIGHUP and SIGQUIT end this process, as they would have

@@ -23,6 +23,7 @@ type State struct {
 	Umask          string       `json:"umask"`
 	SignalsIgnored string       `json:"signals_ignored"` // a set in hex, bit 0 is signal 1
 	Nice           int          `json:"nice"`
+	Inherited      Inherited    `json:"inherited"`
 	Cgroup         string       `json:"cgroup"`
 	// Limits are soft and hard limit by the kernel's names, with units
 	// ("Max open files": "65536 65536 files").
@@ -109,6 +110,10 @@ func Capture() State {
 			field = &s.Umask
 		case "SigIgn":
 			field = &s.SignalsIgnored
+		case "Cpus_allowed_list":
+			field = &s.Inherited.CPUs
+		case "Mems_allowed_list":
+			field = &s.Inherited.MemoryNodes
 		default:
 			continue
 		}
@@ -116,6 +121,7 @@ func Capture() State {
 	}
 	s.NoNewPrivs = noNewPrivs == "1"
 	s.Limits = captureLimits()
+	captureInherited(&s.Inherited, buffer)
 	s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer))
 	// The system call gives 20-nice, to keep clear of -1.
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {

@@ -190,10 +190,40 @@ func compareProcess(a, b *record.Record) []Finding {
 		case name == "limits":
 			list = append(list, compareLimits(a.Process.Limits, b.Process.Limits)...)
 			continue
+		case name == "inherited":
+			list = append(list, compareInherited(a.Process.Inherited, b.Process.Inherited)...)
+			continue
 		}
 		list = append(list, f)
 	}
 	return list
+}
+
+// compareInherited compares what the callers left, field by field.
+func compareInherited(a, b exec.Inherited) []Finding {
+	if none := (exec.Inherited{}); a == none || b == none {
+		return []Finding{{Declared, "process inherited", recorded(a != none), recorded(b != none), "a record of an earlier cc-ci-run lacks it"}}
+	}
+	var list []Finding
+	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
+	for i := range x.NumField() {
+		f := Finding{Drift, "process " + x.Type().Field(i).Tag.Get("json"), x.Field(i).String(), y.Field(i).String(), "set for one of them by its unit, runner or shell"}
+		switch {
+		case f.A == f.B:
+			f.Verdict, f.Why = Identical, ""
+		case f.What == "process login_uid":
+			f.Verdict, f.Why = Declared, "a person has logged in; tests must use `id -un`, not `logname`"
+		}
+		list = append(list, f)
+	}
+	return list
+}
+
+func recorded(is bool) string {
+	if is {
+		return "recorded"
+	}
+	return "not recorded"
 }
 
 // noCapability says that a process has no capability, and can gain none by

@@ -40,7 +40,7 @@ func Main(args []string) error {
 		syscall.CloseOnExec(readerDescriptor)
 		s.reader = os.NewFile(readerDescriptor, "reader")
 	}
-	// The command is told of the end of the thread that started it.
+	// The kernel kills the command when the thread that started it ends.
 	runtime.LockOSThread()
 	if err := s.listen(); err != nil {
 		return err
@@ -73,16 +73,18 @@ type supervisor struct {
 	end      End
 }
 
-// listen takes an endSignal that came since [Runs.Start], which the kernel kept, and all
-// later signals. The thread that calls starts the command, which must not have them blocked.
+// listen asks for endSignal and the other signals. An endSignal that was sent since
+// [Runs.Start] is pending, and comes now. The same thread starts the command, which inherits
+// its signal mask, so endSignal must be unblocked here.
 func (s *supervisor) listen() error {
 	signal.Notify(s.signals, endSignal, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	signal.Notify(s.children, syscall.SIGCHLD)
 	return unix.PthreadSigmask(unix.SIG_UNBLOCK, endSet, nil)
 }
 
-// start starts the command. Its processes die with the supervisor, those that
-// the kernel can tell: the command itself.
+// start starts the command. If the supervisor dies, the kernel kills the command's own
+// process, until that clears its parent-death signal, as cc-ci-run does. Then the caller kills
+// it, or the next [Sweep].
 func (s *supervisor) start(argv []string) error {
 	attr := &os.ProcAttr{
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
@@ -123,8 +125,8 @@ func (s *supervisor) attend() {
 				_ = syscall.Kill(-s.pid, syscall.SIGTERM)
 				_ = syscall.Kill(-s.pid, syscall.SIGCONT) // a stopped one would not notice
 				kill = time.After(s.grace)
-				// The kernel tells of the end of the caller's thread, a moment before the
-				// caller has ended.
+				// endSignal comes when the caller's thread ends. The caller is still the
+				// parent for a moment, so look again.
 				look = time.Tick(100 * time.Millisecond)
 			}
 		case <-kill:

@@ -153,10 +153,10 @@ func (r *Runs) startDeaf(cmd *exec.Cmd) error {
 	return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
 }
 
-// endSignal asks a supervisor to end its command. It is not SIGTERM, because the Go runtime
-// lets no program start with SIGTERM blocked, and ends a program that gets SIGTERM before
-// the program has asked for it. The handler that does so runs on one thread; another can
-// start the command meanwhile, whose processes then have no supervisor.
+// endSignal asks a supervisor to end its command. SIGTERM would not do: Go's runtime unblocks
+// SIGTERM at the program's start, and until the program calls signal.Notify, SIGTERM ends the
+// program. While one thread is ended so, another can start the command, whose processes then
+// have no supervisor.
 const endSignal = syscall.SIGUSR1
 
 // endSet has one bit, endSignal's: signals are counted from 1 (sigsetops(3)).
@@ -186,8 +186,8 @@ func (r *Runs) Other(cmd *exec.Cmd) ([]byte, error) {
 	return data, errors.Join(err, cmd.Wait())
 }
 
-// Terminate asks the command to end: its group gets SIGTERM, and after the grace all that
-// is left gets SIGKILL.
+// Terminate asks the supervisor to end the command: the supervisor sends SIGTERM to the
+// command's group, and after the grace SIGKILL to all that is left.
 func (r *Run) Terminate() { _ = r.cmd.Process.Signal(endSignal) }
 
 // Kill ends a command whose supervisor does not answer.
