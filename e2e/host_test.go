@@ -256,6 +256,7 @@ func (row fault) try(t *testing.T, m *machine) {
 func faults(http, https string) []fault {
 	const (
 		sweep   = "/etc/systemd/system/nightly-sweep.service.d/override.conf"
+		runner  = "/etc/systemd/system/drone-runner-exec.service.d/override.conf"
 		timer   = "/etc/systemd/system/nightly-sweep.timer.d/override.conf"
 		ofSweep = "environment of nightly-sweep.service "
 		state   = "/var/lib/cc-ci-run"
@@ -324,8 +325,8 @@ func faults(http, https string) []fault {
 		},
 		{
 			name:   "an EnvironmentFile= that sets the runner's PATH",
-			made:   "echo PATH=/opt/old/bin >/etc/drone-runner.env; systemctl restart drone-runner-exec.service",
-			undone: ": >/etc/drone-runner.env; systemctl restart drone-runner-exec.service",
+			made:   "echo PATH=/opt/old/bin >/etc/old.env; " + dropIn(runner, "[Service]\nEnvironmentFile=/etc/old.env\n") + "systemctl daemon-reload; systemctl restart drone-runner-exec.service",
+			undone: noDropIn(runner) + "; systemctl restart drone-runner-exec.service",
 			want:   []string{`environment of drone-runner-exec.service, of its process +PATH=/opt/old/bin, should be /etc/cc-ci-run/path/bin`},
 		},
 		{

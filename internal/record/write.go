@@ -45,6 +45,7 @@ type Record struct {
 	Dropped     []string   `json:"dropped"`     // names
 	CallerPath  string     `json:"caller_path"` // PATH as the invoker had it; no run sees it
 	HostPaths   exec.Pairs `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
+	SSHFiles    exec.Pairs `json:"ssh_files"`   // what ssh reads whatever HOME is, see [exec.SSHFiles]; nil in records from before this field
 	Process     exec.State `json:"process"`
 
 	// Surroundings are what the run sees of the machine; nil before this field was
@@ -202,6 +203,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.list("dropped", r.Dropped)
 	w.text("caller_path", r.CallerPath)
 	w.object("host_paths", r.HostPaths)
+	w.object("ssh_files", r.SSHFiles)
 	w.open("process", '{')
 	p := &r.Process
 	w.text("uid", p.UID)
