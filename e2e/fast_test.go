@@ -30,7 +30,7 @@ func TestPlainRunIsDirect(t *testing.T) {
 		for _, m := range regexp.MustCompile(`execve\("([^"]*)"`).FindAllStringSubmatch(string(data), -1) {
 			list = append(list, filepath.Base(m[1]))
 		}
-		return list
+		return slices.Compact(list) // the kernel starts a call once more that a signal interrupted
 	}
 	for _, row := range []struct {
 		args  []string

@@ -202,7 +202,7 @@ func TestExpireVeryMany(t *testing.T) {
 	const many = maxNames + 1000
 	first := place(t, dir.Path(Runs, at(0, "drone")+".json"), 1)
 	for n := range many {
-		if err := os.Link(first, dir.Path(Runs, at(float64(n+1)/1e4, fmt.Sprint("manual"))+".json")); err != nil { // one inode has at most 65,000 names on ext4
+		if err := os.Link(first, dir.Path(Runs, at(float64(n+1)/1e4, "manual")+".json")); err != nil { // one inode has at most 65,000 names on ext4
 			first = place(t, dir.Path(Runs, at(float64(n+1)/1e4, "manual")+".json"), 1)
 		}
 	}
