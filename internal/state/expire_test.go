@@ -2,7 +2,6 @@ package state
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -51,24 +50,46 @@ func TestExpire(t *testing.T) {
 		files  []file
 	}{
 		"age": {func(b *Bounds) { b.Age = 30 * 24 * time.Hour }, "", []file{
-			{name: "runs/" + at(1, "drone") + ".json"}, {name: "runs/" + at(29.9, "drone") + ".json"}, {name: "runs/" + at(30.1, "drone") + ".json", goes: true},
-			{name: "results/" + at(31, "drone") + ".json", goes: true}, {name: "results/" + at(31, "drone") + ".xml", goes: true}, {name: "results/" + at(1, "drone") + ".json"},
-			{name: "audits/" + at(31, "drone") + ".json", goes: true}, {name: "audits/" + at(1, "drone") + ".json"},
-			{name: "sweep/logs/a/20260301T000000.000000000Z.log", goes: true}, {name: "sweep/logs/a/20260301T000000.000000000Z.json", goes: true}, {name: "sweep/logs/a/20260430T000000.000000000Z.log"},
-			{name: "sweep/recipes/a.json"}, {name: "sweep/recipes/a.json.20260301T000000.damaged"}, {name: "manifests/x.json"}, {name: "sweep/last.json"}, {name: "sweep/key"},
+			{name: "runs/" + at(1, "drone") + ".json"},
+			{name: "runs/" + at(29.9, "drone") + ".json"},
+			{name: "runs/" + at(30.1, "drone") + ".json", goes: true},
+			{name: "results/" + at(31, "drone") + ".json", goes: true},
+			{name: "results/" + at(31, "drone") + ".xml", goes: true},
+			{name: "results/" + at(1, "drone") + ".json"},
+			{name: "audits/" + at(31, "drone") + ".json", goes: true},
+			{name: "audits/" + at(1, "drone") + ".json"},
+			{name: "sweep/logs/a/20260301T000000.000000000Z.log", goes: true},
+			{name: "sweep/logs/a/20260301T000000.000000000Z.json", goes: true},
+			{name: "sweep/logs/a/20260430T000000.000000000Z.log"},
+			{name: "sweep/recipes/a.json"},
+			{name: "sweep/recipes/a.json.20260301T000000.damaged"},
+			{name: "manifests/x.json"},
+			{name: "sweep/last.json"},
+			{name: "sweep/key"},
 		}},
 		"the last of each invoker, and of each recipe": {func(b *Bounds) { b.Age = 0; b.Number = 1; b.MiB = 0; b.Logs = 1 }, "", []file{
-			{name: "runs/" + at(300, "drone") + ".json"}, {name: "runs/" + at(301, "drone") + ".json", goes: true}, {name: "runs/" + at(500, "systemd") + ".json", size: 2 * mib}, {name: "runs/" + at(1, "manual") + ".json"},
+			{name: "runs/" + at(300, "drone") + ".json"},
+			{name: "runs/" + at(301, "drone") + ".json", goes: true},
+			{name: "runs/" + at(500, "systemd") + ".json", size: 2 * mib},
+			{name: "runs/" + at(1, "manual") + ".json"},
 			{name: "runs/20200101T000000.000000000Z-1.json"}, // of an earlier version: whose is not known
-			{name: "audits/" + at(300, "drone") + ".json"}, {name: "results/" + at(300, "systemd") + ".json"}, {name: "results/" + at(300, "systemd") + ".xml"},
-			{name: "sweep/logs/a/20200101T000000.000000000Z.log"}, {name: "sweep/logs/b/20200101T000000.000000000Z.log"}, {name: "sweep/logs/b/20190101T000000.000000000Z.log", goes: true},
+			{name: "audits/" + at(300, "drone") + ".json"},
+			{name: "results/" + at(300, "systemd") + ".json"},
+			{name: "results/" + at(300, "systemd") + ".xml"},
+			{name: "sweep/logs/a/20200101T000000.000000000Z.log"},
+			{name: "sweep/logs/b/20200101T000000.000000000Z.log"},
+			{name: "sweep/logs/b/20190101T000000.000000000Z.log", goes: true},
 		}},
 		"what somebody refers to": {func(b *Bounds) { b.Age = 0 }, "20190101T000000.000000000Z", []file{
 			{name: "sweep/logs/b/20200101T000000.000000000Z.log"}, {name: "sweep/logs/b/20190101T000000.000000000Z.log"}, {name: "sweep/logs/b/20190101T000000.000000000Z.json"}, {name: "sweep/logs/b/20180101T000000.000000000Z.log", goes: true},
 		}},
 		"number": {func(b *Bounds) { b.Number = 2 }, "", []file{
-			{name: "runs/" + at(1, "drone") + ".json"}, {name: "runs/" + at(2, "drone") + ".json"}, {name: "runs/" + at(3, "drone") + ".json", goes: true},
-			{name: "results/" + at(3, "drone") + ".json"}, {name: "results/" + at(3, "drone") + ".xml"}, {name: "results/" + at(2, "drone") + ".json"},
+			{name: "runs/" + at(1, "drone") + ".json"},
+			{name: "runs/" + at(2, "drone") + ".json"},
+			{name: "runs/" + at(3, "drone") + ".json", goes: true},
+			{name: "results/" + at(3, "drone") + ".json"},
+			{name: "results/" + at(3, "drone") + ".xml"},
+			{name: "results/" + at(2, "drone") + ".json"},
 		}},
 		"logs of a recipe": {func(b *Bounds) { b.Logs = 1 }, "", []file{
 			{name: "sweep/logs/a/20260430T000000.000000000Z.log"}, {name: "sweep/logs/a/20260430T000000.000000000Z.json"}, {name: "sweep/logs/a/20260429T000000.000000000Z.log", goes: true}, {name: "sweep/logs/b/20250101T000000.000000000Z.log"},
@@ -80,8 +101,12 @@ func TestExpire(t *testing.T) {
 			{name: "runs/" + at(1, "drone") + ".json", size: mib}, {name: "runs/" + at(2, "drone") + ".json", size: 1 << 40, goes: true}, {name: "runs/" + at(3, "drone") + ".json", size: mib},
 		}},
 		"of the future, and no name of ours": {func(b *Bounds) { b.Number = 2 }, "", []file{
-			{name: "runs/" + at(-900, "drone") + ".json", goes: true}, {name: "runs/x.json", goes: true}, {name: "runs/" + at(1, "drone") + ".json"}, {name: "runs/" + at(2, "drone") + ".json"},
-			{name: "sweep/logs/a/20990101T000000.000000000Z.log"}, {name: "sweep/logs/a/20260429T000000.000000000Z.log"},
+			{name: "runs/" + at(-900, "drone") + ".json", goes: true},
+			{name: "runs/x.json", goes: true},
+			{name: "runs/" + at(1, "drone") + ".json"},
+			{name: "runs/" + at(2, "drone") + ".json"},
+			{name: "sweep/logs/a/20990101T000000.000000000Z.log"},
+			{name: "sweep/logs/a/20260429T000000.000000000Z.log"},
 		}},
 		"of another user": {func(b *Bounds) { b.Number = 2 }, "", []file{
 			{name: "runs/" + at(1, "manual") + ".json", owner: 65534, goes: true}, {name: "runs/" + at(2, "manual") + ".json"}, {name: "runs/" + at(3, "manual") + ".json"},
@@ -202,7 +227,7 @@ func TestExpireVeryMany(t *testing.T) {
 	const many = maxNames + 1000
 	first := place(t, dir.Path(Runs, at(0, "drone")+".json"), 1)
 	for n := range many {
-		if err := os.Link(first, dir.Path(Runs, at(float64(n+1)/1e4, fmt.Sprint("manual"))+".json")); err != nil { // one inode has at most 65,000 names on ext4
+		if err := os.Link(first, dir.Path(Runs, at(float64(n+1)/1e4, "manual")+".json")); err != nil { // one inode has at most 65,000 names on ext4
 			first = place(t, dir.Path(Runs, at(float64(n+1)/1e4, "manual")+".json"), 1)
 		}
 	}
