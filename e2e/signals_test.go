@@ -364,6 +364,71 @@ func TestPtyWithoutTerminal(t *testing.T) {
 	}
 }
 
+// What a program leaves behind, and that writes to the terminal, does not hold --pty
+// up, nor take the program's own last output from its reader.
+func TestPtyLeftBehind(t *testing.T) {
+	for name, code := range map[string]string{
+		"writes now and then":                `(while echo x; do sleep 0.03; done) & echo end`,
+		"writes all the time":                `yes & echo end`,
+		"writes by several":                  `for i in 1 2 3 4; do (while echo x; do sleep 0.0$i; done) & done; echo end`,
+		"writes in a session of its own":     `setsid sh -c 'while echo x; do sleep 0.03; done' & echo end`,
+		"writes without newlines":            `(while printf x; do sleep 0.03; done) & echo end`,
+		"writes after much of the program's": `(while echo x; do sleep 0.03; done) & seq 10000 | tail -c 32768; echo end`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cmd := command(t, "exec", "--pty", "--no-record", "bash", "-c", `trap "" HUP; `+code+"; exit 7")
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			end := time.AfterFunc(watchdog, func() { _ = cmd.Process.Kill() })
+			defer end.Stop()
+			if err := cmd.Run(); statusOf(cmd.ProcessState) != 7 {
+				t.Errorf("%v, exit status %d, want 7", err, statusOf(cmd.ProcessState))
+			}
+			if !strings.Contains(out.String(), "end\r\n") {
+				t.Errorf("lost output: %d bytes", out.Len())
+			}
+		})
+	}
+}
+
+// A program has ended, and nobody reads its output: a signal ends --pty, with the
+// program's status.
+func TestPtyUnread(t *testing.T) {
+	cmd := command(t, "exec", "--pty", "--no-record", "bash", "-c", `trap "" TERM; echo ready; head -c 70000 /dev/zero; exit 7`) // more than a pipe holds
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd.Stdout = w
+	err = cmd.Start()
+	w.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, len("ready\r\n"))); err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan error, 1)
+	go func() { over <- cmd.Wait() }()
+	giveUp := time.After(watchdog)
+	for {
+		_ = cmd.Process.Signal(syscall.SIGTERM) // while the program runs, it ignores the signal
+		select {
+		case <-over:
+			if got := statusOf(cmd.ProcessState); got != 7 {
+				t.Errorf("exit status %d, want 7", got)
+			}
+			return
+		case <-giveUp:
+			_ = cmd.Process.Kill()
+			t.Fatalf("still there after %s", watchdog)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
 // Ctrl-C at a terminal that is not the program's stdin ends its whole job, as
 // it would without --pty.
 func TestPtyInterruptedFromOutside(t *testing.T) {

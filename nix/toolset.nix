@@ -5,7 +5,8 @@
 #   resolved   what cc-ci-run needs to make the manifest of it (NixBuild in
 #              internal/toolset/nix.go), as JSON
 #   bin        the one directory of PATH: declared commands first, then all
-#              else that the packages bring, the earlier package first
+#              else that the packages bring, the earlier package first; and
+#              beside it, in dotfiles/, an empty .curlrc
 #   packages   every package of the toolset, Python's environment among them
 #   python     that environment
 #   stateDir   the state directory, as the manifest has it
@@ -91,14 +92,14 @@ let
 
   browsers = first (map (package "browsers") (texts (toolset.browsers.nix or null)));
 
-  # A variable's "{bin}" and "{browsers}" are the toolset's, "{attribute}" is a package.
+  # A variable's "{bin}", "{browsers}" and "{dotfiles}" are the toolset's, "{attribute}" is a package.
   attributes = foldl' (a: b: a // b) { } (
     concatMap (
       variables:
       concatMap (
         name:
         map (part: { ${head part} = package "environment.nix.${name}" (head part); }) (
-          filter (part: isList part && !(elem (head part) [ "bin" "browsers" ])) (
+          filter (part: isList part && !(elem (head part) [ "bin" "browsers" "dotfiles" ])) (
             concatMap (split "[{]([^{}]*)[}]") (texts variables.${name})
           )
         )
@@ -127,7 +128,8 @@ let
         passAsFile = [ "declared" ];
       }
       ''
-        mkdir -p $out/bin
+        mkdir -p $out/bin $out/dotfiles
+        touch $out/dotfiles/.curlrc # what CURL_HOME is for: see toolset.toml
         link() { # FILE, unless there is a command of this name
           if [ -f "$1" ] && [ -x "$1" ] && ! [ -L "$out/bin/''${1##*/}" ]; then
             ln -s "$1" $out/bin

@@ -35,6 +35,9 @@ func main() {
 		err := syscall.Exec(full, os.Args, environ)
 		os.Exit(run.Explain(exec.Wrap(full, errors.New(err.Error()+": it was built beside this program; run `make build`")), os.Stderr))
 	}
+	if request.Pty { // this process stays; package entry left it with one thread
+		runtime.SetDefaultGOMAXPROCS()
+	}
 	err := run.Start(request, run.Process{Environ: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan})
 	os.Exit(run.Explain(err, os.Stderr))
 }

@@ -2,9 +2,10 @@
 // drone-runner-exec does with them, where there is no Drone server to tell the
 // real one. It stands in for the runner and is named for what it is.
 //
-//	SOURCE_OF_PIPELINE=REPO drone-driver daemon
+//	SOURCE_OF_PIPELINE=REPO drone-driver daemon [ENVFILE]
 //
-// REPO is a git work tree. It is cloned into a fresh workspace, and each step
+// ENVFILE has more variables, one a line; those that are set already stay. REPO is a
+// git work tree. It is cloned into a fresh workspace, and each step
 // is run there by /bin/sh -e. Steps get the runner's PATH, USER and proxies,
 // ninety variables about the build, and nothing else of its environment; what the
 // server would add as secrets are the driver's own GITEA_* variables.
@@ -55,9 +56,23 @@ type build struct {
 }
 
 func main() {
+	if len(os.Args) > 2 {
+		load(os.Args[2])
+	}
 	if err := run(os.Getenv("SOURCE_OF_PIPELINE"), os.Getenv("DRONE_RUNNER_ROOT"), os.Getenv("DRONE_RUNNER_EXEC"), os.Environ(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "drone-driver:", err)
 		os.Exit(1)
+	}
+}
+
+// load reads an ENVFILE. As in the real runner, a file that cannot be read is no error.
+func load(file string) {
+	data, _ := os.ReadFile(file)
+	for line := range strings.Lines(string(data)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if _, set := os.LookupEnv(name); ok && !set {
+			_ = os.Setenv(name, value)
+		}
 	}
 }
 

@@ -30,10 +30,11 @@ const maxMounts = 64
 //	/tmp: ext4 /dev/vda1 /tmp/systemd-private/tmp rw,relatime
 //	/srv: not mounted                         mounted for process 1 only
 //
-// A mount that shows what process 1 has at that path anyway is none of them. If
-// process 1 is hidden (ProtectProc=), all mounts are listed.
+// A mount that shows what process 1 has at that path anyway is none of them, and
+// nosuid is no difference. If process 1 is hidden (ProtectProc=), all mounts are listed.
 func differingMounts() []string {
-	read := func(file string) []mount { return parseMounts(procPart(file, make([]byte, 0, 16<<10), 16<<20)) }
+	buffer := make([]byte, 0, 8<<10)
+	read := func(file string) []mount { return parseMounts(procPart(file, buffer, 16<<20)) }
 	return differ(read("/proc/self/mountinfo"), read("/proc/1/mountinfo"))
 }
 
@@ -72,17 +73,22 @@ func differ(mine, one []mount) []string {
 func parseMounts(data string) []mount {
 	list := make([]mount, 0, strings.Count(data, "\n"))
 	for line := range strings.Lines(data) {
-		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		fields, file := strings.Split(before, " "), strings.Split(after, " ")
-		if !ok || len(fields) < 6 || len(file) < 3 || passing(fields[4]) {
+		before, after, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+		var fields [6]string // the last two are the mount's point and options
+		for i := range fields {
+			fields[i], before, _ = strings.Cut(before, " ")
+		}
+		kind, after, _ := strings.Cut(after, " ")
+		source, super, ok := strings.Cut(after, " ")
+		if !ok || fields[5] == "" || passing(fields[4]) {
 			continue
 		}
-		m := mount{fields[4], withoutSetuid(fields[5]), content{file[1], file[0], private(fields[3]), ""}}
+		m := mount{fields[4], withoutSetuid(fields[5]), content{source, kind, private(fields[3]), ""}}
 		switch m.kind {
 		case "tmpfs", "proc": // size=, hidepid=
-			m.super = file[2]
+			m.super = super
 		default:
-			m.super, _, _ = strings.Cut(file[2], ",") // ro or rw
+			m.super, _, _ = strings.Cut(super, ",") // ro or rw
 			m.super = strings.TrimPrefix(m.super, "rw")
 		}
 		list = append(list, m)

@@ -5,6 +5,7 @@
 package parity
 
 import (
+	"cmp"
 	"fmt"
 	"reflect"
 	"slices"
@@ -89,6 +90,7 @@ func Compare(a, b Run) []Finding {
 	list = append(list, compareSurroundings(a, b)...)
 	list = append(list, compareClocks(a, b)...)
 	list = append(list, compareLooks(a, b)...)
+	list = append(list, compareSSH(a.SSHFiles, b.SSHFiles)...)
 	list = append(list, compareDaemons(a.Docker, b.Docker)...)
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
@@ -243,6 +245,27 @@ func compareLimits(a, b exec.Pairs) []Finding {
 		if x, y := a.Get(name), b.Get(name); x != y {
 			list = append(list, Finding{Drift, "limit " + name, x, y, "set for one of them by its unit, runner or shell"})
 		}
+	}
+	return list
+}
+
+// compareSSH names each file of ssh that the two runs do not see alike, in the home
+// that the password database names; if there is none, that is one line.
+func compareSSH(a, b exec.Pairs) []Finding {
+	const what = "files of ssh"
+	if a == nil || b == nil {
+		return []Finding{{Declared, what, "", "", "not known for one of them: an older cc-ci-run did not record them"}}
+	}
+	var list []Finding
+	see := func(files exec.Pairs, name string) string { return cmp.Or(files.Get(name), "none") }
+	for _, name := range names(a, b) {
+		if x, y := see(a, name), see(b, name); x != y {
+			list = append(list, Finding{Drift, name, x, y, "ssh reads it whatever HOME is, so a test that uses ssh can pass for one of them only"})
+		}
+	}
+	if len(list) == 0 {
+		n := fmt.Sprintf("%d files", len(a))
+		list = append(list, Finding{Identical, what, n, n, ""})
 	}
 	return list
 }

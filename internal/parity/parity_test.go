@@ -71,6 +71,28 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// ssh's files are the same if name, size and time are; a record without them is of an
+// older cc-ci-run.
+func TestCompareSSH(t *testing.T) {
+	file := func(value string) exec.Pairs { return exec.Pairs{{Name: "/h/.ssh/config", Value: value}} }
+	for _, row := range []struct {
+		a, b exec.Pairs
+		want Parity
+	}{
+		{exec.Pairs{}, exec.Pairs{}, Identical},
+		{file("7 bytes"), file("7 bytes"), Identical},
+		{file("7 bytes"), file("8 bytes"), Drift},
+		{file("7 bytes"), exec.Pairs{}, Drift},
+		{exec.Pairs{}, file("7 bytes"), Drift},
+		{nil, file("7 bytes"), Declared},
+		{exec.Pairs{}, nil, Declared},
+	} {
+		if list := compareSSH(row.a, row.b); len(list) != 1 || list[0].Verdict != row.want {
+			t.Errorf("%v and %v: %+v, want %s", row.a, row.b, list, row.want)
+		}
+	}
+}
+
 // Two daemons are a drift, and what nobody knows is none.
 func TestCompareDaemons(t *testing.T) {
 	manager := docker.Daemon{Socket: "/s", State: docker.Answers, Version: "20.10.24", Swarm: true, ID: "one"}

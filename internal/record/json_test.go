@@ -32,6 +32,7 @@ func TestAppendJSON(t *testing.T) {
 		r := New(time.Now(), testPlan(), e, caller, env.DetectInvoker(caller, false), "script", "./x.py", args, true)
 		r.Sealed = "none: a reason"
 		if len(args) > 0 {
+			r.SSHFiles = exec.Pairs{{Name: "/h/.ssh/config", Value: "7 bytes"}}
 			r.Docker = &docker.Daemon{Socket: "/s", State: docker.Answers, Version: "20.10.24", ID: "i", Reason: "say \"init\""}
 		}
 		var got, want map[string]any
@@ -78,7 +79,8 @@ func asMaps(r *Record) any {
 	return struct {
 		*Record
 		HostPaths    map[string]string `json:"host_paths"`
+		SSHFiles     map[string]string `json:"ssh_files"`
 		Process      process           `json:"process"`
 		Surroundings surroundings      `json:"surroundings"`
-	}{r, object(r.HostPaths), process{r.Process, object(r.Process.Limits)}, surroundings{s, object(s.Namespaces), object(s.Cgroup), object(s.Files)}}
+	}{r, object(r.HostPaths), object(r.SSHFiles), process{r.Process, object(r.Process.Limits)}, surroundings{s, object(s.Namespaces), object(s.Cgroup), object(s.Files)}}
 }

@@ -40,6 +40,7 @@ func Parse(path string, data []byte) (*Record, error) {
 	var file struct {
 		Record
 		HostPaths map[string]string `json:"host_paths"`
+		SSHFiles  map[string]string `json:"ssh_files"`
 		Process   struct {
 			exec.State
 			Limits map[string]string `json:"limits"`
@@ -63,6 +64,9 @@ func Parse(path string, data []byte) (*Record, error) {
 	if s := file.Surroundings; s != nil {
 		r.Surroundings = &s.Surroundings
 		r.Surroundings.Namespaces, r.Surroundings.Cgroup, r.Surroundings.Files = pairs(s.Namespaces), pairs(s.Cgroup), pairs(s.Files)
+	}
+	if file.SSHFiles != nil {
+		r.SSHFiles = append(exec.Pairs{}, pairs(file.SSHFiles)...)
 	}
 	return r, nil
 }

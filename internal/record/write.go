@@ -45,6 +45,7 @@ type Record struct {
 	Dropped     []string   `json:"dropped"`     // names
 	CallerPath  string     `json:"caller_path"` // PATH as the invoker had it; no run sees it
 	HostPaths   exec.Pairs `json:"host_paths"`  // declared path -> file that it resolved to, "" for none
+	SSHFiles    exec.Pairs `json:"ssh_files"`   // what ssh reads whatever HOME is, see [exec.SSHFiles]; nil in records from before this field
 	Process     exec.State `json:"process"`
 
 	// Surroundings are what the run sees of the machine; nil before this field was
@@ -69,13 +70,14 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 	now = now.UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
+	recipe := folder(program, args, dir)
 	r := &Record{
 		Schema: Schema,
 		ID:     ID(now, invoker.Name),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
-		Directory: printable(dir), Revision: Revision(folder(program, args, dir)),
+		Directory: printable(dir), Revision: Revision(recipe),
 		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
 		Absent:    make([]string, 0, len(p.Absent)),
 		Passed:    printables(e.Names(env.Passed)),
@@ -95,7 +97,7 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
 	}
 	r.HostPaths = r.HostPaths.Sorted()
-	r.surround(e, p.Set, folder(program, args, dir))
+	r.surround(e, p.Set, recipe)
 	return r
 }
 
@@ -201,6 +203,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.list("dropped", r.Dropped)
 	w.text("caller_path", r.CallerPath)
 	w.object("host_paths", r.HostPaths)
+	w.object("ssh_files", r.SSHFiles)
 	w.open("process", '{')
 	p := &r.Process
 	w.text("uid", p.UID)

@@ -76,6 +76,10 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	tellAbsent(plan, p.Stderr)
+	ssh := exec.SSHFiles()
+	if r.Mode == Script {
+		tellSSH(ssh, p.Stderr)
+	}
 	now := time.Now()
 	if result := r.result(now, invoker.Name, plan, p); result != "" {
 		given = given.With(env.ResultVariable, result)
@@ -88,7 +92,7 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	// After the seal, so that the record has the state that the child gets.
-	if err := r.account(now, plan, given, invoker, sealed, p); err != nil {
+	if err := r.account(now, plan, given, invoker, sealed, ssh, p); err != nil {
 		return err
 	}
 	if !r.Pty {
@@ -218,6 +222,19 @@ func tellAbsent(plan *env.Plan, stderr *os.File) {
 	exec.Tell(stderr, "cc-ci-run: absent from this environment: "+strings.Join(names, ", ")+"\n")
 }
 
+// tellSSH names the files that ssh obeys and that are not the environment's.
+func tellSSH(files exec.Pairs, stderr *os.File) {
+	if len(files) == 0 {
+		return
+	}
+	names := make([]string, len(files))
+	for i, f := range files {
+		names[i] = filepath.Base(f.Name)
+	}
+	exec.Tell(stderr, "cc-ci-run: whatever HOME is, ssh reads "+strings.Join(names, ", ")+" in "+filepath.Dir(files[0].Name)+
+		": a test that uses ssh may pass for this user alone\n")
+}
+
 // applySeal seals this process, if that is asked for by flag or toolset, and
 // says what came of it, for the record. Of flag and toolset the stricter
 // counts: a toolset's seal holds for every invoker.
@@ -277,12 +294,12 @@ func (r *Request) result(now time.Time, invoker string, plan *env.Plan, p Proces
 
 // account writes the record, and puts the process under the audit of its
 // parent. A record that cannot be written never stops a run.
-func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, p Process) error {
+func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, ssh exec.Pairs, p Process) error {
 	if r.NoRecord && r.Audited == "" {
 		return nil
 	}
 	entry := record.New(now, plan, given, p.Environ, invoker, string(r.Mode), r.Program, r.Args, r.Pty)
-	entry.Sealed, entry.Audited = sealed, r.Audited != ""
+	entry.Sealed, entry.Audited, entry.SSHFiles = sealed, r.Audited != "", ssh
 	var dir state.Dir
 	if !r.NoRecord {
 		// Tests are scripts; exec and shell, which people wait for, ask nobody.

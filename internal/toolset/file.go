@@ -165,7 +165,13 @@ func (m *Manifest) files(f func(c Command, path string)) {
 }
 
 // dirs are those to which nothing may be added, as an entry would be found
-// before, or instead of, what was declared. (One is a file.)
+// before, or instead of, what was declared. (Two are files.)
 func (m *Manifest) dirs() []string {
-	return []string{m.Bin, m.Python.Site, filepath.Join(m.Bin, "../pyvenv.cfg")}
+	return []string{m.Bin, m.Python.Site, filepath.Join(m.Bin, "../pyvenv.cfg"), m.curlrc()}
 }
+
+// curlrc is an empty file in {dotfiles}, a directory that takes the place of a home
+// for curl (CURL_HOME), on both backends. curl reads the first .curlrc that it finds,
+// and would otherwise find the one in the home that the password database names,
+// whatever HOME is (docs/home.md).
+func (m *Manifest) curlrc() string { return filepath.Join(m.Bin, "../dotfiles/.curlrc") }

@@ -25,7 +25,7 @@ var HostPath = []string{"/usr/bin", "/usr/sbin", "/bin", "/sbin"}
 type HostBuild struct {
 	Toolset *Toolset
 	Dir     string    // where toolset.toml is; its requirements file is relative to it
-	Out     string    // the directory to make: bin/, browsers/, lib/, manifest.json
+	Out     string    // the directory to make: bin/, browsers/, dotfiles/, lib/, manifest.json
 	State   string    // the manifest's state directory
 	Without []string  // tools to leave out
 	Environ []string  // for pip, which needs this machine's index and proxy settings
@@ -96,7 +96,7 @@ func (b *HostBuild) paths() error {
 		return fmt.Errorf("--out: %w", err)
 	}
 	for _, e := range entries {
-		if !slices.Contains([]string{"bin", "browsers", "lib", ManifestName, PlanName, "pyvenv.cfg"}, e.Name()) {
+		if !slices.Contains([]string{"bin", "browsers", "dotfiles", "lib", ManifestName, PlanName, "pyvenv.cfg"}, e.Name()) {
 			return fmt.Errorf("--out %s: holds %s, which no build makes, so it is not replaced; choose a new directory", b.Out, e.Name())
 		}
 	}
@@ -113,6 +113,13 @@ func (b HostBuild) fill(m *Manifest, stage string, site *pythonSite) (err error)
 		return err
 	}
 	if m.Browsers, err = fillBrowsers(m.Browsers, filepath.Join(stage, "browsers"), site.Browsers); err != nil {
+		return err
+	}
+	curlrc := filepath.Join(stage, "dotfiles/.curlrc")
+	if err := os.Mkdir(filepath.Dir(curlrc), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(curlrc, nil, 0o644); err != nil {
 		return err
 	}
 	return normalise(stage)

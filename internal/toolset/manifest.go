@@ -192,12 +192,12 @@ func ParseManifest(data []byte) (*Manifest, error) {
 
 // manifest adds to m all parts that are the same on both backends, because they come
 // from the toolset alone. own are the fixed variables of m's backend. placeholders
-// are pairs, a placeholder and its value; {bin} and {browsers} need not be among them.
+// are pairs, a placeholder and its value; ownPlaceholders need not be among them.
 func (t *Toolset) manifest(m Manifest, own map[string]string, placeholders ...string) *Manifest {
 	m.Schema, m.Process, m.Host = Schema, t.Process, t.Host
 	m.Seal = Seal{t.Seal.Every, append([]string{}, t.Seal.Execute...)}
 	v := t.Environment
-	fill := strings.NewReplacer(append(placeholders, "{bin}", m.Bin, "{browsers}", m.Browsers.Path)...)
+	fill := strings.NewReplacer(append(placeholders, "{bin}", m.Bin, "{browsers}", m.Browsers.Path, "{dotfiles}", filepath.Dir(m.curlrc()))...)
 	m.Variables = ManifestVariables{Pass: v.Pass, Site: v.Site, Require: v.Require, Only: v.Only, Default: map[string]string{}, Set: map[string]string{}}
 	for name, value := range v.Default {
 		m.Variables.Default[name] = fill.Replace(value)

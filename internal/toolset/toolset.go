@@ -378,16 +378,18 @@ func (t *Toolset) checkValues() {
 			if strings.ContainsRune(value, 0) {
 				fail(key, "environment.%s: %s holds a NUL byte", table.name, name)
 			}
-			// {bin} and {browsers} are the toolset's own directories; the Nix
-			// backend also knows every package by its attribute.
+			// The Nix backend also knows every package by its attribute.
 			for _, b := range braceRE.FindAllString(value, -1) {
-				if b != "{bin}" && b != "{browsers}" && (table.name != "nix" || !attrRE.MatchString(b[1:len(b)-1])) {
-					fail(key, "environment.%s: %s: unknown placeholder %s ({bin}, {browsers}; in environment.nix also {attribute})", table.name, name, b)
+				if !slices.Contains(ownPlaceholders, b) && (table.name != "nix" || !attrRE.MatchString(b[1:len(b)-1])) {
+					fail(key, "environment.%s: %s: unknown placeholder %s (%s; in environment.nix also {attribute})", table.name, name, b, strings.Join(ownPlaceholders, ", "))
 				}
 			}
 		}
 	}
 }
+
+// ownPlaceholders stand for the toolset's own directories.
+var ownPlaceholders = []string{"{bin}", "{browsers}", "{dotfiles}"}
 
 // checkPattern accepts a variable's name, or a glob of path.Match over names.
 func checkPattern(p string) error {

@@ -39,8 +39,12 @@ in
       default = null;
       example = "/run/secrets/drone-runner.env";
       description = ''
-        File with the runner's secrets, at least `DRONE_RPC_SECRET=…`, in the format of systemd's
-        `EnvironmentFile=`. The file must not be in the Nix store, which everybody can read.
+        File with the runner's secrets, at least `DRONE_RPC_SECRET=…`, one variable a line. A value with
+        `$`, `#`, a quote or a blank is written in single quotes. Variables that the module sets, such as
+        `PATH`, are not read from this file. The file must not be in the Nix store, which everybody can
+        read. The runner gets the file as a credential of systemd, so that the secrets are not in the
+        runner's environment, which a test could print by accident. **A test can still read this file**:
+        the runner and the tests are one user. See docs/nixos.md.
       '';
     };
 
@@ -172,8 +176,10 @@ in
       // lib.optionalAttrs (cfg.labels != { }) { DRONE_RUNNER_LABELS = labels; }
       // lib.optionalAttrs (cfg.environ != { }) { DRONE_RUNNER_ENVFILE = "${environFile}"; };
       serviceConfig = harness.serviceConfig // {
-        ExecStart = "${lib.getExe' cfg.package "drone-runner-exec"} daemon";
-        EnvironmentFile = cfg.environmentFile;
+        # Not by EnvironmentFile: a process shows the environment that it was started with
+        # to its whole user (`ps e`), and the tests are that user.
+        ExecStart = "${lib.getExe' cfg.package "drone-runner-exec"} daemon %d/drone-runner.env";
+        LoadCredential = "drone-runner.env:${toString cfg.environmentFile}";
         StateDirectory = "drone-runner-exec";
         StateDirectoryMode = "0700";
         Restart = "on-failure";

@@ -90,7 +90,8 @@ in
       example = "ci";
       description = ''
         User that runs the recipe tests of the Drone runner and of the nightly sweep. The module creates
-        this user. The user may use docker, which gives it the power of root on this host.
+        this user, with an empty home that nobody can write to. The user may use docker, which gives
+        it, and with it every test, the power of root on this host.
       '';
     };
 
@@ -135,6 +136,10 @@ in
         assertion = cfg.user != "root";
         message = "services.cc-ci.user: recipe tests must not run as root.";
       }
+      {
+        assertion = !lib.hasPrefix "${stateDir}/" "${config.users.users.${cfg.user}.home}/";
+        message = "services.cc-ci.user: the home of ${cfg.user} is in the state directory, where the group can write: a member's .curlrc or .ssh/config would be obeyed in every recipe's tests. Leave the home as the module sets it.";
+      }
     ];
 
     # For people on the host. Their PATH also has the other packages of NixOS, but
@@ -150,7 +155,11 @@ in
       inherit (cfg) group;
       extraGroups = [ "docker" ];
       description = "Co-op Cloud CI";
-      home = stateDir;
+      # Root's, and nobody can write there. Tools find this directory in the password
+      # database, whatever HOME is (docs/home.md), and must find nothing in it: whoever
+      # could write here would decide what curl and ssh do in every recipe's test, as a
+      # user who has docker.
+      home = "/var/empty";
     };
     users.groups.${cfg.group} = { };
 

@@ -138,6 +138,13 @@ pkgs.testers.runNixOSTest {
         assert not found(by_drone())
         assert not found(by_hand())
 
+    with subtest("The runner's secret is not in its environment, and the user's home is empty and nobody's"):
+        environ = machine.succeed("cat /proc/$(systemctl show -P MainPID drone-runner-exec)/environ")
+        assert "DRONE_RPC_HOST" in environ and "DRONE_RPC_SECRET" not in environ, environ
+        assert machine.succeed("getent passwd cc-ci").split(":")[5] == "/var/empty"
+        machine.succeed('test -z "$(ls -A /var/empty)"')
+        machine.fail("runuser -u cc-ci -- touch /var/empty/.curlrc")
+
     with subtest("parity and host find nothing"):
         print(machine.succeed("cc-ci-run parity drone systemd manual --recipe small"))
         print(machine.succeed("cc-ci-run parity --live"))

@@ -23,9 +23,17 @@ import (
 // through a parent that stays.
 var forwarded = []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2}
 
-// drainLimit is how long the terminal's output may pause, once the program
-// has ended, while something it left behind holds the terminal open.
-const drainLimit = 100 * time.Millisecond
+// Once the program has ended, something that it left behind may hold the terminal
+// open, and may write to it now and then, or all the time. What the program itself
+// wrote is then in the terminal, which holds less than drainBytes (640 KiB, in the
+// kernel's tty_buffer.c), and is there to read without waiting. So the output ends
+// when it pauses for drainPause, or has been waited for, all in all, for drainWait, or
+// was longer than drainBytes.
+const (
+	drainPause = 100 * time.Millisecond
+	drainWait  = time.Second
+	drainBytes = 1 << 20
+)
 
 // Run runs the program at path on a pseudo-terminal of its own, as the leader
 // of a new session, and gives its exit status (128+N after signal N). stdin
@@ -68,11 +76,24 @@ func Run(path string, argv, environ []string, stdin, stdout *os.File) (status in
 		select {
 		case s := <-signals:
 			r.handOn(s)
+			continue
 		case <-ended:
-			_ = master.SetReadDeadline(time.Now().Add(drainLimit))
-			<-output
-			return ccexec.EndStatus(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
 		}
+		_ = master.SetReadDeadline(time.Now().Add(drainPause))
+		// The reader of stdout may take its time; who does not want to wait for it
+		// sends a signal.
+		for waiting := true; waiting; {
+			select {
+			case s := <-signals:
+				waiting = s == unix.SIGWINCH || s == unix.SIGTSTP || s == unix.SIGCONT
+				if waiting {
+					r.handOn(s)
+				}
+			case <-output:
+				waiting = false
+			}
+		}
+		return ccexec.EndStatus(cmd.ProcessState.Sys().(syscall.WaitStatus)), nil
 	}
 }
 
@@ -263,31 +284,37 @@ func typeIn(master, stdin *os.File, interactive bool) {
 }
 
 // show copies the terminal's output to stdout until its other side is closed
-// by all, or the deadline set after the program's end passes without a byte.
-// It is false if stdout cannot be written.
+// by all, or the program has ended and all that it wrote is shown. That it has ended
+// show learns by the end of a deadline. It is false if stdout cannot be written.
 func show(stdout io.Writer, master *os.File) bool {
 	buffer := make([]byte, 32<<10)
 	ending := false
+	wait, bytes := drainWait, drainBytes // what is left of them
 	for {
+		begin := time.Now()
 		n, err := master.Read(buffer)
+		waited := time.Since(begin)
 		if n > 0 {
 			if _, err := stdout.Write(buffer[:n]); err != nil {
 				return false
 			}
-			if ending {
-				_ = master.SetReadDeadline(time.Now().Add(drainLimit))
-			}
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			if !ending {
-				ending = true
-				_ = master.SetReadDeadline(time.Now().Add(drainLimit))
-				continue
-			}
+		late := errors.Is(err, os.ErrDeadlineExceeded)
+		switch {
+		case err != nil && !late: // EIO: nobody has the other side open any more
 			return true
-		}
-		if err != nil { // EIO: nobody has the other side open any more
+		case late && ending:
 			return true
+		case ending:
+			wait, bytes = wait-waited, bytes-n
+			if wait <= 0 || bytes <= 0 {
+				return true
+			}
+		case late:
+			ending = true
+		default:
+			continue
 		}
+		_ = master.SetReadDeadline(time.Now().Add(min(drainPause, wait)))
 	}
 }

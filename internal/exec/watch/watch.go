@@ -20,6 +20,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -125,8 +126,30 @@ type watch struct {
 	signals  int
 	stopped  bool // the child is, by a signal
 	hello    []byte
-	buffer   [unix.PathMax]byte
+	buffer   *[unix.PathMax]byte
+	reading  atomic.Pointer[reading] // nil between two readings
+	stuck    atomic.Int32            // readings that were given up, and have not ended
 }
+
+// reading is a look into the memory of a process. It may never end: the page may be
+// one that nobody fills (userfaultfd(2)), or that a file system has which waits for
+// this process (FUSE), and no call reads another's memory with a time limit.
+type reading struct {
+	call Call
+	id   uint64 // of the notification
+}
+
+// maxStuck bounds the threads that wait in readings which were given up. What is
+// called after that is let go on unread.
+const maxStuck = 64
+
+var (
+	// errStuck says that memory is not read any more, see maxStuck.
+	errStuck = errors.New("too much memory that cannot be read")
+	// errGivenUp says that a reading has ended that was given up: another goroutine
+	// serves now.
+	errGivenUp = errors.New("given up")
+)
 
 // Run starts the program at path, which calls [Enter] on its descriptor
 // [Descriptor] before it becomes the script, and stays as its parent: it
@@ -161,7 +184,7 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 		_, _ = unix.Dup3(null, 0, 0), unix.Dup3(null, 1, 0)
 		unix.Close(null)
 	}
-	end, err := a.serve()
+	end, err := a.serveInTime()
 	if err != nil {
 		return exec.StatusFailed, a.hello, fmt.Errorf("audit: %w", err)
 	}
@@ -169,6 +192,53 @@ func Run(path string, argv, environ, rest []string, w Watcher) (status int, hell
 		a.leave(rest)
 	}
 	return exec.EndStatus(syscall.WaitStatus(end)), a.hello, nil
+}
+
+// serveInTime is serve, but no reading holds it up for longer than lookLimit: then
+// the call goes on unread, and another goroutine serves. The one that reads is left to
+// itself.
+func (a *watch) serveInTime() (end unix.WaitStatus, err error) {
+	done := make(chan struct{})
+	serve := func() {
+		a.buffer = new([unix.PathMax]byte) // the old one may be written to at any time
+		go func() {
+			e, why := a.serve()
+			if why == errGivenUp {
+				a.stuck.Add(-1)
+				return
+			}
+			end, err = e, why
+			close(done)
+		}()
+	}
+	serve()
+	ticks := time.NewTicker(lookLimit / 4)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-done:
+			return end, err
+		case <-ticks.C:
+		}
+		r := a.reading.Load()
+		if r == nil || a.since()-r.call.At < lookLimit {
+			continue
+		}
+		a.stuck.Add(1)
+		if !a.reading.CompareAndSwap(r, nil) { // it has just ended
+			a.stuck.Add(-1)
+			continue
+		}
+		if err := release(a.listener, r.id); err != nil {
+			return 0, err
+		}
+		if r.call.Execute {
+			r.call.Unreadable = true
+			r.call.Program, _ = os.Readlink("/proc/" + strconv.Itoa(r.call.PID) + "/exe")
+			a.See(r.call)
+		}
+		serve()
+	}
 }
 
 // serve handles what happens until the child has ended.
@@ -304,7 +374,10 @@ func (a *watch) receive(n *notification) (call Call, interesting bool, err error
 			dir = "/proc/" + strconv.Itoa(tid) + "/fd/" + strconv.Itoa(int(fd))
 		}
 	}
-	path, err := a.read(tid, uintptr(pointer))
+	path, err := a.readInTime(&reading{call: call, id: n.id}, uintptr(pointer))
+	if err == errGivenUp {
+		return call, false, err
+	}
 	if err == errNoPath || !execute && (err != nil || !a.Interesting(path)) {
 		return call, false, nil
 	}
@@ -346,23 +419,37 @@ func ioctl(fd int, request uintptr, argument unsafe.Pointer) unix.Errno {
 // errNoPath is for what the kernel takes for no path either.
 var errNoPath = errors.New("a bad pointer, or no path's length")
 
-// read reads a path of a process. The remote side is cut at a page's end,
+// readInTime is read, unless serveInTime has given it up.
+func (a *watch) readInTime(r *reading, address uintptr) (path []byte, err error) {
+	if a.stuck.Load() >= maxStuck {
+		return nil, errStuck
+	}
+	buffer := a.buffer
+	a.reading.Store(r)
+	path, err = read(r.call.PID, address, buffer)
+	if !a.reading.CompareAndSwap(r, nil) {
+		return nil, errGivenUp
+	}
+	return path, err
+}
+
+// read reads a path of a process into buffer. The remote side is cut at a page's end,
 // behind which there may be nothing.
-func (a *watch) read(tid int, address uintptr) ([]byte, error) {
+func read(tid int, address uintptr, buffer *[unix.PathMax]byte) ([]byte, error) {
 	page := uintptr(os.Getpagesize())
-	first := min(int(page-address%page), len(a.buffer))
-	remote := []unix.RemoteIovec{{Base: address, Len: first}, {Base: address + uintptr(first), Len: len(a.buffer) - first}}
-	local := []unix.Iovec{{Base: &a.buffer[0]}}
-	local[0].SetLen(len(a.buffer))
+	first := min(int(page-address%page), len(buffer))
+	remote := []unix.RemoteIovec{{Base: address, Len: first}, {Base: address + uintptr(first), Len: len(buffer) - first}}
+	local := []unix.Iovec{{Base: &buffer[0]}}
+	local[0].SetLen(len(buffer))
 	n, err := unix.ProcessVMReadv(tid, local, remote, 0)
 	if err != nil && err != unix.EFAULT {
 		return nil, err
 	}
-	end := bytes.IndexByte(a.buffer[:max(n, 0)], 0)
+	end := bytes.IndexByte(buffer[:max(n, 0)], 0)
 	if end < 0 {
 		return nil, errNoPath
 	}
-	return a.buffer[:end], nil
+	return buffer[:end], nil
 }
 
 // leave hands the listener to a process of its own, if anything that is under
