@@ -182,6 +182,7 @@ func (w *Where) add(r Run) {
 func Merge(m *toolset.Manifest, reports []*Report) *Total {
 	t := &Total{Schema: Schema, Runs: []Count{}, Used: []TotalUse{}, Missing: []TotalMiss{}, Undeclared: []TotalUse{}, Unused: []Unused{}}
 	var all []Use
+	used, undeclared, missing := sums{}, sums{}, map[string]int{}
 	for _, r := range reports {
 		i := slices.IndexFunc(t.Runs, func(c Count) bool {
 			return c.Recipe == r.Run.Recipe && c.Invoker == r.Run.Invoker && c.Fingerprint == r.Run.Fingerprint
@@ -193,16 +194,17 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 		t.Runs[i].Runs++
 		t.Runs[i].Newest = r.Run.ID
 		t.Unreadable += r.Unreadable
-		t.Used = addUses(t.Used, r.Used, r.Run)
+		t.Used = used.add(t.Used, r.Used, r.Run)
 		// What was fixed since is not to be fixed.
-		t.Undeclared = addUses(t.Undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
+		t.Undeclared = undeclared.add(t.Undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
 		for _, miss := range r.Missing {
 			if _, declared := m.Command(miss.Name); declared {
 				continue
 			}
-			i := slices.IndexFunc(t.Missing, func(m TotalMiss) bool { return m.Name == miss.Name })
-			if i < 0 {
+			i, known := missing[miss.Name]
+			if !known {
 				i = len(t.Missing)
+				missing[miss.Name] = i
 				t.Missing = append(t.Missing, TotalMiss{Miss: Miss{Name: miss.Name, By: map[string]int{}, First: miss.First}})
 			}
 			total := &t.Missing[i]
@@ -223,11 +225,16 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 	return t
 }
 
-func addUses(total []TotalUse, uses []Use, run Run) []TotalUse {
+// sums says where the sum of a name and a tool is in a list: there may be very many.
+type sums map[[2]string]int
+
+func (s sums) add(total []TotalUse, uses []Use, run Run) []TotalUse {
 	for _, u := range uses {
-		i := slices.IndexFunc(total, func(t TotalUse) bool { return t.Name == u.Name && t.Tool == u.Tool })
-		if i < 0 {
+		key := [2]string{u.Name, u.Tool}
+		i, known := s[key]
+		if !known {
 			i = len(total)
+			s[key] = i
 			total = append(total, TotalUse{Use: Use{Name: u.Name, Tool: u.Tool, By: map[string]int{}, First: u.First}})
 		}
 		t := &total[i]

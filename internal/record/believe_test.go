@@ -205,3 +205,35 @@ func BenchmarkNewest(b *testing.B) {
 		})
 	}
 }
+
+// Of very many names without an invoker only the newest are opened; what prune
+// must not remove is found all the same.
+func TestNamesOfAnEarlierVersion(t *testing.T) {
+	dir := state.Dir(t.TempDir())
+	if err := dir.Make(state.Runs); err != nil {
+		t.Fatal(err)
+	}
+	base := time.Now().Add(-time.Hour)
+	old := func(at time.Time) string { return strings.TrimSuffix(ID(at, "x"), "-x") + ".json" }
+	for n := range maxLooked {
+		if err := os.Symlink("x", dir.Path(state.Runs, old(base.Add(time.Duration(n)*time.Millisecond)))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	early := claim{invoker: "systemd", age: 2 * time.Hour, uid: os.Geteuid(), old: true}.put(t, dir)
+	named := claim{invoker: "drone", age: 3 * time.Hour, uid: os.Geteuid()}.put(t, dir)
+	if r, _, err := Newest(dir, "drone", ""); err != nil || r.ID != named {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if _, _, err := Newest(dir, "systemd", ""); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "among the newest 10000 in") {
+		t.Errorf("%v", err)
+	}
+	runs, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer runs.Close()
+	if got := runs.File("systemd"); got != early+".json" {
+		t.Errorf("%s, want %s", got, early)
+	}
+}

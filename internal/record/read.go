@@ -100,6 +100,9 @@ type Runs struct {
 	now    time.Time
 	// invokers are those of names, as far as they are known.
 	invokers []string
+	// unlooked is how many of names, the oldest, are not opened to find out their
+	// invokers.
+	unlooked int
 }
 
 // Open lists the records.
@@ -112,9 +115,28 @@ func Open(dir state.Dir) (*Runs, error) {
 	if err == nil {
 		runs.folder = f
 		runs.names, err = f.Names(".json")
-		runs.invokers = make([]string, len(runs.names))
+		runs.know()
 	}
 	return runs, err
+}
+
+// maxLooked is how many files are opened of those whose names do not tell the
+// invoker: more than a night has, and few enough to be looked through at once. An
+// earlier cc-ci-run wrote such names.
+const maxLooked = 10_000
+
+// know takes the invokers from the names.
+func (runs *Runs) know() {
+	runs.invokers = make([]string, len(runs.names))
+	look := 0
+	for i, name := range slices.Backward(runs.names) {
+		if runs.invokers[i] = state.InvokerOf(name); runs.invokers[i] != "" {
+			continue
+		}
+		if look++; look > maxLooked && runs.unlooked == 0 {
+			runs.unlooked = i + 1
+		}
+	}
 }
 
 // Close closes the directory.
@@ -146,6 +168,9 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 	of := ""
 	if recipe != "" {
 		of = " of " + recipe
+	}
+	if runs.unlooked > 0 {
+		return nil, s.faults, fmt.Errorf("%w of a run%s by %s among the newest %d in %s: start one, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, maxLooked, runs.path)
 	}
 	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, runs.path)
 }
@@ -203,6 +228,9 @@ func (s *search) peek(from, to int) []bool {
 		all.Go(func() {
 			buffer := make([]byte, headSize)
 			for i := w; i < len(may); i += workers {
+				if s.invokers[from+i] == "" && from+i < s.unlooked {
+					continue
+				}
 				invoker := s.invokerOf(from+i, buffer)
 				may[i] = invoker == "" || invoker == s.invoker && (s.recipe == "" || s.mentions(from+i, buffer))
 			}
@@ -212,15 +240,14 @@ func (s *search) peek(from, to int) []bool {
 	return may
 }
 
-// invokerOf is the invoker of a file, by its name, or by its beginning, for which
-// an earlier cc-ci-run did not put the invoker into the name. There may be a
-// hundred thousand, so each is looked at once, and briefly. "" is a file that has
+// invokerOf is the invoker of a file, by its name or by its beginning. There may be
+// very many, so each is looked at once, and briefly. "" is a file that has
 // to be read: if only to say what is wrong with it.
 func (runs *Runs) invokerOf(i int, buffer []byte) string {
 	if runs.invokers[i] != "" {
 		return runs.invokers[i]
 	}
-	invoker := state.InvokerOf(runs.names[i])
+	invoker := ""
 	for _, size := range []int{shortHead, headSize} {
 		if invoker != "" {
 			break
@@ -291,6 +318,7 @@ func notYet(path string) error {
 
 // File is the name of the file of an invoker's newest record, "" for none.
 func (runs *Runs) File(invoker string) string {
+	runs.unlooked = 0 // nobody waits
 	s := search{Runs: runs, invoker: invoker, budget: maxRead}
 	_, name := s.newest()
 	return name

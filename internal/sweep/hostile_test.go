@@ -51,7 +51,8 @@ func hostiles(t *testing.T) []hostile {
 		{"a newer schema", "was written by a newer cc-ci-run (schema 99", text(`{"schema": 99, "id": {}, "last": 7}`)},
 	}
 	if os.Geteuid() == 0 {
-		list = append(list,
+		list = append(
+			list,
 			hostile{"a device", "is a device, not a file: remove it", func(path string) error { return unix.Mknod(path, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))) }},
 			hostile{"another user's file", "belongs to user 65534, and the state directory to user 0", func(path string) error {
 				return errors.Join(os.WriteFile(path, []byte(`{"schema": 1, "invoker": {"name": "drone"}}`), 0o644), os.Chown(path, stranger, stranger))
