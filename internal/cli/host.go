@@ -186,7 +186,9 @@ func (p Process) watchHost(ctx context.Context, h host.Host, o hostOptions) erro
 		if terminal {
 			fmt.Fprint(p.Stdout, "\x1b[H\x1b[2J")
 		}
-		fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every)
+		if _, err := fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every); err != nil {
+			return unread(err) // for nobody there is nothing to show
+		}
 		if o.metrics != "" {
 			if err := writeReport(o.metrics, []byte(report.Metrics()), renameio.IgnoreUmask()); err != nil {
 				return fmt.Errorf("metrics: %w", err)
