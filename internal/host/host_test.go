@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/docker/dockertest"
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/systemd"
 )
 
 // What systemd and a disk do is tried with the real ones, by TestHost in package e2e.
@@ -146,6 +148,28 @@ func TestEndpoint(t *testing.T) {
 				continue // a resolver that does not answer
 			}
 			t.Errorf("%s: %+v", c.url, r)
+		}
+	}
+}
+
+// No message has the value of a variable that somebody gave a unit, but of PATH and
+// HOME.
+func TestEnvironmentKeepsSecrets(t *testing.T) {
+	const secret = "hunter2"
+	want := Unit{Environment: map[string]string{"PATH": "/p", "GITEA_PASSWORD": "", "HOME": "%S/x"}}
+	for added, line := range map[string]string{
+		"API_TOKEN=" + secret:                          "API_TOKEN=… is added",
+		"GITEA_PASSWORD=" + secret:                     "GITEA_PASSWORD=…, should be ",
+		"http_proxy=http://me:" + secret + "@p":        "http_proxy=… is added",
+		"LD_PRELOAD=" + secret:                         "LD_PRELOAD=… is added",
+		"PASSWORD_PATH=" + secret + "\nPATH=" + secret: "PASSWORD_PATH=… is added",
+		"PATH=/opt/old/bin":                            "PATH=/opt/old/bin, should be /p",
+		"HOME=/tmp/evil":                               "HOME=/tmp/evil, should be %S/x",
+	} {
+		p := systemd.Properties{"Environment": []string{"PATH=/p", "HOME=/var/lib/x", "GITEA_PASSWORD=", added}}
+		list := environment("it", "x.service", p, want)
+		if text := fmt.Sprint(list); !strings.Contains(text, line) || strings.Contains(text, secret) {
+			t.Errorf("%q: %s, want %q", added, text, line)
 		}
 	}
 }

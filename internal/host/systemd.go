@@ -221,9 +221,9 @@ func environment(check, name string, p systemd.Properties, want Unit) []finding.
 	}
 	for _, k := range slices.Sorted(maps.Keys(have)) {
 		if w, ok := want.Environment[k]; !ok {
-			faults = append(faults, fmt.Sprintf("%s=%s is added", k, have[k]))
+			faults = append(faults, told(k, have[k])+" is added")
 		} else if !expands(w, have[k]) {
-			faults = append(faults, fmt.Sprintf("%s=%s, should be %s", k, have[k], w))
+			faults = append(faults, told(k, have[k])+", should be "+w)
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(want.Environment)) {
@@ -256,6 +256,15 @@ func environment(check, name string, p systemd.Properties, want Unit) []finding.
 		return append(one(finding.Fault, check, strings.Join(faults, "; "), fix), results...)
 	}
 	return append(one(finding.OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
+}
+
+// told is a variable for a message. Only of PATH and HOME, which hold no secret, it has
+// the value: what somebody adds to a unit may be a password.
+func told(name, value string) string {
+	if name == "PATH" || name == "HOME" {
+		return name + "=" + value
+	}
+	return name + "=…"
 }
 
 // process looks at the PATH of a running service's own process: an
