@@ -152,6 +152,34 @@ func TestEndpoint(t *testing.T) {
 	}
 }
 
+// What was wrong before, and is not another fault now, did not get worse.
+func TestWorse(t *testing.T) {
+	report := func(verdict finding.Verdict, fix string) Report {
+		return Report{Results: []finding.Finding{{Verdict: finding.OK, What: "another"}, {Verdict: verdict, What: "it", State: "at " + time.Now().String(), Fix: fix}}}
+	}
+	for _, row := range []struct {
+		name         string
+		earlier, now Report
+		worse        bool
+	}{
+		{"well", report(finding.OK, ""), report(finding.OK, ""), false},
+		{"breaks", report(finding.OK, ""), report(finding.Fault, "x"), true},
+		{"a note breaks", report(finding.Note, ""), report(finding.Fault, "x"), true},
+		{"new", Report{}, report(finding.Fault, "x"), true},
+		{"cannot be looked at any more", report(finding.OK, ""), report(finding.Unknown, ""), true},
+		{"gets well", report(finding.Fault, "x"), report(finding.OK, ""), false},
+		{"the same fault", report(finding.Fault, "wait 5 days"), report(finding.Fault, "wait 4 days"), false},
+		{"another fault of one thing", report(finding.Fault, "renew its certificate"), report(finding.Fault, "start it"), true},
+		{"cannot be looked at, as before", report(finding.Unknown, ""), report(finding.Unknown, "y"), false},
+		{"a fault where it could not be looked at", report(finding.Unknown, ""), report(finding.Fault, "x"), false},
+		{"cannot be looked at after a fault", report(finding.Fault, "x"), report(finding.Unknown, ""), false},
+	} {
+		if got := row.now.Worse(row.earlier); (len(got) > 0) != row.worse {
+			t.Errorf("%s: %v", row.name, got)
+		}
+	}
+}
+
 // No message has the value of a variable that somebody gave a unit, but of PATH and
 // HOME.
 func TestEnvironmentKeepsSecrets(t *testing.T) {

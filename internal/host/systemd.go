@@ -135,11 +135,13 @@ func running(check, name string, p systemd.Properties) []finding.Finding {
 	state := p.Text("ActiveState")
 	r := finding.Finding{Verdict: finding.OK, What: check, State: state + " (" + p.Text("SubState") + ")", Since: p.Time("StateChangeTimestamp")}
 	up := p.Time("ActiveEnterTimestamp")
+	// One for a service that systemd starts over and over, whenever it is looked at.
+	fix := "journalctl -u " + name + "; systemctl start " + name
 	switch restarts := p.Number("NRestarts"); {
 	case state != "active" && state != "reloading" && state != "refreshing":
-		r.Verdict, r.Fix = finding.Fault, "systemctl start "+name+"; journalctl -u "+name
+		r.Verdict, r.Fix = finding.Fault, fix
 	case restarts > 0 && time.Since(up) < settle:
-		r.Verdict, r.Fix = finding.Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
+		r.Verdict, r.Fix = finding.Fault, fix
 		r.State = fmt.Sprintf("restarted %d times by systemd, up for %s only", restarts, age(up))
 	}
 	return []finding.Finding{r}
