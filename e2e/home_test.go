@@ -157,7 +157,7 @@ func TestHostileHome(t *testing.T) {
 	if !strings.Contains(output, told) {
 		t.Errorf("not told %q:\n%s", told, output)
 	}
-	newest, err := record.Newest(state.Dir(states), "manual", "")
+	newest, _, err := record.Newest(state.Dir(states), "manual", "")
 	if err != nil || len(newest.SSHFiles) != 3 {
 		t.Errorf("record: %v, %v", newest, err)
 	}

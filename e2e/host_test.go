@@ -123,12 +123,33 @@ func TestHost(t *testing.T) {
 		}
 	})
 
-	t.Run("parity --live: Drone's runner and the timer reach this machine's daemon", func(t *testing.T) {
-		status, out := m.try(t, m.program, "parity", "--live", "--all", "drone", "systemd")
-		if status != 0 || !regexp.MustCompile(`(?m)^identical +docker daemon +swarm [0-9a-z]{25} +swarm [0-9a-z]{25} `).MatchString(out) {
-			t.Errorf("exit status %d, should be 0, with the swarm of each:\n%s", status, out)
+	live := func(t *testing.T, want string, status int) {
+		t.Helper()
+		got, out := m.try(t, "systemd-run", "--quiet", "--pipe", "--wait", "--collect", m.program, "parity", "--live", "--all")
+		line := regexp.MustCompile(want).FindString(out)
+		if got != status || line == "" {
+			t.Errorf("exit status %d, should be %d, and a line %s in\n%s", got, status, want, out)
 		}
+		t.Log(strings.Join(strings.Fields(line), " "))
+	}
+	t.Run("parity --live: Drone's runner, the timer and a person reach this machine's daemon", func(t *testing.T) {
+		live(t, `(?m)^identical +docker daemon +swarm [0-9a-z]{25} +swarm [0-9a-z]{25} `, 0)
+		live(t, `(?m)^declared +namespace mnt .* ProtectHome= and ProtectSystem= of the units`, 0)
+		live(t, `(?m)^identical +contents of the host's files +\d\d files`, 0)
 	})
+	for _, row := range []struct{ setting, want string }{
+		{"PrivateTmp=yes", `(?m)^drift +namespace mnt .*/tmp: .*/systemd-private/tmp .*`},
+		{"PrivateNetwork=yes", `(?m)^drift +namespace net .* another, \d+: lo .*`},
+		{"ProtectHome=no", `(?m)^drift +namespace mnt .*/home: inaccessible.*`},
+		{"BindReadOnlyPaths=/etc/passwd:/etc/hosts", `(?m)^drift +/etc/hosts, content .*`},
+	} {
+		t.Run("parity --live: "+row.setting, func(t *testing.T) {
+			m.write(t, "/etc/systemd/system/nightly-sweep.service.d/override.conf", "[Service]\n"+row.setting+"\n", 0o644)
+			m.sh(t, "systemctl daemon-reload")
+			live(t, row.want, 1)
+			m.sh(t, "rm /etc/systemd/system/nightly-sweep.service.d/override.conf; systemctl daemon-reload")
+		})
+	}
 
 	for _, row := range faults(servers.http, servers.https) {
 		well := true

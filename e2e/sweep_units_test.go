@@ -57,7 +57,7 @@ func TestSweepUnits(t *testing.T) {
 	// own below its unit's, and that the recipe was promoted.
 	ran := func(t *testing.T, recipe, unit string) parity.Run {
 		t.Helper()
-		r, err := record.Newest(dir, "systemd", recipe)
+		r, _, err := record.Newest(dir, "systemd", recipe)
 		if err != nil {
 			m.fatalf(t, "%v", err)
 		}
@@ -108,9 +108,9 @@ func TestSweepUnits(t *testing.T) {
 			return len(running) == 1
 		})
 		m.sh(t, "systemctl start --no-block nightly-sweep.service")
-		m.await(t, "the night to open the lock, or to fail", func() bool {
+		m.await(t, "the night to wait for the lock, or to fail", func() bool {
 			status, _ := m.try(t, "sh", "-c", `pid=$(systemctl show --value -p MainPID nightly-sweep.service) && [ "$pid" != 0 ] &&
-				find "/proc/$pid/fd" -lname '*/sweep/lock' | grep -q . || systemctl is-failed --quiet nightly-sweep.service`)
+				find "/proc/$pid/fd" -lname '*/sweep' | grep -q . || systemctl is-failed --quiet nightly-sweep.service`)
 			return status == 0
 		})
 		m.sh(t, "rm /tmp/hold")

@@ -259,7 +259,7 @@ func (p paths) wantVerdict(t *testing.T, want sweep.Verdict) (known sweep.State)
 // newest is an invoker's newest record of gitea's tests.
 func (p paths) newest(t *testing.T, invoker string) *record.Record {
 	t.Helper()
-	r, err := record.Newest(p.state, invoker, "gitea")
+	r, _, err := record.Newest(p.state, invoker, "gitea")
 	if err != nil {
 		p.fatalf(t, "%v", err)
 	}

@@ -5,6 +5,7 @@ package main
 
 import (
 	"os"
+	"runtime"
 
 	"cc-ci-run/internal/cli"
 	"cc-ci-run/internal/entry"
@@ -20,7 +21,8 @@ var (
 )
 
 func main() {
-	self, _ := os.Executable() // from /proc; a sweep starts it for each run
+	runtime.SetDefaultGOMAXPROCS() // package entry left it at 1
+	self, _ := os.Executable()     // from /proc; a sweep starts it for each run
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args, Environ: entry.Environ(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,

@@ -9,6 +9,7 @@ package main
 import (
 	"errors"
 	"os"
+	"runtime"
 	"syscall"
 
 	"cc-ci-run/internal/entry"
@@ -23,12 +24,19 @@ var (
 	full string // cc-ci-run-full
 )
 
+// The main goroutine stays on the process's first thread: the kernel is quicker to show
+// that thread's state, and to replace a process that calls execve there.
+func init() { runtime.LockOSThread() }
+
 func main() {
 	environ := entry.Environ()
 	request, ok := run.Parse(os.Args[1:])
 	if !ok {
 		err := syscall.Exec(full, os.Args, environ)
 		os.Exit(run.Explain(exec.Wrap(full, errors.New(err.Error()+": it was built beside this program; run `make build`")), os.Stderr))
+	}
+	if request.Pty { // this process stays; package entry left it with one thread
+		runtime.SetDefaultGOMAXPROCS()
 	}
 	err := run.Start(request, run.Process{Environ: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan})
 	os.Exit(run.Explain(err, os.Stderr))

@@ -57,14 +57,14 @@ type Report struct {
 	// Unreadable is how many calls could not be read: of processes of
 	// another user, or others that the auditor may not look at.
 	Unreadable int `json:"unreadable"`
-	// Omitted is how many calls are in none of the lists, as these have [maxNames].
+	// Omitted is how many calls are in none of the lists, as these have [maxListed].
 	Omitted int `json:"omitted,omitempty"`
 }
 
 // A report is bounded, whatever a run does: a test may try thousands of names. The
 // declared commands are always in it.
 const (
-	maxNames    = 500 // files that were executed, and names that are missing
+	maxListed   = 500 // files that were executed, and names that are missing
 	maxPrograms = 50  // who executed or missed one of them; all further ones are [others]
 	maxLength   = 512 // bytes of a name
 	others      = "others"
@@ -251,7 +251,7 @@ func (c *Collector) use(path, file, by string, at time.Duration) {
 	u := c.used[key]
 	if u == nil {
 		if strings.Contains(name, "/") {
-			if c.paths++; c.paths > maxNames {
+			if c.paths++; c.paths > maxListed {
 				c.omitted++
 				return
 			}
@@ -265,7 +265,7 @@ func (c *Collector) use(path, file, by string, at time.Duration) {
 
 // remember notes when something was searched for, of as many searches as can matter.
 func (c *Collector) remember(searches map[search]time.Duration, s search, at time.Duration) {
-	if _, ok := searches[s]; ok || len(searches) < maxNames*maxPrograms {
+	if _, ok := searches[s]; ok || len(searches) < maxListed*maxPrograms {
 		searches[s] = at
 	}
 }
@@ -312,7 +312,7 @@ func (c *Collector) miss(path, by string, at time.Duration, look bool) {
 	name = clip(name)
 	m := c.misses[name]
 	if m == nil {
-		if len(c.misses) >= maxNames {
+		if len(c.misses) >= maxListed {
 			c.omitted++
 			return
 		}

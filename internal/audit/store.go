@@ -1,11 +1,17 @@
 package audit
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
+	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
 )
@@ -16,40 +22,76 @@ func (r *Report) Write(dir state.Dir) error {
 	if err != nil {
 		return err
 	}
-	return dir.PutSynced(state.Audits, r.Run.ID+".json", append(data, '\n'))
+	return dir.PutSynced(state.Audits, r.Run.ID+".json", append(data, '\n'), 0o644)
 }
 
-// Read reads one report.
+// Read reads the report that `cc-ci-run audit --report` wrote to a file.
 func Read(path string) (*Report, error) {
-	data, err := state.Read(path)
+	data, err := exec.ReadRegular(path, maxCost)
 	if err != nil {
 		return nil, err
 	}
+	return parse(path, data)
+}
+
+// parse reads the bytes of a report. path names its file in messages.
+func parse(path string, data []byte) (*Report, error) {
 	r := &Report{}
-	if err := json.Unmarshal(data, r); err != nil {
-		return nil, fmt.Errorf("%s: not an audit's report: %w", path, err)
+	if err := state.Decode(path, data, Schema, r); err != nil {
+		return nil, err
 	}
 	if r.Schema < 1 {
-		return nil, fmt.Errorf("%s: not an audit's report: no schema", path)
-	}
-	if r.Schema > Schema {
-		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, r.Schema, Schema)
+		return nil, &state.Fault{Path: path, Is: "is not an audit's report (it has no schema)", Fix: "it is not used; remove it"}
 	}
 	return r, nil
 }
 
+// Limits of what [Newest] looks at.
+const (
+	maxNames  = 20_000
+	maxCost   = 48 << 20 // bytes in memory, roughly
+	costValue = 32       // of each value of the JSON
+	maxFaults = 20
+	headSize  = 16 << 10
+)
+
 // Newest reads the newest last reports of a state directory, all of them if
 // last is 0; of one recipe if recipe is not "". Oldest first. Files that are
-// no report are passed over and named in skipped.
+// no report, or are not believed, are passed over and named in skipped; of other
+// users' files, only reports of runs by hand are believed.
 func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped []error, err error) {
-	names, err := dir.List(state.Audits, ".json")
+	f, err := dir.Open(state.Audits)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, name := range slices.Backward(names) { // names sort by time
-		r, err := Read(dir.Path(state.Audits, name))
+	defer f.Close()
+	names, err := f.Names(".json")
+	if err != nil {
+		return nil, nil, err
+	}
+	older, faults := max(0, len(names)-maxNames), 0
+	buffer := make([]byte, headSize)
+	now, cost := time.Now(), 0
+	for i, name := range slices.Backward(names) { // names sort by time
+		if i < older || cost > maxCost {
+			skipped = append(skipped, fmt.Errorf("%s: %d reports that are older", f.Path(""), i+1))
+			break
+		}
+		if recipe != "" {
+			head, err := f.Peek(name, buffer)
+			if err == nil && len(head) < len(buffer) && bytes.HasSuffix(bytes.TrimSpace(head), []byte("}")) && !bytes.Contains(head, []byte(strconv.Quote(recipe))) {
+				continue
+			}
+		}
+		r, spent, err := read(f, name, now)
+		cost += spent
 		if err != nil {
-			skipped = append(skipped, err)
+			if faults++; faults <= maxFaults {
+				skipped = append(skipped, err)
+			}
 			continue
 		}
 		if recipe != "" && r.Run.Recipe != recipe {
@@ -60,8 +102,27 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 			break
 		}
 	}
+	if faults > maxFaults {
+		skipped = append(skipped, fmt.Errorf("%s: %d more files", f.Path(""), faults-maxFaults))
+	}
 	slices.Reverse(reports)
 	return reports, skipped, nil
+}
+
+// read reads a report, if it is believed, and says what that costs.
+func read(f *state.Folder, name string, now time.Time) (r *Report, cost int, err error) {
+	data, uid, err := f.Read(name)
+	if err == nil {
+		cost = len(data) + costValue*state.Values(data)
+		r, err = parse(f.Path(name), data)
+	}
+	if err == nil && !f.Official(uid) && r.Run.Invoker != "manual" {
+		err = f.Foreign(name, uid)
+	}
+	if err == nil && state.Future(name, now) {
+		err = &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+	}
+	return r, cost, err
 }
 
 // Total is what many runs executed.
@@ -144,7 +205,7 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 			}
 			i, ok := missing[miss.Name]
 			if !ok {
-				if len(t.Missing) >= maxNames {
+				if len(t.Missing) >= maxListed {
 					t.Omitted += miss.Times
 					continue
 				}
@@ -176,7 +237,7 @@ func (t *Total) addUses(list *[]TotalUse, places map[string]int, uses []Use, run
 		key := u.Tool + "\x00" + u.Name
 		i, ok := places[key]
 		if !ok {
-			if strings.Contains(u.Name, "/") && len(*list) >= maxNames {
+			if strings.Contains(u.Name, "/") && len(*list) >= maxListed {
 				t.Omitted += u.Times
 				continue
 			}

@@ -127,13 +127,13 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	bad := map[string][2]string{
-		"0.json": {"", "not an audit's report: unexpected end"},
-		"1.json": {string(whole[:len(whole)/2]), "not an audit's report: unexpected end"},
-		"2.json": {`{"schema": 2}`, "schema 2 is newer than this cc-ci-run knows (1)"},
-		"3.json": {`{}`, "not an audit's report: no schema"},
-		"4.json": {`null`, "not an audit's report: no schema"},
-		"6.json": {`[]`, "not an audit's report"},
-		"7.json": {"\x00\xff", "not an audit's report"},
+		"0.json": {"", "is damaged (unexpected end"},
+		"1.json": {string(whole[:len(whole)/2]), "is damaged (unexpected end"},
+		"2.json": {`{"schema": 2}`, "was written by a newer cc-ci-run (schema 2, this one knows 1)"},
+		"3.json": {`{}`, "is not an audit's report (it has no schema)"},
+		"4.json": {`null`, "is not an audit's report (it has no schema)"},
+		"6.json": {`[]`, "is damaged"},
+		"7.json": {"\x00\xff", "is damaged"},
 	}
 	for name, b := range bad {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(b[0]), 0o644); err != nil {
@@ -143,7 +143,7 @@ func TestDamaged(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "8.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bad["8.json"] = [2]string{"", "is not a regular file"}
+	bad["8.json"] = [2]string{"", "is a directory, not a file: remove it"}
 	for _, name := range []string{".9.json123", "notes", ".9.json"} { // none of ours, or not yet whole
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o644); err != nil {
 			t.Fatal(err)

@@ -287,7 +287,7 @@ undeclared in any run, and which tools of the toolset no run used.`,
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&o.recipe, "recipe", "", "only runs of this `recipe`")
-	f.IntVar(&o.last, "last", 0, "only the newest `N` runs (default: all)")
+	f.IntVar(&o.last, "last", 100, "only the newest `N` runs; 0 for all")
 	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
 	o.out.addTo(cmd)
 	return cmd

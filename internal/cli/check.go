@@ -7,10 +7,11 @@ import (
 
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
 )
 
-func checkCommand(p Process) *cobra.Command {
+func checkCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var all bool
 	cmd := &cobra.Command{
@@ -21,8 +22,9 @@ command exists, is executable and unchanged, that Python and its packages are
 installed, that a browser launches, and that the host's paths exist. check
 lists every fault with its fix, and also duplicate commands, absent tools, and
 docker plugins that only this host has. It says whether the docker daemon
-answers, which is not a fault if it does not. Exit status 1 if there is a
-fault.`,
+answers, which is not a fault if it does not, and whether the directories of the
+state directory have the owner and the mode that they should. Exit status 1 if
+there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -37,6 +39,7 @@ fault.`,
 			if err != nil {
 				return err
 			}
+			results = append(results, shared.StateDir(p.Environ, m.State).Check()...)
 			faults := 0
 			var rows [][]string
 			for _, r := range results {
@@ -61,6 +64,7 @@ fault.`,
 			return nil
 		},
 	}
+	addState(cmd, shared)
 	cmd.Flags().BoolVar(&all, "all", false, "also show the checks that found no fault")
 	out.addTo(cmd)
 	return cmd

@@ -102,7 +102,7 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
 	addRunFlags(root, &o)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), hostCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
@@ -130,7 +130,9 @@ func (p Process) other(root *cobra.Command, o run.Options, args []string) error 
 		if c.Name() == args[0] {
 			return fmt.Errorf("%q after --: only a SCRIPT comes there", args[0])
 		}
-		names = append(names, c.Name())
+		if c.Name() != "prune" { // it removes files: nobody is led to it by a slip
+			names = append(names, c.Name())
+		}
 	}
 	return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
 }

@@ -44,8 +44,9 @@ func parityCommand(p Process, shared *run.Options) *cobra.Command {
 		Short: "Compare the environments of two or more invokers",
 		Long: `parity compares the newest run records of two or more invokers (drone and
 systemd, if none are named): environment, commands, names of variables, process
-state and host paths. A difference is either declared, such as a variable that
-only Drone sets, or a drift. Exit status 1 if there is a drift.
+state, host paths, and what each run saw of the machine: namespaces, mounts,
+limits, resolver, CA file. A difference is either declared, such as a variable
+that only Drone sets, or a drift. Exit status 1 if there is a drift.
 
 With --live, parity does not read records of earlier runs but starts a new run,
 a probe, through each invoker that this machine has, or through those that are
@@ -96,7 +97,7 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 		if len(names) == 0 {
 			names = []string{"drone", "systemd"}
 		}
-		err = newest(o, names, runs)
+		err = p.newest(o, names, runs)
 	}
 	if err != nil {
 		return err
@@ -143,10 +144,18 @@ func (p Process) parity(ctx context.Context, o parityOptions, names []string) er
 }
 
 // newest reads each invoker's newest record.
-func newest(o parityOptions, names []string, runs map[string]parity.Run) error {
+func (p Process) newest(o parityOptions, names []string, runs map[string]parity.Run) error {
+	records, err := record.Open(o.state)
+	if err != nil {
+		return err
+	}
+	defer records.Close()
 	var errs *multierror.Error
 	for _, name := range names {
-		r, err := record.Newest(o.state, name, o.recipe)
+		r, passedOver, err := records.Newest(name, o.recipe)
+		for _, fault := range passedOver {
+			exec.Tell(p.Stderr, "cc-ci-run: passed over: "+visible(fault.Error())+"\n")
+		}
 		var m *toolset.Manifest
 		if err == nil {
 			m, err = parity.Kept(o.state, r.Fingerprint)

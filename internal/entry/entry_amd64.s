@@ -52,6 +52,40 @@ done:
 	JMP limit
 run:
 	ADDQ $16, SP
+	// Copies all that is on the stack to below it, with one more variable.
+	MOVQ 0(SP), AX
+	LEAQ 16(SP)(AX*8), BX // environ
+	MOVQ BX, R9
+variables:
+	MOVQ 0(R9), CX
+	ADDQ $8, R9
+	TESTQ CX, CX
+	JNZ variables
+auxiliary: // pairs of a type and a value
+	MOVQ 0(R9), CX
+	ADDQ $16, R9
+	TESTQ CX, CX
+	JNZ auxiliary
+	MOVQ SP, SI
+	MOVQ SP, DI
+	ADDQ SP, DI
+	SUBQ R9, DI
+	SUBQ $8, DI
+	ANDQ $~15, DI
+	MOVQ DI, R8
+	CLD
+	MOVQ BX, CX
+	SUBQ SI, CX
+	SHRQ $3, CX
+	REP; MOVSQ
+	LEAQ ·oneThread(SB), AX
+	MOVQ AX, 0(DI)
+	ADDQ $8, DI
+	MOVQ R9, CX
+	SUBQ SI, CX
+	SHRQ $3, CX
+	REP; MOVSQ
+	MOVQ R8, SP
 	XORL R12, R12
 	JMP _rt0_amd64_linux(SB)
 

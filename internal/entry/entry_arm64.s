@@ -53,6 +53,35 @@ done:
 	B limit
 run:
 	ADD $16, RSP
+	MOVD 0(RSP), R0
+	ADD $16, RSP, R1
+	ADD R0<<3, R1, R1 // environ
+	MOVD R1, R9
+variables:
+	MOVD.P 8(R9), R2
+	CBNZ R2, variables
+auxiliary:
+	MOVD.P 16(R9), R2
+	CBNZ R2, auxiliary
+	MOVD RSP, R3
+	SUB R3, R9, R4
+	SUB R4, R3, R5
+	SUB $8, R5
+	AND $~15, R5
+	MOVD R5, R6
+before:
+	MOVD.P 8(R3), R2
+	MOVD.P R2, 8(R5)
+	CMP R1, R3
+	BNE before
+	MOVD $·oneThread(SB), R2
+	MOVD.P R2, 8(R5)
+after:
+	MOVD.P 8(R3), R2
+	MOVD.P R2, 8(R5)
+	CMP R9, R3
+	BNE after
+	MOVD R6, RSP
 	B _rt0_arm64_linux(SB)
 
 refuse:

@@ -22,3 +22,7 @@ DATA ·message+144(SB)/8, $"it\n\x00\x00\x00\x00\x00"
 GLOBL ·message(SB), RODATA|NOPTR, $152
 DATA ·messageSize(SB)/8, $147
 GLOBL ·messageSize(SB), RODATA|NOPTR, $8
+
+DATA ·oneThread+0(SB)/8, $"GOMAXPRO"
+DATA ·oneThread+8(SB)/8, $"CS=01\x00\x00\x00"
+GLOBL ·oneThread(SB), RODATA|NOPTR, $16

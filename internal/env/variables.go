@@ -119,6 +119,15 @@ func (e Environment) With(name, value string) Environment {
 	return slices.Insert(e, i, v)
 }
 
+// Value is the value of a variable that the child gets, "" for none.
+func (e Environment) Value(name string) string {
+	i, ok := slices.BinarySearchFunc(e, name, func(v Variable, name string) int { return strings.Compare(v.Name, name) })
+	if !ok || e[i].Verdict == Dropped {
+		return ""
+	}
+	return e[i].Value
+}
+
 // Names lists the variables with one of the verdicts, sorted.
 func (e Environment) Names(verdicts ...Verdict) []string {
 	list := make([]string, 0, len(e))

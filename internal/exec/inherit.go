@@ -133,6 +133,6 @@ func captureInherited(s *Inherited, buffer []byte) {
 	if n, err := unix.PrctlRetInt(unix.PR_GET_SECUREBITS, 0, 0, 0, 0); err == nil {
 		s.SecureBits = strconv.FormatInt(int64(n), 16)
 	}
-	s.LoginUID = fold(proc("/proc/self/loginuid", buffer))
-	s.OOM = fold(proc("/proc/self/oom_score_adj", buffer))
+	s.LoginUID = procShort("/proc/self/loginuid", buffer)
+	s.OOM = procShort("/proc/self/oom_score_adj", buffer)
 }

@@ -80,7 +80,11 @@ func Capture() State {
 	var s State
 	buffer := make([]byte, 0, 4<<10) // for one after the other
 	var noNewPrivs string
-	for line := range strings.Lines(proc("/proc/thread-self/status", buffer)) { // some of it is a thread's
+	status := "/proc/thread-self/status" // some of it is a thread's
+	if unix.Gettid() == unix.Getpid() {
+		status = "/proc/self/status" // the same, which the kernel has sooner
+	}
+	for line := range strings.Lines(procShort(status, buffer)) {
 		name, value, _ := strings.Cut(line, ":")
 		var field *string
 		switch name {
@@ -122,7 +126,9 @@ func Capture() State {
 	s.NoNewPrivs = noNewPrivs == "1"
 	s.Limits = captureLimits()
 	captureInherited(&s.Inherited, buffer)
-	s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer))
+	if s.Cgroup = procShort("/proc/self/cgroup", buffer); len(s.Cgroup) > cap(buffer)/2 {
+		s.Cgroup = strings.TrimSpace(proc("/proc/self/cgroup", buffer)) // longer than one read gives
+	}
 	// The system call gives 20-nice, to keep clear of -1.
 	if n, err := unix.Getpriority(unix.PRIO_PROCESS, 0); err == nil {
 		s.Nice = 20 - n
@@ -177,17 +183,32 @@ func limit(n uint64) string {
 }
 
 // proc reads a file of /proc, by way of a buffer; "" if it cannot be read.
-func proc(path string, buffer []byte) string {
+func proc(path string, buffer []byte) string { return procPart(path, buffer, 64<<10) }
+
+// procPart is proc for a file that may be longer, up to limit bytes.
+func procPart(path string, buffer []byte, limit int) string {
 	fd, err := open(path, unix.O_RDONLY, 0)
 	if err != nil {
 		return ""
 	}
 	defer unix.Close(fd)
-	data, err := read(fd, buffer, 64<<10)
+	data, err := read(fd, buffer, limit)
 	if err != nil {
 		return ""
 	}
 	return string(data)
+}
+
+// procShort reads a file of /proc or /sys that is shorter than the buffer: in one call,
+// where proc also asks whether there is more.
+func procShort(path string, buffer []byte) string {
+	fd, err := open(path, unix.O_RDONLY, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	n, _ := unix.Read(fd, buffer[:cap(buffer)])
+	return strings.TrimSuffix(string(buffer[:max(n, 0)]), "\n")
 }
 
 // fold makes white space one blank, and none at the ends.

@@ -240,15 +240,24 @@ func (h Host) environment(ctx context.Context) []finding.Finding {
 func (h Host) parity(context.Context) []finding.Finding {
 	name := "parity of " + strings.Join(h.Config.Parity[:], " and ")
 	var runs [2]parity.Run
+	records, err := record.Open(h.State)
+	if err != nil {
+		return one(finding.Unknown, name, err.Error(), "cc-ci-run parity")
+	}
+	defer records.Close()
+	unused := ""
 	for i, invoker := range h.Config.Parity {
-		r, err := record.Newest(h.State, invoker, "")
+		r, passedOver, err := records.Newest(invoker, "")
+		for _, fault := range passedOver {
+			unused += "; passed over: " + fault.Error()
+		}
 		if err == nil {
 			runs[i].Record = r
 			runs[i].Environment, err = parity.Kept(h.State, r.Fingerprint)
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):
-			return one(finding.Note, name, "no run by "+invoker+" yet", "start one, or: sudo cc-ci-run parity --live")
+			return one(finding.Note, name, "no run by "+invoker+" yet"+unused, "start one, or: sudo cc-ci-run parity --live")
 		case err != nil:
 			return one(finding.Unknown, name, err.Error(), "cc-ci-run parity")
 		}
@@ -264,7 +273,7 @@ func (h Host) parity(context.Context) []finding.Finding {
 			drifts = append(drifts, f.What)
 		}
 	}
-	ages := fmt.Sprintf("%s's record is %s old, %s's %s", h.Config.Parity[0], age(runs[0].Time), h.Config.Parity[1], age(runs[1].Time))
+	ages := fmt.Sprintf("%s's record is %s old, %s's %s%s", h.Config.Parity[0], age(runs[0].Time), h.Config.Parity[1], age(runs[1].Time), unused)
 	result := finding.Finding{Verdict: finding.OK, What: name, State: fmt.Sprintf("%d comparisons, no drift; %s", len(findings), ages), Since: older}
 	if len(drifts) > 0 {
 		result.Verdict, result.Fix = finding.Fault, "cc-ci-run parity names both sides; after a deploy: sudo cc-ci-run parity --live"
@@ -282,7 +291,10 @@ func (h Host) parity(context.Context) []finding.Finding {
 // and which recipes are held. That recipes are held is not a fault of the host.
 func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	const name = "last sweep"
-	states, damaged, err := sweep.States(h.State)
+	states, faults, err := sweep.States(h.State)
+	if state.Damaged(err) { // the state directory's own line says what to do
+		return one(finding.Note, name, err.Error(), "")
+	}
 	if err != nil {
 		return one(finding.Unknown, name, err.Error(), "")
 	}
@@ -322,8 +334,9 @@ func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 		result.State += fmt.Sprintf("%d recipes, none held", len(states))
 	}
 	results := []finding.Finding{result}
-	if damaged > 0 {
-		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: fmt.Sprintf("%d files cannot be read", damaged), Fix: "the next sweep sets them aside; look at the disk"})
+	if len(faults) > 0 {
+		text := fmt.Sprintf("%d files are of no use: %s", len(faults), faults[0])
+		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: text, Fix: "the next sweep sets aside what is damaged; look at the disk"})
 	}
 	return results
 }
@@ -361,7 +374,7 @@ func (h Host) disk(unit func() systemd.Properties) []finding.Finding {
 	if fsys.Files == 0 { // btrfs counts none
 		state = fmt.Sprintf("%s: %d MiB free", h.State, free>>20)
 	}
-	const fix = "make room: docker system prune, old logs in sweep/logs, old records in runs"
+	const fix = "make room: docker system prune, cc-ci-run prune"
 	switch {
 	case fsys.Flags&unix.ST_RDONLY != 0:
 		return one(finding.Fault, name, string(h.State)+" is read-only", "look at the disk (dmesg), then mount it again")
@@ -374,6 +387,11 @@ func (h Host) disk(unit func() systemd.Properties) []finding.Finding {
 	if user := unit().Text("User"); user != "" {
 		if why := writableFor(string(h.State), user); why != "" {
 			return one(finding.Fault, name, string(h.State)+": "+why, "chown it to the tests' user; systemd-tmpfiles --create")
+		}
+	}
+	for _, f := range h.State.Check() {
+		if f.Verdict == finding.Fault {
+			return one(finding.Fault, name, f.State, f.Fix)
 		}
 	}
 	return one(finding.OK, name, state, "")

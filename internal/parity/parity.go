@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
@@ -40,8 +41,11 @@ const (
 // Kept is the manifest with a fingerprint, from beside the records.
 func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
 	path := dir.Path(state.Manifests, fingerprint+".json")
-	data, err := state.Read(path)
+	data, err := dir.Read(state.Manifests, fingerprint+".json")
 	if err != nil {
+		return nil, err
+	}
+	if err := state.Decode(path, data, toolset.Schema, &struct{}{}); err != nil {
 		return nil, err
 	}
 	m, err := toolset.ParseManifest(data)
@@ -59,6 +63,8 @@ type Run struct {
 	*record.Record
 	Environment *toolset.Manifest // that it ran with
 	Probe       bool              // it was only a probe, without what the site gives to real runs
+	Look        *Look             // of a probe, nil for none
+	Clock       time.Duration     // of a probe: how far its clock is ahead of this process's, as far as that is certain
 }
 
 // Compare says in what two runs' environments are identical and in what they
@@ -67,11 +73,7 @@ func Compare(a, b Run) []Finding {
 	ma, mb := a.Environment, b.Environment
 	var list []Finding
 	add := func(what, x, y string, otherwise Parity, why string) {
-		if x == y {
-			list = append(list, Finding{Identical, what, x, y, ""})
-		} else {
-			list = append(list, Finding{otherwise, what, x, y, why})
-		}
+		list = append(list, found(otherwise, what, x, y, why))
 	}
 	add("fingerprint", a.Fingerprint, b.Fingerprint, Drift, "built from another toolset, or on another machine")
 	add("interpreter", ma.Interpreter, mb.Interpreter, Drift, "")
@@ -85,6 +87,9 @@ func Compare(a, b Run) []Finding {
 	for _, p := range names(a.HostPaths, b.HostPaths) {
 		add(p, a.HostPaths.Get(p), b.HostPaths.Get(p), Drift, "another file on the host, outside the toolset")
 	}
+	list = append(list, compareSurroundings(a, b)...)
+	list = append(list, compareClocks(a, b)...)
+	list = append(list, compareLooks(a, b)...)
 	list = append(list, compareSSH(a.SSHFiles, b.SSHFiles)...)
 	list = append(list, compareDaemons(a.Docker, b.Docker)...)
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
@@ -269,12 +274,6 @@ func compareSSH(a, b exec.Pairs) []Finding {
 // is not known of one run is not a drift: nobody asked, as for exec and before
 // records had this, or the daemon did not answer in time, as while it starts.
 func compareDaemons(a, b *docker.Daemon) []Finding {
-	found := func(verdict Parity, what, x, y, why string) Finding {
-		if x == y {
-			verdict, why = Identical, ""
-		}
-		return Finding{verdict, what, x, y, why}
-	}
 	const what = "docker daemon"
 	x, y := daemon(a), daemon(b)
 	switch {

@@ -153,7 +153,7 @@ func TestKept(t *testing.T) {
 	if err := syscall.Mkfifo(dir.Path(state.Manifests, "fifo.json"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for fingerprint, want := range map[string]string{"damaged": "damaged.json: damaged", "fifo": "is not a regular file", "none": "no such file"} {
+	for fingerprint, want := range map[string]string{"damaged": "damaged.json: is damaged", "fifo": "is a FIFO, not a file", "none": "no such file"} {
 		if _, err := Kept(dir, fingerprint); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", fingerprint, err, want)
 		}

@@ -137,7 +137,12 @@ func (u *unit) command(invoker, stateDir string) (string, error) {
 	if filepath.Base(program) != "cc-ci-run" {
 		return "", fmt.Errorf("%s starts %q, not cc-ci-run", u.name, program)
 	}
-	return fmt.Sprintf("exec '%s' --state %s %s\n", program, stateDir, emptyScript), nil
+	return fmt.Sprintf("'%[1]s' --state %[2]s %[3]s && { %[4]s; }\n", program, stateDir, emptyScript, lookBy("'"+program+"'", stateDir)), nil
+}
+
+// lookBy takes the closer look, which an older cc-ci-run has not: the probe goes on.
+func lookBy(program, stateDir string) string {
+	return fmt.Sprintf("%s look >%s 2>/dev/null || :", program, filepath.Join(stateDir, lookFile))
 }
 
 // copyTo makes a copy of the unit, with its drop-ins, that starts a script and
@@ -229,8 +234,8 @@ func step(stateDir string) string {
 exec /usr/bin/env -i PATH="$PATH"%[3]s HOME=%[1]s HOMEPATH=%[1]s USERPROFILE=%[1]s DRONE_WORKSPACE=%[1]s CI=true DRONE=true \
   DRONE_REPO=cc-ci-run/probe DRONE_BUILD_NUMBER=0 DRONE_STAGE_NAME=live DRONE_STEP_NAME=probe CI_BUILD_NUMBER=0 \
   GIT_TERMINAL_PROMPT=0 GIT_AUTHOR_NAME=drone GIT_AUTHOR_EMAIL=noreply@drone GIT_COMMITTER_NAME=drone GIT_COMMITTER_EMAIL=noreply@drone \
-  /bin/sh -ec 'set -a; [ -z "$DRONE_RUNNER_ENVFILE" ] || . "$DRONE_RUNNER_ENVFILE"; cc-ci-run --state %[2]s %[4]s'
-`, home, stateDir, hand, emptyScript)
+  /bin/sh -ec 'set -a; [ -z "$DRONE_RUNNER_ENVFILE" ] || . "$DRONE_RUNNER_ENVFILE"; cc-ci-run --state %[2]s %[4]s; %[5]s'
+`, home, stateDir, hand, emptyScript, lookBy("cc-ci-run", stateDir))
 }
 
 // copyService copies the [Service] sections of a unit file or drop-in. The

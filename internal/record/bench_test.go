@@ -32,6 +32,9 @@ func BenchmarkStart(b *testing.B) {
 		{"environment", func() { p.Environment(caller, "manual") }},
 		{"record", func() { New(time.Now(), p, e, caller, env.Invoker{Name: "manual"}, "script", "x.py", nil, false) }},
 		{"record/state", func() { exec.Capture() }},
+		{"record/surroundings", func() {
+			exec.Surround("0::/", []string{"/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"}, exec.Pairs{{Name: "TMPDIR", Value: "/tmp"}})
+		}},
 		{"record/revision", func() { Revision(here) }},
 		{"record/paths", func() {
 			for _, path := range p.HostPaths {

@@ -69,10 +69,18 @@ func asMaps(r *Record) any {
 		exec.State
 		Limits map[string]string `json:"limits"`
 	}
+	type surroundings struct {
+		*exec.Surroundings
+		Namespaces map[string]string `json:"namespaces"`
+		Cgroup     map[string]string `json:"cgroup_limits"`
+		Files      map[string]string `json:"files"`
+	}
+	s := r.Surroundings
 	return struct {
 		*Record
-		HostPaths map[string]string `json:"host_paths"`
-		SSHFiles  map[string]string `json:"ssh_files"`
-		Process   process           `json:"process"`
-	}{r, object(r.HostPaths), object(r.SSHFiles), process{r.Process, object(r.Process.Limits)}}
+		HostPaths    map[string]string `json:"host_paths"`
+		SSHFiles     map[string]string `json:"ssh_files"`
+		Process      process           `json:"process"`
+		Surroundings surroundings      `json:"surroundings"`
+	}{r, object(r.HostPaths), object(r.SSHFiles), process{r.Process, object(r.Process.Limits)}, surroundings{s, object(s.Namespaces), object(s.Cgroup), object(s.Files)}}
 }

@@ -5,40 +5,36 @@
 //	r := record.New(plan, environment, …)
 //	err := r.Write(dir)                              // STATE/runs/ID.json
 //	err = r.Keep(dir)                                // STATE/manifests/FINGERPRINT.json
-//	r, err := record.Newest(dir, "drone", "gitea")
+//	r, passedOver, err := record.Newest(dir, "drone", "gitea")
 //
 // A record says what a run was given, not how it ended; that is in the run's
 // result ([ReadResult]). A record is small because it need not repeat what the
 // fingerprint names: tools, versions and files are in the manifest, of which the
 // state directory keeps one copy for each fingerprint.
+//
+// Members of the group may put any file beside the records, so a reader believes
+// a record only as far as its file supports it: see [Runs.Newest].
 package record
 
 import (
-	"encoding/json"
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
 
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/state"
 )
 
-// Read reads one record.
-func Read(path string) (*Record, error) {
-	data, err := state.Read(path)
-	if err != nil {
-		return nil, err
-	}
-	r, err := Parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
-}
-
-// Parse reads a record's bytes.
-func Parse(data []byte) (*Record, error) {
+// Parse reads a record's bytes. path names their file in messages.
+func Parse(path string, data []byte) (*Record, error) {
 	// What the record has as pairs is an object to encoding/json: here it is
 	// that, and hides the field of the same name.
 	var file struct {
@@ -49,18 +45,28 @@ func Parse(data []byte) (*Record, error) {
 			exec.State
 			Limits map[string]string `json:"limits"`
 		} `json:"process"`
+		Surroundings *struct {
+			exec.Surroundings
+			Namespaces map[string]string `json:"namespaces"`
+			Cgroup     map[string]string `json:"cgroup_limits"`
+			Files      map[string]string `json:"files"`
+		} `json:"surroundings"`
 	}
-	if err := json.Unmarshal(data, &file); err != nil {
-		return nil, fmt.Errorf("not a run record: %w", err)
+	if err := state.Decode(path, data, Schema, &file); err != nil {
+		return nil, err
 	}
 	r := &file.Record
+	if r.Schema < 1 {
+		return nil, &state.Fault{Path: path, Is: "is not a run record (it has no schema)", Fix: "it is not used; remove it"}
+	}
 	r.Process = file.Process.State
 	r.HostPaths, r.Process.Limits = pairs(file.HostPaths), pairs(file.Process.Limits)
+	if s := file.Surroundings; s != nil {
+		r.Surroundings = &s.Surroundings
+		r.Surroundings.Namespaces, r.Surroundings.Cgroup, r.Surroundings.Files = pairs(s.Namespaces), pairs(s.Cgroup), pairs(s.Files)
+	}
 	if file.SSHFiles != nil {
 		r.SSHFiles = append(exec.Pairs{}, pairs(file.SSHFiles)...)
-	}
-	if r.Schema > Schema {
-		return nil, fmt.Errorf("schema %d is newer than this cc-ci-run knows (%d)", r.Schema, Schema)
 	}
 	return r, nil
 }
@@ -76,22 +82,246 @@ func pairs(object map[string]string) exec.Pairs {
 // ErrNone is for an invoker that left no record.
 var ErrNone = errors.New("no record")
 
-// Newest finds the newest record of an invoker; of one recipe (an argument of
-// the run) if recipe is not "". Files that are no whole record are passed over.
-func Newest(dir state.Dir, invoker, recipe string) (*Record, error) {
-	names, err := dir.List(state.Runs, ".json")
+// Newest is [Runs.Newest], of one invoker.
+func Newest(dir state.Dir, invoker, recipe string) (r *Record, passedOver []error, err error) {
+	runs, err := Open(dir)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	for _, name := range slices.Backward(names) { // names sort by time
-		r, err := Read(dir.Path(state.Runs, name))
-		if err == nil && r.Invoker.Name == invoker && (recipe == "" || slices.Contains(r.Args, recipe)) {
-			return r, nil
-		}
+	defer runs.Close()
+	return runs.Newest(invoker, recipe)
+}
+
+// Runs are the records of a state directory, listed.
+type Runs struct {
+	folder *state.Folder // nil: there are none
+	path   string
+	names  []string
+	now    time.Time
+	// invokers are those of names, as far as they are known.
+	invokers []string
+}
+
+// Open lists the records.
+func Open(dir state.Dir) (*Runs, error) {
+	runs := &Runs{path: dir.Path(state.Runs, ""), now: time.Now()}
+	f, err := dir.Open(state.Runs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return runs, nil
+	}
+	if err == nil {
+		runs.folder = f
+		runs.names, err = f.Names(".json")
+		runs.invokers = make([]string, len(runs.names))
+	}
+	return runs, err
+}
+
+// Close closes the directory.
+func (runs *Runs) Close() {
+	if runs.folder != nil {
+		runs.folder.Close()
+	}
+}
+
+// Newest finds the newest record of an invoker; of one recipe (an argument of
+// the run) if recipe is not "". It believes a record
+//
+//   - of drone or systemd, if the file is the state directory's owner's, for whom
+//     Drone and the timer run, or root's;
+//   - of a person also if the record names the file's owner as its user;
+//   - if it is of no time that is yet to come.
+//
+// Newer files that are passed over are named in passedOver: what cannot be read,
+// is damaged, or is not believed.
+func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error, err error) {
+	s := search{Runs: runs, invoker: invoker, recipe: recipe, budget: maxRead}
+	r, _ = s.newest()
+	if s.more > 0 {
+		s.faults = append(s.faults, fmt.Errorf("%s: %d more files are not used", runs.path, s.more))
+	}
+	if r != nil {
+		return r, s.faults, nil
 	}
 	of := ""
 	if recipe != "" {
 		of = " of " + recipe
 	}
-	return nil, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, dir.Path(state.Runs, ""))
+	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, runs.path)
+}
+
+const (
+	batch     = 1024 // files that are looked at together
+	maxRead   = 128 << 20
+	maxFaults = 5
+	shortHead = 1 << 10
+	headSize  = 16 << 10 // most records are shorter
+)
+
+// search is a Newest under way.
+type search struct {
+	*Runs
+	invoker, recipe string
+	budget          int // bytes to read
+	faults          []error
+	more            int // faults that are only counted
+}
+
+func (s *search) fault(err error) {
+	if len(s.faults) < maxFaults {
+		s.faults = append(s.faults, err)
+	} else {
+		s.more++
+	}
+}
+
+// newest gives the newest record that is wanted, and the name of its file.
+func (s *search) newest() (*Record, string) {
+	for to := len(s.names); to > 0; to -= batch {
+		from := max(0, to-batch)
+		may := s.peek(from, to)
+		for i, name := range slices.Backward(s.names[from:to]) {
+			if !may[i] {
+				continue
+			}
+			if r, err := s.read(name); err != nil {
+				s.fault(err)
+			} else if r != nil {
+				return r, name
+			}
+		}
+	}
+	return nil, ""
+}
+
+// peek says which of the files from one name on may be wanted.
+func (s *search) peek(from, to int) []bool {
+	may := make([]bool, to-from)
+	workers := runtime.GOMAXPROCS(0)
+	var all sync.WaitGroup
+	for w := range workers {
+		all.Go(func() {
+			buffer := make([]byte, headSize)
+			for i := w; i < len(may); i += workers {
+				invoker := s.invokerOf(from+i, buffer)
+				may[i] = invoker == "" || invoker == s.invoker && (s.recipe == "" || s.mentions(from+i, buffer))
+			}
+		})
+	}
+	all.Wait()
+	return may
+}
+
+// invokerOf is the invoker of a file, by its name, or by its beginning, for which
+// an earlier cc-ci-run did not put the invoker into the name. There may be a
+// hundred thousand, so each is looked at once, and briefly. "" is a file that has
+// to be read: if only to say what is wrong with it.
+func (runs *Runs) invokerOf(i int, buffer []byte) string {
+	if runs.invokers[i] != "" {
+		return runs.invokers[i]
+	}
+	invoker := state.InvokerOf(runs.names[i])
+	for _, size := range []int{shortHead, headSize} {
+		if invoker != "" {
+			break
+		}
+		head, err := runs.folder.Peek(runs.names[i], buffer[:size])
+		if err != nil {
+			return ""
+		}
+		_, after, _ := bytes.Cut(head, []byte(`"invoker"`))
+		_, after, _ = bytes.Cut(after, []byte(`"name"`))
+		if parts := bytes.SplitN(after, []byte{'"'}, 3); len(parts) == 3 {
+			invoker = string(parts[1])
+		}
+	}
+	runs.invokers[i] = invoker
+	return invoker
+}
+
+// mentions says whether a record may be of the recipe that is looked for.
+func (s *search) mentions(i int, buffer []byte) bool {
+	head, err := s.folder.Peek(s.names[i], buffer)
+	return err != nil || len(head) == len(buffer) || bytes.Contains(head, []byte(strconv.Quote(s.recipe)))
+}
+
+// read reads a record, nil if it is of something else.
+func (s *search) read(name string) (*Record, error) {
+	path := s.folder.Path(name)
+	future := state.Future(name, s.now)
+	if future && len(s.faults) >= maxFaults { // of very many, each is not read
+		return nil, notYet(path)
+	}
+	uid, err := s.folder.Owner(name)
+	if err != nil {
+		return nil, err
+	}
+	official := s.folder.Official(uid)
+	if !official && s.invoker != "manual" {
+		return nil, s.folder.Foreign(name, uid)
+	}
+	if s.budget <= 0 {
+		return nil, fmt.Errorf("%s: is not looked at: newer files have more than %d MiB", path, maxRead>>20)
+	}
+	data, uid, err := s.folder.Read(name)
+	s.budget -= len(data)
+	if err != nil {
+		return nil, err
+	}
+	r, err := Parse(path, data)
+	if err != nil {
+		return nil, err
+	}
+	if r.Invoker.Name != s.invoker || s.recipe != "" && !slices.Contains(r.Args, s.recipe) {
+		return nil, nil
+	}
+	if future || r.Time.After(s.now.Add(time.Minute)) {
+		return nil, notYet(path)
+	}
+	users := strings.Fields(r.Process.UID)
+	if !official && (len(users) == 0 || users[len(users)-1] != strconv.Itoa(uid) || r.ID+".json" != name) {
+		return nil, &state.Fault{Path: path, Is: fmt.Sprintf("is not what its file says, which belongs to user %d", uid), Fix: "it is not used; remove it"}
+	}
+	return r, nil
+}
+
+func notYet(path string) error {
+	return &state.Fault{Path: path, Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+}
+
+// File is the name of the file of an invoker's newest record, "" for none.
+func (runs *Runs) File(invoker string) string {
+	s := search{Runs: runs, invoker: invoker, budget: maxRead}
+	_, name := s.newest()
+	return name
+}
+
+// Without leaves records out.
+func (runs *Runs) Without(files []state.Expired) {
+	out := map[string]bool{}
+	for _, f := range files {
+		out[f.Path] = true
+	}
+	runs.invokers = nil // only the environments of the others are asked for
+	runs.names = slices.DeleteFunc(runs.names, func(name string) bool { return out[runs.path+"/"+name] })
+}
+
+// Fingerprints are the environments that records of the state directory name.
+func (runs *Runs) Fingerprints() map[string]bool {
+	all := map[string]bool{}
+	buffer := make([]byte, headSize)
+	budget := maxRead
+	for _, name := range runs.names {
+		data, err := runs.folder.Peek(name, buffer)
+		_, after, found := bytes.Cut(data, []byte(`"fingerprint":`))
+		if err == nil && !found && len(data) == len(buffer) && budget > 0 {
+			data, _, _ = runs.folder.Read(name)
+			budget -= len(data)
+			_, after, _ = bytes.Cut(data, []byte(`"fingerprint":`))
+		}
+		if parts := bytes.SplitN(after, []byte{'"'}, 3); len(parts) == 3 {
+			all[string(parts[1])] = true
+		}
+	}
+	return all
 }

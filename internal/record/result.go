@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -78,21 +77,22 @@ func (r *Result) About() About { return r.Results.Extra.About }
 // ReadResult reads a result. An error that is fs.ErrNotExist means that the run
 // ended before pytest's session was over. The summary is counted again from the
 // tests, because the summary in the file may be wrong.
-func ReadResult(path string) (*Result, error) {
-	data, err := state.Read(path)
+func ReadResult(f *state.Folder, name string) (*Result, error) {
+	data, _, err := f.Read(name)
 	if err != nil {
 		return nil, err
 	}
+	path := f.Path(name)
 	var r Result
-	if err := json.Unmarshal(data, &r); err != nil {
-		return nil, fmt.Errorf("%s: not a result: %w", path, err)
+	if err := state.Decode(path, data, ResultSchema, &r); err != nil {
+		return nil, err
 	}
 	about := r.About()
 	switch {
 	case r.Format != "CTRF" || about.Schema == 0:
 		return nil, fmt.Errorf("%s: not a result of run_recipe_ci.py", path)
 	case about.Schema > ResultSchema:
-		return nil, fmt.Errorf("%s: schema %d is newer than this cc-ci-run knows (%d)", path, about.Schema, ResultSchema)
+		return nil, state.NewerSchema(path, about.Schema, ResultSchema)
 	}
 	s := Summary{Tests: len(r.Results.Tests), Start: r.Results.Summary.Start, Stop: r.Results.Summary.Stop}
 	for _, t := range r.Results.Tests {

@@ -3,9 +3,12 @@ package record
 import (
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
@@ -45,14 +48,20 @@ type Record struct {
 	SSHFiles    exec.Pairs `json:"ssh_files"`   // what ssh reads whatever HOME is, see [exec.SSHFiles]; nil in records from before this field
 	Process     exec.State `json:"process"`
 
+	// Surroundings are what the run sees of the machine; nil before this field was
+	// added.
+	Surroundings *exec.Surroundings `json:"surroundings,omitempty"`
+
 	// Docker is the daemon that the script's docker client reaches; nil if nobody
 	// asked, as for exec and shell, or before this field was added.
 	Docker *docker.Daemon `json:"docker,omitempty"`
 }
 
-// ID names a run by when it starts and by this process. IDs sort by time.
-func ID(now time.Time) string {
-	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid())
+// ID names a run by when it starts, by this process and by its invoker. IDs sort
+// by time, and whoever looks for the newest run of an invoker needs no file but
+// that one. An earlier cc-ci-run left the invoker out.
+func ID(now time.Time, invoker string) string {
+	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid()) + "-" + invoker
 }
 
 // New gathers the record of a run that is about to start. The process
@@ -61,13 +70,14 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 	now = now.UTC()
 	pid := os.Getpid()
 	dir, _ := syscall.Getwd() // the kernel's word, not $PWD's; "" if it was deleted
+	recipe := folder(program, args, dir)
 	r := &Record{
 		Schema: Schema,
-		ID:     ID(now),
+		ID:     ID(now, invoker.Name),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
-		Directory: printable(dir), Revision: Revision(folder(program, args, dir)),
+		Directory: printable(dir), Revision: Revision(recipe),
 		Fingerprint: p.Fingerprint, Manifest: printable(p.Manifest), Backend: p.Backend,
 		Absent:    make([]string, 0, len(p.Absent)),
 		Passed:    printables(e.Names(env.Passed)),
@@ -77,7 +87,6 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 
 		CallerPath: printable(env.Lookup(caller, "PATH")),
 	}
-	r.Process.Cgroup = printable(r.Process.Cgroup)
 	if r.Pty = pty; pty {
 		r.Process.Terminals = [3]bool{true, true, true}
 	}
@@ -88,7 +97,36 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 		r.HostPaths = append(r.HostPaths, exec.Pair{Name: path, Value: printable(exec.Resolve(path))})
 	}
 	r.HostPaths = r.HostPaths.Sorted()
+	r.surround(e, p.Set, recipe)
 	return r
+}
+
+// resolver are the files that decide which names a test can look up.
+var resolver = [...]string{"/etc/hosts", "/etc/nsswitch.conf", "/etc/resolv.conf"}
+
+// surround records the surroundings. Of the files it reads those that could have
+// another content under the same name: not those of the Nix store, whose name has
+// a hash of the content.
+func (r *Record) surround(e env.Environment, set []string, recipe string) {
+	value := func(name, otherwise string) string {
+		if v := e.Value(name); v != "" {
+			return v
+		}
+		return otherwise
+	}
+	files := make([]string, 0, len(resolver)+1)
+	for _, path := range append(resolver[:], env.Lookup(set, "SSL_CERT_FILE")) {
+		if path != "" && !strings.HasPrefix(r.HostPaths.Get(path), "/nix/store/") {
+			files = append(files, path)
+		}
+	}
+	r.Surroundings = exec.Surround(r.Process.Cgroup, files, exec.Pairs{
+		{Name: "HOME", Value: value("HOME", "/")}, {Name: "TMPDIR", Value: value("TMPDIR", "/tmp")}, {Name: "recipe", Value: recipe},
+	})
+	s := r.Surroundings
+	s.Hostname, s.Label = printable(s.Hostname), printable(s.Label)
+	s.Mounts, s.Interfaces = printables(s.Mounts), printables(s.Interfaces)
+	r.Process.Cgroup = printable(r.Process.Cgroup)
 }
 
 // Write puts the record into the state directory: STATE/runs/ID.json. It is not
@@ -98,18 +136,26 @@ func (r *Record) Write(dir state.Dir) error {
 }
 
 // Keep copies the manifest of the run's environment beside the records, once
-// for each fingerprint.
+// for each fingerprint. A copy that another user put there, or that is not
+// whole, is replaced.
 func (r *Record) Keep(dir state.Dir) error {
 	name := r.Fingerprint + ".json"
-	if dir.Has(state.Manifests, name) {
+	var manifest unix.Stat_t
+	if err := unix.Stat(r.Manifest, &manifest); err != nil {
+		return &os.PathError{Op: "stat", Path: r.Manifest, Err: err}
+	}
+	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size {
 		return nil
 	}
-	manifest, err := state.Read(r.Manifest)
+	data, err := exec.ReadRegular(r.Manifest, maxManifest)
 	if err != nil {
 		return err
 	}
-	return dir.Put(state.Manifests, name, manifest)
+	return dir.PutSynced(state.Manifests, name, data, 0o644)
 }
+
+// maxManifest is more than any manifest has, in bytes.
+const maxManifest = 16 << 20
 
 // printable keeps JSON from losing bytes: what is not UTF-8 is written as Go
 // writes it in a string literal.
@@ -133,10 +179,10 @@ func printables(list []string) []string {
 // a run's start more than all else here; a test compares the two.
 func (r *Record) AppendJSON(b []byte) []byte {
 	w := writer{b: append(b, '{')}
-	w.number("schema", r.Schema)
+	w.number("schema", int64(r.Schema))
 	w.text("id", r.ID)
 	w.text("time", r.Time.Format(time.RFC3339Nano))
-	w.number("pid", r.PID)
+	w.number("pid", int64(r.PID))
 	w.open("invoker", '{')
 	w.text("name", r.Invoker.Name)
 	w.some("id", r.Invoker.ID)
@@ -175,7 +221,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.text("seccomp_filters", p.SeccompFilters)
 	w.text("umask", p.Umask)
 	w.text("signals_ignored", p.SignalsIgnored)
-	w.number("nice", p.Nice)
+	w.number("nice", int64(p.Nice))
 	w.open("inherited", '{')
 	w.text("policy", p.Inherited.Policy)
 	w.text("io_priority", p.Inherited.IOPriority)
@@ -195,6 +241,9 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	w.close(']')
 	w.close('}')
+	if r.Surroundings != nil {
+		w.surroundings(r.Surroundings)
+	}
 	if d := r.Docker; d != nil {
 		w.open("docker", '{')
 		w.text("socket", d.Socket)
@@ -207,6 +256,32 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	}
 	w.close('}')
 	return append(w.b, '\n')
+}
+
+func (w *writer) surroundings(s *exec.Surroundings) {
+	w.open("surroundings", '{')
+	w.object("namespaces", s.Namespaces)
+	w.text("hostname", s.Hostname)
+	w.text("root", s.Root)
+	w.list("mounts", s.Mounts)
+	w.list("interfaces", s.Interfaces)
+	w.text("user_map", s.UserMap)
+	w.text("clock_offsets", s.Clocks)
+	w.object("cgroup_limits", s.Cgroup)
+	w.text("label", s.Label)
+	w.text("write_execute", s.WriteExecute)
+	w.object("files", s.Files)
+	w.open("free", '[')
+	for _, f := range s.Free {
+		w.element('{')
+		w.text("name", f.Name)
+		w.number("bytes", f.Bytes)
+		w.number("inodes", f.Inodes)
+		w.number("files", f.Files)
+		w.close('}')
+	}
+	w.close(']')
+	w.close('}')
 }
 
 // writer appends JSON. depth is how far it is indented.
@@ -259,9 +334,16 @@ func (w *writer) some(name, value string) {
 	}
 }
 
-func (w *writer) number(name string, n int) {
+// element opens one of a list.
+func (w *writer) element(bracket byte) {
+	w.next()
+	w.b = append(w.b, bracket)
+	w.depth++
+}
+
+func (w *writer) number(name string, n int64) {
 	w.name(name)
-	w.b = strconv.AppendInt(w.b, int64(n), 10)
+	w.b = strconv.AppendInt(w.b, n, 10)
 }
 func (w *writer) bool(name string, v bool) { w.name(name); w.b = strconv.AppendBool(w.b, v) }
 

@@ -81,7 +81,7 @@ func Start(r Request, p Process) error {
 		tellSSH(ssh, p.Stderr)
 	}
 	now := time.Now()
-	if result := r.result(now, plan, p); result != "" {
+	if result := r.result(now, invoker.Name, plan, p); result != "" {
 		given = given.With(env.ResultVariable, result)
 	}
 	if err := exec.Prepare(plan.Process); err != nil {
@@ -268,7 +268,7 @@ func applySeal(flag Seal, plan *env.Plan, p Process) (sealed string, err error) 
 
 // result is where a script writes its result: beside its record, and under the
 // same name, unless --result names another file. "" is nowhere.
-func (r *Request) result(now time.Time, plan *env.Plan, p Process) string {
+func (r *Request) result(now time.Time, invoker string, plan *env.Plan, p Process) string {
 	path := r.Result
 	switch {
 	case r.Mode != Script:
@@ -282,7 +282,7 @@ func (r *Request) result(now time.Time, plan *env.Plan, p Process) string {
 			exec.Tell(p.Stderr, "cc-ci-run: no result: "+err.Error()+"\n")
 			return ""
 		}
-		path = dir.Path(state.Results, record.ID(now)+".json")
+		path = dir.Path(state.Results, record.ID(now, invoker)+".json")
 	}
 	// The script may go to another directory.
 	if !filepath.IsAbs(path) {

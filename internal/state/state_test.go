@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
 	"os"
@@ -12,31 +11,47 @@ import (
 	"testing"
 )
 
-// Each place is made with the state directory's mode, whoever comes first.
+// Each place is made with the mode of its rule, as far as the state directory
+// is shared, whoever comes first.
 func TestMake(t *testing.T) {
 	defer syscall.Umask(syscall.Umask(0o022))
-	for _, mode := range []os.FileMode{0o755, 0o775 | os.ModeSetgid, 0o700, 0o777 | os.ModeSticky} {
-		for _, place := range Places {
+	const group, sticky = os.ModeSetgid, os.ModeSticky
+	for top, want := range map[os.FileMode]map[Place]os.FileMode{
+		0o755:          {Runs: 0o755, Results: 0o755, Sweep: 0o755, Recipes: 0o755, Logs: 0o750, Running: 0o755},
+		0o700:          {Runs: 0o700, Sweep: 0o700, Recipes: 0o700, Logs: 0o700},
+		0o755 | group:  {Runs: 0o775 | group | sticky, Manifests: 0o775 | group | sticky, Audits: 0o775 | group | sticky, Sweep: 0o755, Recipes: 0o755, Logs: 0o750 | group},
+		0o775 | group:  {Runs: 0o775 | group | sticky, Sweep: 0o755, Recipes: 0o755, Logs: 0o750 | group},
+		0o775:          {Runs: 0o775 | sticky, Sweep: 0o755},
+		0o750 | group:  {Runs: 0o770 | group | sticky, Sweep: 0o750},
+		0o777 | sticky: {Runs: 0o777 | sticky, Results: 0o777 | sticky, Sweep: 0o755, Recipes: 0o755, Logs: 0o750},
+	} {
+		for place, mode := range want {
 			dir := Dir(filepath.Join(t.TempDir(), "state"))
 			if err := os.Mkdir(string(dir), 0o755); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Chmod(string(dir), mode); errors.Is(err, fs.ErrPermission) {
-				t.Logf("mode %v is not allowed here, as in Nix's sandbox", mode)
+			if err := os.Chmod(string(dir), top); errors.Is(err, fs.ErrPermission) {
+				t.Logf("mode %v is not allowed here, as in Nix's sandbox", top)
 				continue
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if err := dir.Put(place, "x", []byte("x")); err != nil {
-				t.Fatalf("%s: %v", place, err)
-			}
-			for path := place; path != "."; path = Place(filepath.Dir(string(path))) {
-				info, err := os.Stat(dir.Path(path, ""))
+			for _, how := range []string{"made", "made by an earlier cc-ci-run"} {
+				if err := dir.Put(place, "x", []byte("x")); err != nil {
+					t.Fatalf("%s: %v", place, err)
+				}
+				if err := dir.Make(place); err != nil {
+					t.Fatalf("%s: %v", place, err)
+				}
+				info, err := os.Stat(dir.Path(place, ""))
 				if err != nil {
 					t.Fatal(err)
 				}
 				if got := info.Mode() &^ os.ModeDir; got != mode {
-					t.Errorf("%s in a state directory of mode %v: %v", path, mode, got)
+					t.Errorf("%s, %s in a state directory of mode %v: %v, want %v", place, how, top, got, mode)
+				}
+				if err := os.Chmod(dir.Path(place, ""), mode|0o777); err != nil {
+					t.Fatal(err)
 				}
 			}
 		}
@@ -45,31 +60,14 @@ func TestMake(t *testing.T) {
 	dir := Dir(filepath.Join(t.TempDir(), "a", "b"))
 	for range 16 {
 		all.Go(func() {
-			for _, place := range Places {
-				if err := dir.Put(place, "same", []byte("whole")); err != nil {
+			for _, rule := range Rules()[1:] {
+				if err := dir.Put(rule.Place, "same", []byte("whole")); err != nil {
 					t.Error(err)
 				}
 			}
 		})
 	}
 	all.Wait()
-}
-
-// The NixOS module makes each place beforehand.
-func TestPlacesOfTheModule(t *testing.T) {
-	module, err := os.ReadFile("../../nix/modules/harness.nix")
-	if err != nil {
-		t.Skip("needs nix/modules, which the source of the Nix package lacks; run it in a checkout: ", err)
-	}
-	for _, place := range Places {
-		rule := "\"d ${stateDir}/" + string(place) + " 2775 ${cfg.user} ${cfg.group} -\""
-		if !bytes.Contains(module, []byte(rule)) {
-			t.Errorf("nix/modules/harness.nix lacks %s", rule)
-		}
-	}
-	if got := strings.Count(string(module), "\"d ${stateDir}/"); got != len(Places) {
-		t.Errorf("nix/modules/harness.nix makes %d directories, there are %d places", got, len(Places))
-	}
 }
 
 // Hidden files are being written; what is there is whole or absent.
@@ -79,7 +77,7 @@ func TestPutAndList(t *testing.T) {
 		t.Errorf("%q, %v", names, err)
 	}
 	for _, name := range []string{"b.json", "a.json", "c.txt", ".d.json"} {
-		if err := dir.PutSynced(Runs, name, []byte(name)); err != nil {
+		if err := dir.PutSynced(Runs, name, []byte(name), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -87,18 +85,8 @@ func TestPutAndList(t *testing.T) {
 	if err != nil || strings.Join(names, " ") != "a.json b.json" {
 		t.Errorf("%q, %v", names, err)
 	}
-	if data, err := Read(dir.Path(Runs, "a.json")); err != nil || string(data) != "a.json" {
+	if data, err := dir.Read(Runs, "a.json"); err != nil || string(data) != "a.json" {
 		t.Errorf("%q, %v", data, err)
-	}
-	if !dir.Has(Runs, "a.json") || dir.Has(Runs, "e.json") {
-		t.Error("Has is wrong")
-	}
-	// What is not a regular file is an error at once, not a wait.
-	if err := syscall.Mkfifo(dir.Path(Runs, "fifo"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Read(dir.Path(Runs, "fifo")); err == nil {
-		t.Error("a FIFO was read")
 	}
 	if err := os.Mkdir(dir.Path(Runs, "taken"), 0o755); err != nil {
 		t.Fatal(err)
@@ -107,7 +95,7 @@ func TestPutAndList(t *testing.T) {
 		t.Error("a directory was replaced")
 	}
 	entries, _ := os.ReadDir(dir.Path(Runs, ""))
-	if len(entries) != 6 {
+	if len(entries) != 5 {
 		t.Errorf("%d entries: something is left of a failed Put", len(entries))
 	}
 }

@@ -17,8 +17,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"cc-ci-run/internal/state"
 )
 
 // TestHistories makes random histories of recipes, sweeps them, and compares
@@ -819,7 +817,7 @@ func (h *history) compare() {
 		if s.model.damaged {
 			continue
 		}
-		known, err := parseState(h.State.Path(state.Recipes, file(s.name)))
+		known, err := stateOf(h.State, s.name)
 		if err != nil && s.model.known {
 			h.fatalf("%s: %v", s.name, err)
 		}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
@@ -54,7 +55,7 @@ func commitOf(dir string) string {
 	// A file says where the repository is (gitrepository-layout(5)). If it does
 	// not, record.Revision goes on to a work tree around the folder.
 	if !info.IsDir() {
-		if data, err := state.Read(git); err != nil || !bytes.HasPrefix(data, []byte("gitdir: ")) {
+		if data, err := exec.ReadRegular(git, 4<<10); err != nil || !bytes.HasPrefix(data, []byte("gitdir: ")) {
 			return ""
 		}
 	}
@@ -108,12 +109,11 @@ const keyFile = "key"
 // siteKey reads the key of siteHashes, or makes one. A dry run, which writes
 // nothing, has one of its own if there is none.
 func siteKey(dir state.Dir, dry bool) ([]byte, error) {
-	path := dir.Path(state.Sweep, keyFile)
-	key, err := state.Read(path)
+	key, err := dir.Read(state.Sweep, keyFile)
 	if err == nil && len(key) == sha256.Size {
 		return key, nil
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !state.Damaged(err) {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	key = make([]byte, sha256.Size)
@@ -121,10 +121,10 @@ func siteKey(dir state.Dir, dry bool) ([]byte, error) {
 	if dry {
 		return key, nil
 	}
-	if err := dir.PutSynced(state.Sweep, keyFile, key); err != nil {
+	if err := dir.PutSynced(state.Sweep, keyFile, key, 0o640); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	return key, os.Chmod(path, 0o640)
+	return key, nil
 }
 
 func sortedNames(maps_ ...map[string]string) []string {

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -203,9 +205,9 @@ func (b *killBench) check() {
 		b.t.Fatalf("kill %d: last.json: %v", b.kills, err)
 	}
 	for name := range b.want {
-		known, err := parseState(b.State.Path(state.Recipes, file(name)))
+		known, err := stateOf(b.State, name)
 		if err != nil {
-			if !os.IsNotExist(err) {
+			if !errors.Is(err, fs.ErrNotExist) {
 				b.t.Fatalf("kill %d: %s: %v", b.kills, name, err)
 			}
 			continue
@@ -218,7 +220,12 @@ func (b *killBench) check() {
 		if !b.passing[tree] {
 			b.t.Fatalf("kill %d: %s: canonical is a tree whose tests do not pass: %+v", b.kills, name, known)
 		}
-		r, err := record.ReadResult(known.Last.Report)
+		var r *record.Result
+		f, err := b.State.Open(state.Logs, name)
+		if err == nil {
+			r, err = record.ReadResult(f, filepath.Base(known.Last.Report))
+			f.Close()
+		}
 		if err != nil || known.Last.Verdict != Promote || !r.About().Complete || r.Results.Summary.Failed > 0 || r.Results.Summary.Passed == 0 {
 			b.t.Fatalf("kill %d: %s: canonical without a complete passing result: %+v, %+v, %v", b.kills, name, known, r, err)
 		}

@@ -9,15 +9,13 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 
-	"github.com/google/renameio/v2"
-
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
 )
 
 // masked takes the place of a secret, as in Drone's logs.
@@ -237,8 +235,11 @@ func (m *maskWriter) Close() error {
 var ours = []string{"reportFormat", "specVersion", "reportId", "timestamp", "generatedBy", "status", "rawStatus", "recipe", "revision", "invoker", "fingerprint"}
 
 // json masks the texts of a result: not its keys, nor what says which run it is of.
-func (m *masker) json(path string) error {
-	return m.file(path, func(data []byte) ([]byte, error) {
+func (m *masker) json(f *state.Folder, name string) error {
+	return m.file(f, name, func(data []byte) ([]byte, error) {
+		if err := state.Decode(f.Path(name), data, record.ResultSchema, &struct{}{}); err != nil {
+			return nil, err // not what a test can make so large that nothing can hold it
+		}
 		var v any
 		decoder := json.NewDecoder(bytes.NewReader(data))
 		decoder.UseNumber()
@@ -273,8 +274,8 @@ func (m *masker) values(v any) any {
 }
 
 // xml masks the texts and attributes of a JUnit report.
-func (m *masker) xml(path string) error {
-	return m.file(path, func(data []byte) ([]byte, error) {
+func (m *masker) xml(f *state.Folder, name string) error {
+	return m.file(f, name, func(data []byte) ([]byte, error) {
 		var out bytes.Buffer
 		decoder, encoder := xml.NewDecoder(bytes.NewReader(data)), xml.NewEncoder(&out)
 		for {
@@ -305,11 +306,11 @@ func (m *masker) xml(path string) error {
 
 // file changes a file in one step, if it is there. What cannot be masked is
 // removed.
-func (m *masker) file(path string, change func([]byte) ([]byte, error)) error {
+func (m *masker) file(f *state.Folder, name string, change func([]byte) ([]byte, error)) error {
 	if m == nil {
 		return nil
 	}
-	data, err := os.ReadFile(path)
+	data, _, err := f.Read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -317,11 +318,11 @@ func (m *masker) file(path string, change func([]byte) ([]byte, error)) error {
 		data, err = change(data)
 	}
 	if err == nil {
-		err = renameio.WriteFile(path, data, 0o640, renameio.WithStaticPermissions(0o640))
+		err = f.Put(name, data, 0o640)
 	}
 	if err != nil {
-		_ = os.Remove(path)
-		return fmt.Errorf("%s: was removed, as it could not be masked: %w", path, err)
+		err = fmt.Errorf("%s: was removed, as it could not be masked: %w", f.Path(name), err)
+		return errors.Join(err, f.Remove(name))
 	}
 	return nil
 }

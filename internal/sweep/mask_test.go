@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
 )
 
 const secret = `p"a's&s<w>ö$ \ /@é` + "\U0001F511"
@@ -63,7 +64,16 @@ for f in forms: print("<" + f + ">")
 
 // A value that is also a word of the report's own form does not destroy it.
 func TestMaskedResult(t *testing.T) {
-	dir := t.TempDir()
+	where := state.Dir(t.TempDir())
+	if err := where.Make(state.Logs); err != nil {
+		t.Fatal(err)
+	}
+	dir := where.Path(state.Logs, "")
+	f, err := where.Open(state.Logs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
 	m := newMasker([]string{"A=gitea", "B=tests", "C=ci", "D=" + secret, "E=true", "F=passed", "G=testcase"})
 	r := record.Unfinished(record.About{Recipe: "gitea", Running: "test_it[" + secret + "]", Why: "gitea " + secret}, ruleClock, ruleClock)
 	data, err := json.Marshal(r)
@@ -76,14 +86,14 @@ func TestMaskedResult(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := m.json(path); err != nil {
+	if err := m.json(f, "r.json"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := record.ReadResult(path)
+	got, err := record.ReadResult(f, "r.json")
 	if err != nil || got.About().Recipe != "gitea" || got.Results.Tests[0].Name != "test_it[******]" || got.About().Why != "****** ******" || got.Results.Tests[0].Status != "other" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if err := m.xml(filepath.Join(dir, "r.xml")); err != nil {
+	if err := m.xml(f, "r.xml"); err != nil {
 		t.Fatal(err)
 	}
 	report, _ := os.ReadFile(filepath.Join(dir, "r.xml"))
@@ -94,7 +104,7 @@ func TestMaskedResult(t *testing.T) {
 	if err := os.WriteFile(path, []byte("{"), 0o640); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.json(path); err == nil {
+	if err := m.json(f, "r.json"); err == nil {
 		t.Error("half a file was masked")
 	}
 	if _, err := os.Stat(path); err == nil {

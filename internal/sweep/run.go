@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"cc-ci-run/internal/exec/supervise"
@@ -26,15 +25,18 @@ const patience = 20 * time.Second
 // run runs one recipe's tests through cc-ci-run, with their output in a log and
 // their result beside it. It says how the run ended.
 func (s *sweep) run(ctx context.Context, name string, started time.Time) (o Outcome, log, result string) {
-	dir := s.store.Path(state.Logs, url.PathEscape(name))
-	stem := filepath.Join(dir, started.Format("20060102T150405.000000000Z"))
-	log, result = stem+".log", stem+".json"
-	out, err := s.createLog(dir, log)
+	stem := stemOf(started)
+	dir, err := s.logs(name)
+	if err != nil {
+		return Outcome{Failed: err.Error()}, "", ""
+	}
+	defer dir.Close()
+	out, err := dir.Create(stem+".log", logMode)
 	if err != nil {
 		return Outcome{Failed: err.Error()}, "", ""
 	}
 	defer out.Close()
-	defer expire(dir, s.KeepLogs, s.KeepFor)
+	log, result = dir.Path(stem+".log"), dir.Path(stem+".json")
 
 	run, written, err := s.start(name, result, out)
 	if err != nil {
@@ -53,30 +55,28 @@ func (s *sweep) run(ctx context.Context, name string, started time.Time) (o Outc
 	default:
 		o.Left = []string{"the process that watches over it"}
 	}
-	s.readResult(&o, name, started, result)
+	s.readResult(&o, name, started, dir)
 	if o.Ended != "" || o.Limit != 0 {
 		fmt.Fprintf(out, "\nsweep: %s\n", s.ending(o))
 	}
 	return o, log, result
 }
 
-// createLog makes a log that people of the state directory's group can read,
-// and nobody else: what a test prints may be secret.
-func (s *sweep) createLog(dir, log string) (*os.File, error) {
-	info, err := os.Stat(s.store.Path(state.Logs, ""))
+// logMode lets people of the state directory's group read a log or a result, and
+// nobody else: what a test prints may be secret.
+const logMode = 0o640
+
+// stemOf is what a run's files are called.
+func stemOf(started time.Time) string { return started.Format("20060102T150405.000000000Z") }
+
+// logs opens the directory of a recipe's logs, which it makes if need be.
+func (s *sweep) logs(name string) (*state.Folder, error) {
+	all, err := s.store.Open(state.Logs)
 	if err != nil {
 		return nil, err
 	}
-	mode := info.Mode() & (fs.ModePerm | fs.ModeSetgid) &^ 0o007
-	if err := os.Mkdir(dir, 0o700); err == nil {
-		err = os.Chmod(dir, mode)
-		if err != nil {
-			return nil, err
-		}
-	} else if !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
-	return os.OpenFile(log, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640)
+	defer all.Close()
+	return all.Make(url.PathEscape(name))
 }
 
 // start starts a run. written is closed when all of its output is in the log.
@@ -144,19 +144,22 @@ func (s *sweep) attend(ctx context.Context, run *supervise.Run, limit time.Durat
 }
 
 // readResult reads what the runner wrote, once all processes of the run are
-// gone, and masks the files.
-func (s *sweep) readResult(o *Outcome, name string, started time.Time, path string) {
-	stem := strings.TrimSuffix(path, ".json")
-	if running, err := state.Read(stem + ".current"); err == nil {
-		o.Running = s.mask.text(string(running))
-		_ = os.Remove(stem + ".current")
+// gone, and masks the files. Of many runs it reads one result at a time: each may
+// be large.
+func (s *sweep) readResult(o *Outcome, name string, started time.Time, dir *state.Folder) {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	stem := stemOf(started)
+	if running, _, err := dir.Read(stem + ".current"); err == nil {
+		o.Running = s.mask.text(string(running[:min(len(running), maxRunning)]))
 	}
+	_ = dir.Remove(stem + ".current")
 	// Judged is what the runner wrote, kept is what can be shown.
-	result, err := record.ReadResult(path)
+	result, err := record.ReadResult(dir, stem+".json")
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		o.NoResult = "there is no result"
-		s.writeUnfinished(o, name, started, path)
+		s.writeUnfinished(o, name, started, dir)
 	case err != nil:
 		o.NoResult = err.Error()
 	default:
@@ -165,23 +168,23 @@ func (s *sweep) readResult(o *Outcome, name string, started time.Time, path stri
 			o.Running = o.Result.About().Running
 		}
 	}
-	if err := errors.Join(s.mask.json(path), s.mask.xml(stem+".xml")); err != nil && o.NoResult == "" {
+	if err := errors.Join(s.mask.json(dir, stem+".json"), s.mask.xml(dir, stem+".xml")); err != nil && o.NoResult == "" {
 		o.NoResult = err.Error()
 	}
 }
 
+// maxRunning is more than the name of a test has, in bytes.
+const maxRunning = 4 << 10
+
 // writeUnfinished leaves a result of a run that left none, for who looks for it.
-func (s *sweep) writeUnfinished(o *Outcome, name string, started time.Time, path string) {
+func (s *sweep) writeUnfinished(o *Outcome, name string, started time.Time, dir *state.Folder) {
 	about := record.About{Recipe: name, Invoker: s.Invoker, Fingerprint: s.now.Fingerprint, Running: o.Running, ExitStatus: o.Status, Why: s.ending(*o)}
 	if about.Why == "" {
 		about.Why = "its tests ended before pytest did"
 	}
 	data, err := json.MarshalIndent(record.Unfinished(about, started, time.Now()), "", " ")
 	if err == nil {
-		err = os.WriteFile(path, append(data, '\n'), 0o640)
-	}
-	if err != nil { // a full disk; the log and the verdict say the same
-		_ = os.Remove(path)
+		_ = dir.Put(stemOf(started)+".json", append(data, '\n'), logMode) // a full disk; the log and the verdict say the same
 	}
 }
 
@@ -221,34 +224,5 @@ func (l *limitedWriter) Write(p []byte) (int, error) {
 func (l *limitedWriter) close() {
 	if l.lost > 0 {
 		fmt.Fprintf(l.w, "\nsweep: %d more bytes are not kept\n", l.lost)
-	}
-}
-
-// expire removes the logs and results beyond the newest keep, and those older
-// than age. It never removes the newest: a recipe's last log is worth more than
-// its space.
-func expire(dir string, keep int, age time.Duration) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	files := map[string][]fs.DirEntry{} // of each run
-	var stems []string
-	for _, e := range entries {
-		stem := strings.TrimSuffix(e.Name(), filepath.Ext(e.Name()))
-		if files[stem] == nil {
-			stems = append(stems, stem)
-		}
-		files[stem] = append(files[stem], e)
-	}
-	slices.Sort(stems) // by time, as they are named
-	slices.Reverse(stems)
-	for i, stem := range stems {
-		for _, e := range files[stem] {
-			info, err := e.Info()
-			if i > 0 && (i >= keep || err == nil && time.Since(info.ModTime()) > age) {
-				_ = os.Remove(filepath.Join(dir, e.Name()))
-			}
-		}
 	}
 }

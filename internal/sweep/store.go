@@ -8,11 +8,10 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
+	"os/user"
+	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/supervise"
@@ -26,9 +25,12 @@ const Schema = 2
 // store is the sweep's part of the state directory, locked.
 type store struct {
 	state.Dir
-	lock *os.File
-	left []string // what a killed sweep left and could not be ended
+	unlock func()   // nil: it is not locked
+	left   []string // what a killed sweep left and could not be ended
 }
+
+// lockFile is in the sweep's directory.
+const lockFile = "lock"
 
 // openStore locks the directory for this sweep, and waits for the lock if it is
 // told to. A dry run writes nothing, so it needs no lock and makes no directory.
@@ -37,42 +39,55 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool) (*store, erro
 	if dry {
 		return s, nil
 	}
+	if err := mayWrite(dir, "sweep"); err != nil {
+		return nil, err
+	}
 	for _, place := range []state.Place{state.Recipes, state.Logs, state.Running} {
 		if err := dir.Make(place); err != nil {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
 	}
-	path := dir.Path(state.Sweep, "lock")
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
+	f, err := dir.Open(state.Sweep)
 	if err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	// The kernel gives the lock back when its holder ends, however that is.
+	defer f.Close()
 	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		var held *state.Held
+		s.unlock, err = f.Lock(lockFile)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, unix.EWOULDBLOCK) {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
+		if !errors.As(err, &held) {
+			return nil, fmt.Errorf("state directory: %w", err)
 		}
 		if !wait || ctx.Err() != nil {
-			defer f.Close()
-			holder, _ := os.ReadFile(path)
-			return nil, fmt.Errorf("another sweep is under way (%s); wait for it (--wait), or end it", strings.TrimSpace(string(holder)))
+			return nil, fmt.Errorf("another sweep is under way (%s); wait for it (--wait), or end it", held.By)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
-	// Informational: the flock decides.
-	_ = f.Truncate(0)
-	_, _ = fmt.Fprintf(f, "process %d, since %s\n", os.Getpid(), time.Now().UTC().Format(time.RFC3339))
-	s.lock = f
 	s.tidy()
 	return s, nil
+}
+
+// mayWrite refuses everybody but the state directory's owner, root included:
+// what another user leaves there, the owner's next sweep cannot replace.
+func mayWrite(dir state.Dir, command string) error {
+	owner, err := dir.Owner()
+	if err != nil {
+		return fmt.Errorf("state directory: %w", err)
+	}
+	if owner == os.Geteuid() {
+		return nil
+	}
+	name := "#" + strconv.Itoa(owner)
+	if account, err := user.LookupId(strconv.Itoa(owner)); err == nil {
+		name = account.Username
+	}
+	return fmt.Errorf("%s: belongs to %s, whose sweep could not replace what this user leaves there: run `sudo -u '%s' cc-ci-run %s …`, or name another directory by --state", dir, name, name, command)
 }
 
 // running is a run under way: STATE/sweep/running/NAME.
@@ -90,31 +105,48 @@ func (s *store) started(name string, r running) (ended func()) {
 	if err != nil { // a full disk: without the note, only its supervisor ends it
 		return func() {}
 	}
-	return func() { _ = os.Remove(s.Path(state.Running, name)) }
+	return func() { s.forget(name) }
+}
+
+func (s *store) forget(name string) {
+	if f, err := s.Open(state.Running); err == nil {
+		defer f.Close()
+		_ = f.Remove(name)
+	}
 }
 
 // tidy removes what a sweep that was killed left of a state file under way,
 // and ends what it left running. With the lock, both are nobody's.
 func (s *store) tidy() {
-	left, _ := filepath.Glob(s.Path(state.Recipes, ".*"))
-	for _, path := range left {
-		_ = os.Remove(path)
+	for _, p := range []state.Place{state.Recipes, state.Running} {
+		f, err := s.Open(p)
+		if err != nil {
+			continue
+		}
+		_ = f.RemoveUnfinished()
+		if p == state.Running {
+			s.end(f)
+		}
+		f.Close()
 	}
-	notes, _ := os.ReadDir(s.Path(state.Running, ""))
-	for _, e := range notes {
-		path := s.Path(state.Running, e.Name())
+}
+
+// end ends the runs that are noted.
+func (s *store) end(f *state.Folder) {
+	names, _ := f.Names("")
+	for _, name := range names {
 		var r running
-		if data, err := state.Read(path); err == nil && json.Unmarshal(data, &r) == nil && r.Result != "" {
+		if data, _, err := f.Read(name); err == nil && state.Decode(f.Path(name), data, 0, &r) == nil && r.Result != "" {
 			supervise.KillCgroup(r.Cgroup)
 			s.left = append(s.left, supervise.Sweep(env.ResultVariable+"="+r.Result)...)
 		}
-		_ = os.Remove(path)
+		_ = f.Remove(name)
 	}
 }
 
 func (s *store) close() {
-	if s.lock != nil {
-		s.lock.Close()
+	if s.unlock != nil {
+		s.unlock()
 	}
 }
 
@@ -122,30 +154,32 @@ func (s *store) close() {
 // file's may.
 func file(name string) string { return url.PathEscape(name) + ".json" }
 
-// read gives a recipe's state, empty if there is none. A damaged file is set
-// aside, and counts as none: what it says of a promotion is not trusted.
+// read gives a recipe's state, empty if there is none. A file that cannot be used
+// is set aside, and counts as none: what it says of a promotion is not trusted.
 // Without a lock (a dry run) it is left where it is. One of a newer cc-ci-run is
 // an error: it is whole, and this one would forget what it says.
 func (s *store) read(name string) (known State, damaged string, err error) {
-	path := s.Path(state.Recipes, file(name))
-	known, err = parseState(path)
-	var unusable *damagedError
+	f, err := s.Open(state.Recipes)
+	if err == nil {
+		defer f.Close()
+		known, err = readState(f, file(name))
+	}
 	switch {
 	case err == nil:
 		return known, "", nil
 	case errors.Is(err, fs.ErrNotExist):
 		return State{Schema: Schema}, "", nil
-	case !errors.As(err, &unusable):
+	case f == nil || !state.Damaged(err):
 		return State{}, "", err
 	}
-	if s.lock == nil {
+	if s.unlock == nil {
 		return State{Schema: Schema}, fmt.Sprintf("its state is damaged (%v)", err), nil
 	}
-	aside := path + time.Now().UTC().Format(".20060102T150405.damaged")
-	if err := os.Rename(path, aside); err != nil {
-		return State{}, "", err
+	aside, failed := f.SetAside(file(name))
+	if failed != nil {
+		return State{}, "", failed
 	}
-	return State{Schema: Schema}, fmt.Sprintf("its state was damaged (%v) and is set aside as %s", err, filepath.Base(aside)), nil
+	return State{Schema: Schema}, fmt.Sprintf("its state was damaged (%v) and is set aside as %s", err, aside), nil
 }
 
 // write replaces a recipe's state, synced: after a crash it is the earlier
@@ -159,7 +193,7 @@ func (s *store) putJSON(p state.Place, name string, v any) error {
 	if err != nil {
 		return err
 	}
-	return s.PutSynced(p, name, append(data, '\n'))
+	return s.PutSynced(p, name, append(data, '\n'), 0o644)
 }
 
 // names are those of the recipes of which there is a state.
@@ -173,23 +207,41 @@ func (s *store) names() (list []string) {
 	return list
 }
 
-// States reads what a sweep last wrote of each recipe, sorted by name, and
-// counts the files that cannot be read. It is for looking on; a sweep under
-// way does not disturb it.
-func States(dir state.Dir) (list []State, damaged int, err error) {
-	names, err := dir.List(state.Recipes, ".json")
-	if err != nil {
-		return nil, 0, err
+// maxStates is how much the states of all recipes may have, in bytes: ten
+// thousand have a third of it.
+const maxStates = 64 << 20
+
+// States reads what a sweep last wrote of each recipe, sorted by name, and says
+// which files are of no use. It is for looking on; a sweep under way does not
+// disturb it.
+func States(dir state.Dir) (list []State, faults []error, err error) {
+	f, err := dir.Open(state.Recipes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
 	}
+	if err != nil {
+		return nil, nil, err
+	}
+	defer f.Close()
+	names, err := f.Names(".json")
+	size := 0
 	for _, name := range names {
-		s, err := parseState(dir.Path(state.Recipes, name))
-		if err != nil {
-			damaged++
+		if size > maxStates {
+			return list, append(faults, fmt.Errorf("%s: has more than %d MiB, of which the rest is not read", f.Path(""), maxStates>>20)), err
+		}
+		data, _, fault := f.Read(name)
+		size += len(data)
+		var s State
+		if fault == nil {
+			s, fault = parseState(f.Path(name), data)
+		}
+		if fault != nil {
+			faults = append(faults, fault)
 			continue
 		}
 		list = append(list, s)
 	}
-	return list, damaged, nil
+	return list, faults, err
 }
 
 // Summary is a sweep as a whole: STATE/sweep/last.json.
@@ -205,51 +257,61 @@ type Summary struct {
 
 const lastFile = "last.json"
 
+// summarySchema is the version of the summary's form.
+const summarySchema = 1
+
 // Last reads the summary of the last sweep; nil if there was none.
 func Last(dir state.Dir) (*Summary, error) {
-	data, err := state.Read(dir.Path(state.Sweep, lastFile))
+	data, err := dir.Read(state.Sweep, lastFile)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	s := &Summary{}
 	if err == nil {
-		err = json.Unmarshal(data, s)
+		err = state.Decode(dir.Path(state.Sweep, lastFile), data, summarySchema, s)
 	}
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
-// damagedError is for a state file whose content is not to be trusted.
-type damagedError struct{ error }
-
-// parseState reads one state file.
-func parseState(path string) (known State, err error) {
-	data, err := state.Read(path)
+// readState reads one state file.
+func readState(f *state.Folder, name string) (State, error) {
+	data, _, err := f.Read(name)
 	if err != nil {
 		return State{}, err
 	}
+	return parseState(f.Path(name), data)
+}
+
+// parseState reads the bytes of a state file. path names it in messages.
+func parseState(path string, data []byte) (known State, err error) {
 	var form struct {
 		Schema int `json:"schema"`
 	}
-	if err = json.Unmarshal(data, &form); err == nil {
-		switch {
-		case form.Schema == 1:
-			return parseSchema1(data)
-		case form.Schema > Schema:
-			return State{}, fmt.Errorf("%s: schema %d is of a newer cc-ci-run (this one knows %d): use that one, or remove the file", path, form.Schema, Schema)
-		}
-		if err = json.Unmarshal(data, &known); err == nil && (form.Schema != Schema || known.Last.Verdict == "" && known.Ran.IsZero()) {
-			err = errors.New("it says nothing of a run")
-		}
+	if err = state.Decode(path, data, Schema, &form); err != nil {
+		return State{}, err
+	}
+	if form.Schema == 1 {
+		return parseSchema1(path, data)
+	}
+	if err = state.Decode(path, data, Schema, &known); err == nil && (form.Schema != Schema || known.Last.Verdict == "" && known.Ran.IsZero()) {
+		err = saysNothing(path)
 	}
 	if err != nil {
-		return State{}, &damagedError{err}
+		return State{}, err
 	}
 	return known, nil
 }
 
+func saysNothing(path string) error {
+	return &state.Fault{Path: path, Is: "says nothing of a run", Fix: "it is not used; remove it"}
+}
+
 // parseSchema1 keeps what an earlier cc-ci-run promoted. Its inputs lack the
 // recipe's name, so the recipe is run once more.
-func parseSchema1(data []byte) (State, error) {
+func parseSchema1(path string, data []byte) (State, error) {
 	var was struct {
 		Canonical struct {
 			Inputs
@@ -257,12 +319,11 @@ func parseSchema1(data []byte) (State, error) {
 		} `json:"canonical"`
 		Last Result `json:"last"`
 	}
-	err := json.Unmarshal(data, &was)
-	if err == nil && was.Last.Verdict == "" {
-		err = errors.New("it says nothing of a run")
+	if err := state.Decode(path, data, Schema, &was); err != nil {
+		return State{}, err
 	}
-	if err != nil {
-		return State{}, &damagedError{err}
+	if was.Last.Verdict == "" {
+		return State{}, saysNothing(path)
 	}
 	known := State{Schema: Schema, Last: was.Last, Held: was.Last.Verdict == Hold}
 	known.Canonical = Promotion{Inputs: was.Canonical.Inputs, Time: was.Canonical.Time}

@@ -101,8 +101,7 @@ type Options struct {
 	// cannot change. It is asked before the sweep and after each run.
 	Intact func() error `json:"-"`
 
-	KeepLogs int           // logs kept of each recipe
-	KeepFor  time.Duration // and for how long
+	Keep state.Bounds // of what the state directory holds
 }
 
 // Result is one recipe's.
@@ -144,8 +143,8 @@ func (o Options) Check() error {
 	if o.MaxAge < 0 {
 		fail("max-age %s: is less than nothing", o.MaxAge)
 	}
-	if o.KeepLogs < 1 || o.KeepFor < 0 {
-		fail("keep-logs %d, keep-for %s: the newest log is always kept", o.KeepLogs, o.KeepFor)
+	if err := o.Keep.Check(); err != nil {
+		fail("%w", err)
 	}
 	if info, err := os.Stat(o.Runner); err != nil {
 		fail("runner: %w", err)
@@ -240,6 +239,11 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	}
 	if err := s.writeSummary(summary); err != nil && failure == nil {
 		failure = fmt.Errorf("state directory: %w", err)
+	}
+	if !s.DryRun {
+		if _, _, err := expire(s.State, s.Keep, s.Manifest, false); err != nil {
+			tell(Event{Note: "not all that expired could be removed: " + err.Error()})
+		}
 	}
 	return results, failure
 }
@@ -399,11 +403,12 @@ func (o Options) names() ([]string, error) {
 
 type sweep struct {
 	Options
-	now   Inputs // at the sweep's start; no recipe's
-	store *store
-	runs  *supervise.Runs
-	mask  *masker
-	end   context.CancelCauseFunc // ends the sweep, with the reason
+	reading sync.Mutex // of a result
+	now     Inputs     // at the sweep's start; no recipe's
+	store   *store
+	runs    *supervise.Runs
+	mask    *masker
+	end     context.CancelCauseFunc // ends the sweep, with the reason
 }
 
 // job is one recipe on its way to a verdict.

@@ -78,7 +78,7 @@ func newBenchIn(t testing.TB, dir string) *bench {
 		Recipes: filepath.Join(dir, "recipes"), State: state.Dir(filepath.Join(dir, "state")),
 		Program: filepath.Join(dir, "program"), Runner: filepath.Join(dir, "runner", "run.py"),
 		Manifest: filepath.Join(dir, "manifest.json"), Timeout: 10 * time.Minute, Grace: 5 * time.Minute,
-		KeepLogs: 3, KeepFor: time.Hour, Jobs: 1,
+		Keep: state.Bounds{Age: time.Hour, Number: 1000, MiB: 1000, Logs: 3}, Jobs: 1,
 		// Else a supervisor that the race detector watches takes a second to end.
 		Environ:    append(os.Environ(), "GORACE=atexit_sleep_ms=0"),
 		Supervisor: []string{os.Args[0], "supervise"}, Policy: Policy{Invoker: "manual"},
@@ -260,7 +260,7 @@ func TestLogsExpire(t *testing.T) {
 	if len(logs) != 3 {
 		t.Errorf("%d logs, want 3", len(logs))
 	}
-	b.KeepFor = 0
+	b.Keep.Age = 0
 	b.sweep()
 	logs, _ = filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*.log"))
 	if len(logs) != 1 {
@@ -391,7 +391,7 @@ func TestOptions(t *testing.T) {
 		"jobs: 0 is not":     func(o *Options) { o.Jobs = 0 },
 		"jobs: 20000 is not": func(o *Options) { o.Jobs = 20000 },
 		"timeout 0s":         func(o *Options) { o.Timeout = 0 },
-		"keep-logs 0":        func(o *Options) { o.KeepLogs = 0 },
+		"keep-logs 0":        func(o *Options) { o.Keep.Logs = 0 },
 		"runner: stat ":      func(o *Options) { o.Runner += "x" },
 		"is not a file":      func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
 	} {
@@ -418,7 +418,7 @@ func TestTwoSweeps(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	_, err := Run(context.Background(), b.Options, func(Event) {})
-	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since", os.Getpid())) {
+	if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
 		t.Errorf("the second: %v", err)
 	}
 	b.write(end, "", 0o644)

@@ -36,6 +36,9 @@ const (
 // What cannot be read to its end (a FIFO, a device, a file of /proc) is an
 // error, and is not opened.
 func treeHash(root string) (string, error) {
+	if err := ownProcess(root); err != nil {
+		return "", err
+	}
 	real, err := filepath.EvalSymlinks(root)
 	if errors.Is(err, fs.ErrNotExist) {
 		if target, e := os.Readlink(root); e == nil {
@@ -45,7 +48,8 @@ func treeHash(root string) (string, error) {
 	if err != nil {
 		return "", vanished(err)
 	}
-	t := &tree{hash: sha256.New(), root: real, roots: []string{real}, devices: map[uint64]bool{}}
+	t := &tree{hash: sha256.New(), root: real, isRoot: map[string]bool{}, devices: map[uint64]bool{}}
+	t.add(real)
 	// Links add to the roots while they are walked: what lies outside is a tree
 	// of its own, under the name by which the links say where they lead.
 	for i := 0; i < len(t.roots); i++ {
@@ -72,6 +76,7 @@ type tree struct {
 	hash    hash.Hash
 	root    string
 	roots   []string        // the folder, and what links of any of them lead to outside
+	isRoot  map[string]bool // the same
 	devices map[uint64]bool // whose files are real ones
 	read    int64
 	entries int
@@ -131,31 +136,62 @@ func (t *tree) link(path, rel string) error {
 	if err != nil {
 		return err
 	}
+	if err := ownProcess(path); err != nil {
+		return err
+	}
 	real, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		t.line("dangling", rel, target)
 		return nil
 	}
 	t.line("link", rel, target, t.name(real))
-	inside := func(root string) bool { return real == root || strings.HasPrefix(real, root+"/") }
-	if !slices.ContainsFunc(t.roots, inside) || t.unseen(real) {
-		t.roots = append(t.roots, real)
+	if !t.covered(real) {
+		t.add(real)
 	}
 	return nil
 }
 
-// unseen says whether a path is in one of the roots and left out there: a link
-// to it makes it part of the tests all the same.
-func (t *tree) unseen(real string) bool {
-	if slices.Contains(t.roots, real) {
-		return false
+// add makes a path a root.
+func (t *tree) add(real string) {
+	t.roots = append(t.roots, real)
+	t.isRoot[real] = true
+}
+
+// covered says whether a path is hashed with one of the roots: it is one, or is
+// in one and not left out there. A link to what is left out makes it part of the
+// tests all the same.
+func (t *tree) covered(real string) bool {
+	if t.isRoot[real] {
+		return true
 	}
-	for _, root := range t.roots {
-		if rel, ok := strings.CutPrefix(real, root+"/"); ok && (leftOut(rel, false) || leftOut(rel, true)) {
-			return true
+	covered := false
+	for dir := real; dir != "/"; {
+		dir = filepath.Dir(dir)
+		if t.isRoot[dir] {
+			rel := strings.TrimPrefix(real[len(dir):], "/")
+			if leftOut(rel, false) || leftOut(rel, true) {
+				return false
+			}
+			covered = true
 		}
 	}
-	return false
+	return covered
+}
+
+// ownProcess is an error for a path that leads to what a process has open, or to
+// its directory (/proc/self/cwd): for the sweep and for the tests these differ.
+func ownProcess(path string) error {
+	open := func(resolve uint64) error {
+		fd, err := unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: resolve})
+		if err == nil {
+			unix.Close(fd)
+		}
+		return err
+	}
+	if errors.Is(open(unix.RESOLVE_NO_MAGICLINKS), unix.ELOOP) && !errors.Is(open(0), unix.ELOOP) {
+		return fmt.Errorf("%s: leads to what a process has open (as /proc/self/cwd does): tests cannot be made of it", path)
+	}
+	return nil
 }
 
 // file adds a file: what executes of it, and its content.

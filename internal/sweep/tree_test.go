@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -182,11 +183,18 @@ func TestNotATree(t *testing.T) {
 		return syscall.Bind(fd, &syscall.SockaddrUnix{Name: "s"})
 	}
 	for want, do := range map[string]func(root string) error{
-		"x: is a FIFO":                       fifo("x"),
-		"s: is a socket":                     socket,
-		"/dev/zero: is a device":             func(root string) error { return os.Symlink("/dev/zero", filepath.Join(root, "x")) },
-		"/proc/kmsg: is made up by":          func(root string) error { return os.Symlink("/proc/kmsg", filepath.Join(root, "x")) },
-		"/proc: is made up by the kernel":    func(root string) error { return os.Symlink("/proc", filepath.Join(root, "x")) },
+		"x: is a FIFO":                        fifo("x"),
+		"s: is a socket":                      socket,
+		"/dev/zero: is a device":              func(root string) error { return os.Symlink("/dev/zero", filepath.Join(root, "x")) },
+		"/proc/kmsg: is made up by":           func(root string) error { return os.Symlink("/proc/kmsg", filepath.Join(root, "x")) },
+		"/proc: is made up by the kernel":     func(root string) error { return os.Symlink("/proc", filepath.Join(root, "x")) },
+		"w: leads to what a process has open": func(root string) error { return os.Symlink("/proc/self/cwd/..", filepath.Join(root, "w")) },
+		"e: leads to what a process has open": func(root string) error { return os.Symlink("/proc/thread-self/exe", filepath.Join(root, "e")) },
+		"t: leads to what a process has open": func(root string) error { return os.Symlink("/proc/self/root", filepath.Join(root, "t")) },
+		"1: leads to what a process has open": func(root string) error { return os.Symlink("/dev/fd/1", filepath.Join(root, "1")) },
+		"d: leads to what a process has open": func(root string) error {
+			return errorsOf(os.Symlink("l", filepath.Join(root, "d")), os.Symlink("/proc/self/cwd", filepath.Join(root, "l")))
+		},
 		"/sys/kernel: is made up by":         func(root string) error { return os.Symlink("/sys/kernel", filepath.Join(root, "x")) },
 		"is a link that leads nowhere (no/w": func(root string) error { return os.Symlink("no/where", filepath.Join(filepath.Dir(root), "dangling")) },
 		"holds more than 256 MiB": func(root string) error {
@@ -222,6 +230,33 @@ func errorsOf(errs ...error) error {
 		}
 	}
 	return nil
+}
+
+// A recipe that is a link to what a process has open is none.
+func TestRecipeOfAProcess(t *testing.T) {
+	link := filepath.Join(t.TempDir(), "r")
+	if err := os.Symlink("/proc/self/cwd", link); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := treeHash(link); err == nil || !strings.Contains(err.Error(), link+": leads to what a process has open") {
+		t.Errorf("%v", err)
+	}
+}
+
+// A link of many is looked at without a look at each other one.
+func BenchmarkManyLinks(b *testing.B) {
+	root, outside := b.TempDir(), b.TempDir()
+	for i := range 20_000 {
+		name := strconv.Itoa(i)
+		if err := errorsOf(os.WriteFile(filepath.Join(outside, name), nil, 0o644), os.Symlink(filepath.Join(outside, name), filepath.Join(root, name))); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for b.Loop() {
+		if _, err := treeHash(root); err != nil {
+			b.Fatal(err)
+		}
+	}
 }
 
 // Links that lead in circles end.

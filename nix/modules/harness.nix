@@ -11,6 +11,10 @@
 let
   cfg = config.services.cc-ci;
   stateDir = toString cfg.stateDir; # so that Nix does not copy a path into the store
+  # The table of places that internal/state reads, too: place, mode, and more.
+  places = lib.filter (line: line != "") (
+    lib.splitString "\n" (builtins.readFile ../../internal/state/places.txt)
+  );
 
   # Hardening that does not break tests. Omitted, with the reason:
   # PrivateTmp (containers mount files of /tmp by path, and the daemon sees
@@ -159,18 +163,15 @@ in
     };
     users.groups.${cfg.group} = { };
 
-    # The places of internal/state, whose test compares itself with this list.
-    # Set-group-ID, so that the group can read and delete the files of every member.
-    systemd.tmpfiles.rules = [
-      "d ${stateDir} 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/runs 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/manifests 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/results 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/audits 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/recipes 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/logs 2775 ${cfg.user} ${cfg.group} -"
-      "d ${stateDir}/sweep/running 2775 ${cfg.user} ${cfg.group} -"
-    ];
+    # Not writable for the group, except the places where everybody's runs are
+    # recorded. These are sticky, so that nobody removes another's record.
+    systemd.tmpfiles.rules = map (
+      line:
+      let
+        word = builtins.elemAt (lib.splitString " " line);
+        directory = if word 0 == "." then stateDir else "${stateDir}/${word 0}";
+      in
+      "d ${directory} ${word 1} ${cfg.user} ${cfg.group} -"
+    ) places;
   };
 }

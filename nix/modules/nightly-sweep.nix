@@ -27,6 +27,9 @@ let
     ++ lib.optionals (cfg.rerunAfter != null) [ "--max-age ${cfg.rerunAfter}" ]
     ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
     ++ lib.optionals cfg.audit [ "--audit" ]
+    ++ lib.optionals (cfg.keepFor != null) [ "--keep-for ${cfg.keepFor}" ]
+    ++ lib.optionals (cfg.keepRuns != null) [ "--keep-runs ${toString cfg.keepRuns}" ]
+    ++ lib.optionals (cfg.keepSize != null) [ "--keep-size ${toString cfg.keepSize}" ]
   );
 in
 {
@@ -132,6 +135,30 @@ in
       '';
     };
 
+    keepFor = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = null;
+      example = "2160h";
+      description = ''
+        How long records, results, audits and logs are kept, with units as in `1h30m`. At its end each sweep
+        removes those that are older. If this option is null, 720h applies, which is 30 days.
+      '';
+    };
+
+    keepRuns = lib.mkOption {
+      type = lib.types.nullOr lib.types.ints.positive;
+      default = null;
+      example = 50000;
+      description = "Of how many runs each kind of these files is kept. If this option is null, 10000 applies.";
+    };
+
+    keepSize = lib.mkOption {
+      type = lib.types.nullOr lib.types.ints.positive;
+      default = null;
+      example = 4096;
+      description = "How much all of these files may have together, in MiB. If this option is null, 1024 applies.";
+    };
+
     recipesDir = lib.mkOption {
       type = lib.types.path;
       default = "${harness.package}/share/cc-ci-run/recipes";
@@ -184,6 +211,10 @@ in
       {
         assertion = isLength cfg.rerunAfter;
         message = "services.cc-ci.nightly-sweep.rerunAfter is ${toString cfg.rerunAfter}: write hours, minutes and seconds as in 156h or 1h30m.";
+      }
+      {
+        assertion = isLength cfg.keepFor;
+        message = "services.cc-ci.nightly-sweep.keepFor is ${toString cfg.keepFor}: write hours, minutes and seconds as in 720h or 1h30m.";
       }
       {
         assertion = lib.all (name: builtins.match "[A-Za-z0-9][A-Za-z0-9._-]*" name != null) cfg.recipes;

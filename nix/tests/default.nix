@@ -392,6 +392,7 @@ let
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
     "a time limit of another form" = [ { services.cc-ci.nightly-sweep.recipeTimeout = "1 hour"; } "1h30m" ];
     "an age of another form" = [ { services.cc-ci.nightly-sweep.rerunAfter = "a week"; } "156h" ];
+    "an age of records of another form" = [ { services.cc-ci.nightly-sweep.keepFor = "30d"; } "720h" ];
     "a unit without its suffix" = [ { services.cc-ci.host.running = [ "docker" ]; } "named with its suffix" ];
     "a unit that may fail for no reason" = [ { services.cc-ci.host.allowFailed."x.service" = ""; } "say why" ];
     "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];

@@ -1,0 +1,78 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/toolset"
+)
+
+func pruneCommand(p Process, shared *run.Options) *cobra.Command {
+	var out output
+	var keep state.Bounds
+	var dry bool
+	cmd := &cobra.Command{
+		Use:   "prune [flags]",
+		Short: "Remove old records, results, audits and logs",
+		Long: `prune removes from the state directory the records, results, audits and logs that
+are too old, too many or too large, the oldest first. Each sweep does the same
+at its end. prune never removes the newest record, result and audit of each
+invoker, the newest log of each recipe, the log of the run that made a recipe's
+revision canonical or that holds it, and the manifests of the environments that
+these name.`,
+		Example: `  cc-ci-run prune --dry-run
+  sudo cc-ci-run prune --keep-for 168h --keep-size 200`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			m, err := toolset.ReadManifest(p.Manifest)
+			if err != nil {
+				return err
+			}
+			dir := shared.StateDir(p.Environ, m.State)
+			gone, left, err := sweep.Prune(dir, keep, p.Manifest, dry)
+			if err != nil && len(gone) == 0 {
+				return err
+			}
+			rows := make([][]string, 0, len(gone))
+			var size int64
+			for _, e := range gone {
+				size += e.Size
+				rows = append(rows, []string{e.Path, e.Why})
+			}
+			if out == "json" || len(rows) > 0 {
+				if err := p.show(out, struct {
+					Removed []state.Expired `json:"removed"`
+					Left    state.Left      `json:"left"`
+				}{append([]state.Expired{}, gone...), left}, "FILE|WHY", rows); err != nil {
+					return err
+				}
+			}
+			did := "removed"
+			if dry {
+				did = "would remove"
+			}
+			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %s: %s %d files, %d KiB; %d runs are left, %d KiB\n", dir, did, len(gone), size>>10, left.Runs, left.Size>>10))
+			return err
+		},
+	}
+	addState(cmd, shared)
+	addBounds(cmd, &keep)
+	cmd.Flags().BoolVar(&dry, "dry-run", false, "remove nothing; show what would be removed, and why")
+	out.addTo(cmd)
+	return cmd
+}
+
+// addBounds adds the flags that say how much the state directory may hold.
+func addBounds(cmd *cobra.Command, b *state.Bounds) {
+	*b = state.DefaultBounds
+	f := cmd.Flags()
+	f.DurationVar(&b.Age, "keep-for", b.Age, "how long records, results, audits and logs are kept")
+	f.IntVar(&b.Number, "keep-runs", b.Number, "of how many runs each kind of these is kept")
+	f.IntVar(&b.Logs, "keep-logs", b.Logs, "number of logs kept per recipe")
+	f.IntVar(&b.MiB, "keep-size", b.MiB, "how much all of these may have together, in `MiB`")
+}

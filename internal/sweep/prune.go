@@ -1,0 +1,118 @@
+package sweep
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/toolset"
+)
+
+// Prune removes what the state directory holds beyond the bounds, as each sweep
+// does at its end. It never removes the newest record, result and audit of each
+// invoker, the newest log of each recipe and the log of the run that made its
+// revision canonical or that holds it, and the manifests that a record or a
+// canonical revision refers to. manifest is the file of this environment. With
+// dry it only says what it would remove.
+func Prune(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+	if err := b.Check(); err != nil {
+		return nil, state.Left{}, err
+	}
+	if os.Geteuid() != 0 && !dry {
+		if err := mayWrite(dir, "prune"); err != nil {
+			return nil, state.Left{}, err
+		}
+	}
+	return expire(dir, b, manifest, dry)
+}
+
+func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+	states, _, err := States(dir)
+	if err != nil {
+		return nil, state.Left{}, err
+	}
+	logs := map[string]bool{} // "RECIPE/STEM", as directories and files are called
+	environments := map[string]bool{}
+	for _, s := range states {
+		if s.Last.Log != "" {
+			logs[filepath.Base(filepath.Dir(s.Last.Log))+"/"+state.Stem(filepath.Base(s.Last.Log))] = true
+		}
+		if c := s.Canonical; !c.Time.IsZero() {
+			logs[url.PathEscape(c.Recipe)+"/"+stemOf(c.Time.UTC())] = true
+			environments[c.Fingerprint] = true
+		}
+	}
+	records, err := record.Open(dir)
+	if err != nil {
+		return nil, state.Left{}, err
+	}
+	last := map[string]bool{}
+	for _, invoker := range toolset.Invokers {
+		last[state.Stem(records.File(invoker))] = true
+	}
+	records.Close()
+	keep := func(p state.Place, below, stem string) bool {
+		if p == state.Logs {
+			return logs[below+"/"+stem]
+		}
+		return last[stem]
+	}
+	now := time.Now()
+	gone, left, err := dir.Expire(b, now, keep, dry)
+	if err != nil {
+		return gone, left, err
+	}
+	if data, err := os.ReadFile(manifest); err == nil {
+		sum := sha256.Sum256(data)
+		environments[hex.EncodeToString(sum[:])] = true
+	}
+	manifests, err := expireManifests(dir, environments, gone, b.Age, dry)
+	return append(gone, manifests...), left, err
+}
+
+// expireManifests removes the manifests that no record names, other than gone, and
+// no canonical revision.
+func expireManifests(dir state.Dir, named map[string]bool, gone []state.Expired, age time.Duration, dry bool) (list []state.Expired, err error) {
+	f, err := dir.Open(state.Manifests)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	records, err := record.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer records.Close()
+	if dry {
+		records.Without(gone)
+	}
+	for fingerprint := range records.Fingerprints() {
+		named[fingerprint] = true
+	}
+	names, err := f.Names("")
+	for _, name := range names {
+		size, written, e := f.Written(name)
+		if named[strings.TrimSuffix(name, ".json")] || e == nil && time.Since(written) < age {
+			continue
+		}
+		if !dry {
+			if e := f.Remove(name); e != nil {
+				err = errors.Join(err, e)
+				continue
+			}
+		}
+		list = append(list, state.Expired{Path: f.Path(name), Why: "no record refers to it", Size: size})
+	}
+	return list, err
+}
