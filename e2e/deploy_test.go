@@ -17,7 +17,11 @@ func TestDeploy(t *testing.T) {
 	const (
 		build    = "nix build"
 		rebuild  = "nixos-rebuild switch"
-		ask      = "ssh root@cc-ci"
+		before   = "ssh root@cc-ci cc-ci-run host --output json"
+		after    = "ssh root@cc-ci cc-ci-run host --quiet --wait 5m --before /dev/stdin < {report}"
+		afterAll = "ssh root@cc-ci cc-ci-run host --quiet --wait 5m --before /dev/stdin < {}" // there is no report
+		plainAll = "ssh root@cc-ci cc-ci-run host --quiet < {}"
+		plain    = "ssh root@cc-ci cc-ci-run host --quiet < {report}"
 		rollback = "nixos-rebuild switch --rollback --flake .#cc-ci --target-host root@cc-ci"
 	)
 	for _, row := range []struct {
@@ -27,17 +31,20 @@ func TestDeploy(t *testing.T) {
 		calls    []string // what each begins with, after "nix eval"
 		says     string
 	}{
-		{"healthy", nil, 0, []string{build + " --no-link .#nixosConfigurations.\"cc-ci\".config.system.build.toplevel .#checks.x86_64-linux.proofs", rebuild, ask + " cc-ci-run host --quiet --wait 5m"}, "cc-ci is healthy"},
+		{"healthy", nil, 0, []string{build + " --no-link .#nixosConfigurations.\"cc-ci\".config.system.build.toplevel .#checks.x86_64-linux.proofs", before, rebuild, after}, "cc-ci is healthy"},
 		{"a proof fails", map[string][]int{"nix": {0, 1}}, 2, []string{build}, ""},
-		{"not healthy", map[string][]int{"ssh": {1, 0}}, 1, []string{build, rebuild, ask, rollback, ask}, "healthy as before"},
-		{"cc-ci-run host cannot tell", map[string][]int{"ssh": {125, 0}}, 1, []string{build, rebuild, ask, rollback, ask}, "healthy as before"},
-		{"no cc-ci-run there", map[string][]int{"ssh": {127, 0}}, 1, []string{build, rebuild, ask, rollback, ask}, "healthy as before"},
+		{"wrong before, and no worse", map[string][]int{"ssh": {1, 0}}, 0, []string{build, before, rebuild, after}, "cc-ci is not healthy now: only what gets worse will count"},
+		{"unknown before, and no worse", map[string][]int{"ssh": {125, 0}}, 0, []string{build, before, rebuild, after}, "no worse than before"},
+		{"got worse", map[string][]int{"ssh": {0, 1, 0}}, 1, []string{build, before, rebuild, after, rollback, after}, "cc-ci is as before"},
+		{"wrong before, and got worse", map[string][]int{"ssh": {1, 1, 0}}, 1, []string{build, before, rebuild, after, rollback, after}, "cc-ci is as before"},
+		{"cc-ci-run host cannot tell", map[string][]int{"ssh": {0, 125, 0}}, 1, []string{build, before, rebuild, after, rollback, after}, "cc-ci is as before"},
+		{"no cc-ci-run there", map[string][]int{"ssh": {127, 127, 127, 0}}, 1, []string{build, before, rebuild, afterAll, rollback, afterAll, plainAll}, "cc-ci is as before"},
 		// What runs is not taken back to what ran before it.
-		{"nothing was deployed", map[string][]int{"nixos-rebuild": {1}}, 2, []string{build, rebuild}, "nothing was deployed"},
-		{"a dropped connection is no reason", map[string][]int{"ssh": {255, 255, 0}}, 0, []string{build, rebuild, ask, ask, ask}, "cc-ci is healthy"},
-		{"nobody answers", map[string][]int{"ssh": {255, 255, 255, 255, 255, 255}}, 3, []string{build, rebuild, ask, ask, ask, ask, ask, ask}, "left as it is"},
-		{"the rollback ends with an error", map[string][]int{"ssh": {1, 1}, "nixos-rebuild": {0, 4}}, 1, []string{build, rebuild, ask, rollback, ask}, "still not healthy"},
-		{"a unit fails but the host is well", map[string][]int{"nixos-rebuild": {4}}, 0, []string{build, rebuild, ask}, "cc-ci is healthy"},
+		{"nothing was deployed", map[string][]int{"nixos-rebuild": {1}}, 2, []string{build, before, rebuild}, "nothing was deployed"},
+		{"a dropped connection is no reason", map[string][]int{"ssh": {255, 0, 255, 255, 0}}, 0, []string{build, before, before, rebuild, after, after, after}, "cc-ci is healthy"},
+		{"nobody answers", map[string][]int{"ssh": {0, 255, 255, 255, 255, 255, 255}}, 3, []string{build, before, rebuild, after, after, after, after, after, after}, "left as it is"},
+		{"the rollback ends with an error", map[string][]int{"ssh": {0, 1, 1, 1}, "nixos-rebuild": {0, 4}}, 1, []string{build, before, rebuild, after, rollback, after, plain}, "not as before"},
+		{"a unit fails but the host is well", map[string][]int{"nixos-rebuild": {4}}, 0, []string{build, before, rebuild, after}, "cc-ci is healthy"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			status, output, calls := deploy(t, row.statuses, "cc-ci")
@@ -68,9 +75,16 @@ func deploy(t *testing.T, statuses map[string][]int, args ...string) (status int
 cd `+dir+`
 name=${0##*/}
 case $* in *readlink*) exec cat profile ;; esac
-echo "$name $*" >>log
+reads=
+[ $name != ssh ] || reads=$(cat)
+echo "$name $*${reads:+ < $reads}" >>log
 status=$(sed -n "$(grep -c "^$name " log)p" $name.status)
 [ "$1" != eval ] || printf x86_64-linux
+case $*,$status in
+*--output\ json,127 | *,255) ;;
+*--output\ json,1*) echo '{report}' ;;
+*--output\ json,*) echo '{report}"healthy": true' ;;
+esac
 case $* in
 *--rollback*) echo old >profile ;;
 switch*) [ "$status" = 1 ] || echo new >profile ;;

@@ -18,6 +18,7 @@ import (
 	"time"
 	"unsafe"
 
+	"github.com/creack/pty"
 	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/exec/seal"
@@ -145,10 +146,6 @@ func TestEscapes(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, in("config"), string(config), 0o644)
-	type outcome struct {
-		Ran bool
-		Why string
-	}
 	try := func(flags ...string) map[string]outcome {
 		t.Helper()
 		cmd := exec.Command(program, append(flags, "--no-record", filepath.Join(scripts, "escapes.py"), in("config"), in("report"))...)
@@ -190,6 +187,13 @@ func TestEscapes(t *testing.T) {
 		}
 	}
 
+	// What the run is started with: a file of memory as its stdin, and a terminal.
+	for flags, into := range map[string]map[string]outcome{"": open, "--seal": sealed} {
+		argv := append(append([]string{program, "--no-record"}, strings.Fields(flags)...), "exec", "python3", "-c")
+		into["a file of memory that is the run's stdin"] = byStdin(t, argv, foreign)
+		into["a shell outside, by typing at its terminal (TIOCSTI)"] = byTyping(t, argv, foreign)
+	}
+
 	// What a kernel may refuse without a seal, too.
 	ever := map[string]bool{
 		"a file of memory with MFD_NOEXEC_SEAL, made executable": true,
@@ -219,6 +223,75 @@ func TestEscapes(t *testing.T) {
 			t.Errorf("docs/seal.md: %q is not tried by testdata/escapes.py", name)
 		}
 	}
+}
+
+// outcome is what became of a way to execute a program.
+type outcome struct {
+	Ran bool
+	Why string
+}
+
+// byStdin starts a run whose stdin is a file of memory with the program, which the run
+// then executes.
+func byStdin(t *testing.T, argv []string, foreign string) outcome {
+	t.Helper()
+	fd, err := unix.MemfdCreate("program", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	memory := os.NewFile(uintptr(fd), "program")
+	defer memory.Close()
+	data, err := os.ReadFile(foreign)
+	if err == nil {
+		_, err = memory.Write(data)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nobody may have it open for writing.
+	stdin, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	memory.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stdin.Close()
+	cmd := exec.Command(argv[0], append(argv[1:], `import os; os.execve(0, ["x", "--version"], {})`)...)
+	cmd.Stdin, cmd.Env = stdin, []string{"HOME=/"}
+	out, _ := cmd.CombinedOutput()
+	return outcome{strings.Contains(string(out), "Debian"), string(out)}
+}
+
+// byTyping starts a run from a shell at a terminal. The run types a line there, which
+// the shell reads when the run has ended.
+func byTyping(t *testing.T, argv []string, foreign string) outcome {
+	t.Helper()
+	const types = `import fcntl, termios
+for c in b"echo got $0 $(FOREIGN --version)\n": fcntl.ioctl(0, termios.TIOCSTI, bytes([c]))`
+	line := append(argv, strings.ReplaceAll(types, "FOREIGN", foreign))
+	for i, word := range line {
+		line[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	cmd := exec.Command("/bin/sh", "-c", strings.Join(line, " ")+`; echo typed; read line; eval "$line"`)
+	cmd.Env = []string{"HOME=/", "PATH=/usr/bin:/bin"}
+	terminal, err := pty.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer terminal.Close()
+	r := bufio.NewReader(terminal)
+	var said strings.Builder
+	for {
+		text, err := r.ReadString('\n')
+		said.WriteString(text)
+		if strings.TrimSpace(text) == "typed" { // or what follows is all that is read
+			_, _ = terminal.WriteString("\n")
+		}
+		if err != nil {
+			break
+		}
+	}
+	_ = cmd.Wait()
+	return outcome{strings.Contains(said.String(), "Debian"), said.String()}
 }
 
 // Who has no privilege at all can seal, too.

@@ -484,6 +484,15 @@ def _():
     os.execvp("sh", ["sh", scratch + "/line"])
 
 
+@way("an interpreter, given a file of memory as its stdin")
+def _():
+    fd = os.memfd_create("x", 8)  # MFD_NOEXEC_SEAL
+    os.write(fd, f"echo {marker.decode()}\n".encode())
+    os.lseek(fd, 0, os.SEEK_SET)
+    os.dup2(fd, 0)
+    os.execvp("sh", ["sh"])
+
+
 @way("a library, loaded (dlopen, LD_PRELOAD)")
 def _():
     ctypes.CDLL(shutil.copy(c["library"], scratch + "/library.so"))

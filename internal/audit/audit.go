@@ -57,6 +57,33 @@ type Report struct {
 	// Unreadable is how many calls could not be read: of processes of
 	// another user, or others that the auditor may not look at.
 	Unreadable int `json:"unreadable"`
+	// Omitted is how many calls are in none of the lists, as these have [maxListed].
+	Omitted int `json:"omitted,omitempty"`
+}
+
+// A report is bounded, whatever a run does: a test may try thousands of names. The
+// declared commands are always in it.
+const (
+	maxListed   = 500 // files that were executed, and names that are missing
+	maxPrograms = 50  // who executed or missed one of them; all further ones are [others]
+	maxLength   = 512 // bytes of a name
+	others      = "others"
+)
+
+// clip cuts a name to maxLength.
+func clip(name string) string {
+	if len(name) <= maxLength {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxLength], "") + "…"
+}
+
+// count adds n calls of a program.
+func count(by map[string]int, program string, n int) {
+	if _, ok := by[program]; !ok && len(by) >= maxPrograms {
+		program = others
+	}
+	by[program] += n
 }
 
 // Use is a file that was executed.
@@ -111,6 +138,8 @@ type Collector struct {
 	missed   map[search]time.Duration // when last
 	found    map[search]time.Duration // likewise
 	strange  int
+	paths    int // in used, besides commands
+	omitted  int
 }
 
 // search is what a program searches for: a name, without its directory.
@@ -216,15 +245,29 @@ func (c *Collector) program(file string) string {
 
 func (c *Collector) use(path, file, by string, at time.Duration) {
 	name, tool := c.sort(path, file)
-	c.found[search{by, filepath.Base(path)}] = at
+	c.remember(c.found, search{by, filepath.Base(path)}, at)
+	name = clip(name)
 	key := tool + "\x00" + name
 	u := c.used[key]
 	if u == nil {
+		if strings.Contains(name, "/") {
+			if c.paths++; c.paths > maxListed {
+				c.omitted++
+				return
+			}
+		}
 		u = &Use{Name: name, Tool: tool, By: map[string]int{}, First: at.Seconds()}
 		c.used[key] = u
 	}
 	u.Times++
-	u.By[by]++
+	count(u.By, by, 1)
+}
+
+// remember notes when something was searched for, of as many searches as can matter.
+func (c *Collector) remember(searches map[search]time.Duration, s search, at time.Duration) {
+	if _, ok := searches[s]; ok || len(searches) < maxListed*maxPrograms {
+		searches[s] = at
+	}
 }
 
 // sort says which command a file is, and of which tool.
@@ -266,14 +309,19 @@ func (c *Collector) miss(path, by string, at time.Duration, look bool) {
 	if command, ok := strings.CutPrefix(path, c.bin); ok {
 		name = command
 	}
+	name = clip(name)
 	m := c.misses[name]
 	if m == nil {
+		if len(c.misses) >= maxListed {
+			c.omitted++
+			return
+		}
 		m = &Miss{Name: name, By: map[string]int{}, First: at.Seconds()}
 		c.misses[name] = m
 	}
 	m.Times++
-	m.By[by]++
-	c.missed[search{by, filepath.Base(name)}] = at
+	count(m.By, by, 1)
+	c.remember(c.missed, search{by, filepath.Base(name)}, at)
 	if look {
 		m.Looks++
 	}
@@ -281,7 +329,7 @@ func (c *Collector) miss(path, by string, at time.Duration, look bool) {
 
 // Report gives what was gathered.
 func (c *Collector) Report(run Run, status int, took time.Duration) *Report {
-	r := &Report{Schema: Schema, Run: run, Status: status, Seconds: took.Seconds(), Unreadable: c.strange}
+	r := &Report{Schema: Schema, Run: run, Status: status, Seconds: took.Seconds(), Unreadable: c.strange, Omitted: c.omitted}
 	for _, u := range c.used {
 		if u.Tool == "" {
 			r.Undeclared = append(r.Undeclared, *u)

@@ -285,6 +285,67 @@ func TestUnused(t *testing.T) {
 	}
 }
 
+// Whatever a run does, its report is small, and names all commands that it used; so is
+// what many reports are merged to.
+func TestBounded(t *testing.T) {
+	const many, limit = 20_000, 1 << 20
+	for name, calls := range map[string]func(p place, i int) watch.Call{
+		"missing names": func(p place, i int) watch.Call {
+			return watch.Call{Execute: true, Path: fmt.Sprintf("%s/bin/x%d", p.dir, i), Program: "/p"}
+		},
+		"long missing paths": func(p place, i int) watch.Call {
+			return watch.Call{Path: fmt.Sprintf("/%d/%s", i, strings.Repeat("x", 4000)), Program: "/p"}
+		},
+		"programs": func(p place, i int) watch.Call {
+			return watch.Call{Path: p.dir + "/bin/x", Program: fmt.Sprintf("/tmp/p%d", i)}
+		},
+		"files": func(p place, i int) watch.Call {
+			return executes(fmt.Sprintf("/elsewhere/%d", i), fmt.Sprintf("/elsewhere/%d", i))
+		},
+		"files of tests": func(p place, i int) watch.Call {
+			return executes(fmt.Sprintf("%s/open/%d", p.dir, i), fmt.Sprintf("%s/open/%d", p.dir, i))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlace(t, toolset.BackendHost)
+			var list []watch.Call
+			for i := range many {
+				c := calls(p, i)
+				if c.Execute && c.Outcome == "" {
+					c.Outcome = watch.NotFound
+				}
+				list = append(list, c)
+			}
+			list = append(list, executes(p.dir+"/bin/git", p.dir+"/files/git"))
+			r := p.report(list...)
+			if len(r.Used) == 0 || !slices.ContainsFunc(r.Used, func(u Use) bool { return u.Name == "git" }) {
+				t.Error("git was used, and is not in the report")
+			}
+			total := r.Omitted
+			for _, m := range r.Missing {
+				total += m.Times
+			}
+			for _, u := range slices.Concat(r.Used, r.Undeclared) {
+				total += u.Times
+			}
+			if total != many+1 {
+				t.Errorf("%d calls are told of, there were %d", total, many+1)
+			}
+			for what, value := range map[string]any{"report": r, "total": Merge(p.m, []*Report{r, r, r})} {
+				data, err := json.Marshal(value)
+				if err != nil || len(data) > limit {
+					t.Errorf("%s: %d bytes, %v", what, len(data), err)
+				}
+			}
+		})
+	}
+}
+
+// executes is a call that executes a file.
+func executes(path, file string) watch.Call {
+	return watch.Call{Execute: true, Path: path, Program: "/p", Target: watch.Target{File: file, Outcome: watch.Executed}}
+}
+
 // Calls that could not be read are counted, not sorted.
 func TestUnreadable(t *testing.T) {
 	p := newPlace(t, toolset.BackendHost)

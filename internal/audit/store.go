@@ -135,6 +135,7 @@ type Total struct {
 	Undeclared []TotalUse  `json:"undeclared"`
 	Unused     []Unused    `json:"unused"` // by none of the runs
 	Unreadable int         `json:"unreadable"`
+	Omitted    int         `json:"omitted,omitempty"` // calls, see [Report]
 }
 
 // Count is how many runs there were of a kind.
@@ -182,7 +183,7 @@ func (w *Where) add(r Run) {
 func Merge(m *toolset.Manifest, reports []*Report) *Total {
 	t := &Total{Schema: Schema, Runs: []Count{}, Used: []TotalUse{}, Missing: []TotalMiss{}, Undeclared: []TotalUse{}, Unused: []Unused{}}
 	var all []Use
-	used, undeclared, missing := sums{}, sums{}, map[string]int{}
+	used, undeclared, missing := map[string]int{}, map[string]int{}, map[string]int{} // where each is in its list
 	for _, r := range reports {
 		i := slices.IndexFunc(t.Runs, func(c Count) bool {
 			return c.Recipe == r.Run.Recipe && c.Invoker == r.Run.Invoker && c.Fingerprint == r.Run.Fingerprint
@@ -194,15 +195,20 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 		t.Runs[i].Runs++
 		t.Runs[i].Newest = r.Run.ID
 		t.Unreadable += r.Unreadable
-		t.Used = used.add(t.Used, r.Used, r.Run)
+		t.Omitted += r.Omitted
+		t.addUses(&t.Used, used, r.Used, r.Run)
 		// What was fixed since is not to be fixed.
-		t.Undeclared = undeclared.add(t.Undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
+		t.addUses(&t.Undeclared, undeclared, slices.DeleteFunc(slices.Clone(r.Undeclared), func(u Use) bool { return m.MayExecute(u.Name) }), r.Run)
 		for _, miss := range r.Missing {
 			if _, declared := m.Command(miss.Name); declared {
 				continue
 			}
-			i, known := missing[miss.Name]
-			if !known {
+			i, ok := missing[miss.Name]
+			if !ok {
+				if len(t.Missing) >= maxListed {
+					t.Omitted += miss.Times
+					continue
+				}
 				i = len(t.Missing)
 				missing[miss.Name] = i
 				t.Missing = append(t.Missing, TotalMiss{Miss: Miss{Name: miss.Name, By: map[string]int{}, First: miss.First}})
@@ -225,29 +231,30 @@ func Merge(m *toolset.Manifest, reports []*Report) *Total {
 	return t
 }
 
-// sums says where the sum of a name and a tool is in a list: there may be very many.
-type sums map[[2]string]int
-
-func (s sums) add(total []TotalUse, uses []Use, run Run) []TotalUse {
+// addUses adds what a run executed to a list of t; places says where each is there.
+func (t *Total) addUses(list *[]TotalUse, places map[string]int, uses []Use, run Run) {
 	for _, u := range uses {
-		key := [2]string{u.Name, u.Tool}
-		i, known := s[key]
-		if !known {
-			i = len(total)
-			s[key] = i
-			total = append(total, TotalUse{Use: Use{Name: u.Name, Tool: u.Tool, By: map[string]int{}, First: u.First}})
+		key := u.Tool + "\x00" + u.Name
+		i, ok := places[key]
+		if !ok {
+			if strings.Contains(u.Name, "/") && len(*list) >= maxListed {
+				t.Omitted += u.Times
+				continue
+			}
+			i = len(*list)
+			places[key] = i
+			*list = append(*list, TotalUse{Use: Use{Name: u.Name, Tool: u.Tool, By: map[string]int{}, First: u.First}})
 		}
-		t := &total[i]
-		t.Times += u.Times
-		t.First = min(t.First, u.First)
-		addCounts(t.By, u.By)
-		t.add(run)
+		total := &(*list)[i]
+		total.Times += u.Times
+		total.First = min(total.First, u.First)
+		addCounts(total.By, u.By)
+		total.add(run)
 	}
-	return total
 }
 
 func addCounts(to, from map[string]int) {
 	for name, n := range from {
-		to[name] += n
+		count(to, name, n)
 	}
 }

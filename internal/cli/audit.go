@@ -246,6 +246,9 @@ func (p Process) auditTable(w io.Writer, t *audit.Total, many bool) error {
 	if t.Unreadable > 0 {
 		fmt.Fprintf(w, "calls that could not be read, of processes that cc-ci-run may not look at: %d\n", t.Unreadable)
 	}
+	if t.Omitted > 0 {
+		fmt.Fprintf(w, "calls for further names, of which there were too many to list: %d\n", t.Omitted)
+	}
 	if len(fixes) > 0 {
 		fmt.Fprintf(w, "\nto add to toolset.toml:\n\n%s", strings.Join(fixes, "\n"))
 	}

@@ -13,8 +13,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"unicode"
 	"unicode/utf8"
@@ -44,7 +46,13 @@ type Process struct {
 }
 
 // Main runs the command line and gives the exit status.
+//
+// A reader of stdout or stderr that goes away (`| head -1`) does not end a command
+// halfway, before it has written its files: SIGPIPE, which would, is caught. What is
+// then not read is no error either (see unread), so that the exit status still says
+// what the command found. What a command starts has SIGPIPE at its default.
 func Main(p Process) int {
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := Root(p)
 	root.SetArgs(p.Args[1:])
 	return run.Explain(root.Execute(), p.Stderr)
@@ -156,7 +164,7 @@ func (p Process) show(o output, v any, head string, rows [][]string) error {
 	if o == "json" {
 		enc := json.NewEncoder(p.Stdout)
 		enc.SetIndent("", "  ")
-		return enc.Encode(v)
+		return unread(enc.Encode(v))
 	}
 	return p.table(p.Stdout, head, rows)
 }
@@ -187,7 +195,15 @@ func (p Process) table(w io.Writer, head string, rows [][]string) error {
 			fmt.Fprintln(tw, strings.Join(line, "\t"))
 		}
 	}
-	return tw.Flush()
+	return unread(tw.Flush())
+}
+
+// unread makes no error of a reader that has gone away.
+func unread(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 const (

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +33,8 @@ type hostOptions struct {
 	watch   bool
 	quiet   bool
 	metrics string
+	before  string
+	earlier host.Report // that before has
 }
 
 func hostCommand(p Process, shared *run.Options) *cobra.Command {
@@ -48,15 +53,16 @@ expects what a host with all modules has.
 host makes all checks at once, each with a time limit, and reports every fault
 with its fix. Some checks need root; for other users host leaves these out and
 says so. Exit status: 0 if the host is healthy, 1 if it is not, 125 if host
-could not look.`,
+could not look. With --before, 0 if the host is no worse than it was.`,
 		Example: `  cc-ci-run host
   sudo cc-ci-run host --wait 5m        # after a deploy
   cc-ci-run host --watch
+  cc-ci-run host --output json > before.json; …; cc-ci-run host --before before.json
   cc-ci-run host --metrics /var/lib/node-exporter/cc-ci-run.prom`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.watch && (o.wait > 0 || o.out == "json") {
-				return errors.New("--watch goes with neither --wait nor --output json")
+			if o.watch && (o.wait > 0 || o.out == "json" || o.before != "") {
+				return errors.New("--watch goes with neither --wait, --before nor --output json")
 			}
 			if o.every <= 0 || o.wait < 0 {
 				return errors.New("--every and --wait take a length of time, like 5s")
@@ -68,6 +74,11 @@ could not look.`,
 			config, err := host.ReadConfig(file, !cmd.Flags().Changed("config"), docker.Socket(m.Compile("").Set))
 			if err != nil {
 				return err
+			}
+			if o.before != "" {
+				if o.earlier, err = readEarlier(o.before); err != nil {
+					return err
+				}
 			}
 			h := host.Host{Config: config, Manifest: m, State: shared.StateDir(p.Environ, m.State), Environ: p.Environ, ManifestFile: p.Manifest, Plan: p.Plan, Root: os.Geteuid() == 0}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
@@ -85,6 +96,7 @@ could not look.`,
 	f.BoolVar(&o.watch, "watch", false, "repeat the checks until Ctrl-C")
 	f.DurationVar(&o.every, "every", 5*time.Second, "time between two rounds of checks, for --wait and --watch")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "leave out the checks that found everything well")
+	f.StringVar(&o.before, "before", "", "`file` of an earlier --output json: what was wrong then, and has not got worse, is no reason for exit status 1")
 	f.StringVar(&o.metrics, "metrics", "", "also write the result to `file`, for Prometheus's textfile collector")
 	o.out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("state")
@@ -107,11 +119,11 @@ func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 		}
 		left := max(0, time.Until(deadline))
 		// Whoever waits gets a second look, however long the first one took.
-		if ctx.Err() != nil || report.Healthy || left == 0 && (waited || o.wait == 0) {
+		if ctx.Err() != nil || len(o.wrong(report)) == 0 || left == 0 && (waited || o.wait == 0) {
 			break
 		}
 		waited = true
-		wrong := unwell(report)
+		wrong := whats(o.wrong(report))
 		switch text := fmt.Sprintf("not healthy yet: %s", strings.Join(wrong, ", ")); {
 		case terminal:
 			fmt.Fprintf(p.Stderr, "cc-ci-run: %s; %s left", text, left.Round(time.Second))
@@ -144,14 +156,22 @@ func (p Process) showHost(report host.Report, o hostOptions) error {
 	if o.out == "table" {
 		fmt.Fprintln(p.Stdout, hostSummary(report))
 	}
-	wrong := strings.Join(unwell(report), ", ")
+	list := o.wrong(report)
+	wrong, told := strings.Join(whats(list), ", "), "the host is not healthy"
+	if o.before != "" {
+		told = "the host got worse"
+	}
 	switch {
-	case report.Count(finding.Fault) > 0:
+	case len(list) == 0:
+		if !report.Healthy {
+			exec.Tell(p.Stderr, "cc-ci-run: no worse than before: "+strings.Join(whats(report.Wrong()), ", ")+"\n")
+		}
+	case slices.ContainsFunc(list, func(f finding.Finding) bool { return f.Verdict == finding.Fault }):
 		if failed != nil {
 			p.complain(failed)
 		}
-		return exec.Status{Code: 1, Err: fmt.Errorf("the host is not healthy: %s", wrong)}
-	case !report.Healthy:
+		return exec.Status{Code: 1, Err: fmt.Errorf("%s: %s", told, wrong)}
+	default:
 		return multierror.Append(failed, fmt.Errorf("not all could be looked at: %s", wrong))
 	}
 	return failed
@@ -186,7 +206,9 @@ func (p Process) watchHost(ctx context.Context, h host.Host, o hostOptions) erro
 		if terminal {
 			fmt.Fprint(p.Stdout, "\x1b[H\x1b[2J")
 		}
-		fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every)
+		if _, err := fmt.Fprintf(p.Stdout, "%s  every %s; Ctrl-C ends it\n", report.Time.Local().Format(time.TimeOnly), o.every); err != nil {
+			return unread(err) // for nobody there is nothing to show
+		}
 		if o.metrics != "" {
 			if err := writeReport(o.metrics, []byte(report.Metrics()), renameio.IgnoreUmask()); err != nil {
 				return fmt.Errorf("metrics: %w", err)
@@ -215,13 +237,31 @@ func hostSummary(report host.Report) string {
 	return fmt.Sprintf("not healthy: %d faults, %d unknown, of %d checks%s", report.Count(finding.Fault), report.Count(finding.Unknown), len(report.Results), left)
 }
 
-// unwell names the checks that keep the host from being healthy.
-func unwell(report host.Report) []string {
+// wrong is what keeps a report from being well enough.
+func (o *hostOptions) wrong(r host.Report) []finding.Finding {
+	if o.before != "" {
+		return r.Worse(o.earlier)
+	}
+	return r.Wrong()
+}
+
+func whats(list []finding.Finding) []string {
 	var names []string
-	for _, r := range report.Results {
-		if r.Verdict == finding.Fault || r.Verdict == finding.Unknown {
-			names = append(names, r.What)
-		}
+	for _, f := range list {
+		names = append(names, f.What)
 	}
 	return names
+}
+
+// readEarlier reads what --output json wrote, from a file or a pipe.
+func readEarlier(path string) (r host.Report, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return r, fmt.Errorf("--before: %w", err)
+	}
+	defer f.Close()
+	if err := json.NewDecoder(io.LimitReader(f, 16<<20)).Decode(&r); err != nil {
+		return r, fmt.Errorf("--before: %s: not a report of `cc-ci-run host --output json`: %w", path, err)
+	}
+	return r, nil
 }

@@ -79,7 +79,7 @@ func (p Process) manifest(ctx context.Context, o manifestOptions) error {
 	}
 	if o.packages {
 		_, err := fmt.Fprintln(p.Stdout, strings.Join(t.Packages(), "\n"))
-		return err
+		return unread(err)
 	}
 	if o.out == "" {
 		return errors.New("--out DIR is needed: where to put the environment")

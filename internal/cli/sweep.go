@@ -188,14 +188,9 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 		unwritten = writeReport(junit, junitReport(results, failure, time.Since(begin)))
 	}
 	if failure == nil || len(results) > 0 {
-		if err := p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows); err != nil {
-			return err
-		}
+		unwritten = errors.Join(unwritten, p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows))
 	}
-	if unwritten != nil {
-		failure = errors.Join(failure, unwritten)
-	}
-	if failure != nil {
+	if failure = errors.Join(failure, unwritten); failure != nil {
 		return fmt.Errorf("sweep: %w", failure)
 	}
 	if bad > 0 {

@@ -76,6 +76,48 @@ func (r Report) Count(v finding.Verdict) int {
 	return n
 }
 
+// Wrong are the results that keep the host from being healthy.
+func (r Report) Wrong() []finding.Finding {
+	var list []finding.Finding
+	for _, result := range r.Results {
+		if result.Verdict == finding.Fault || result.Verdict == finding.Unknown {
+			list = append(list, result)
+		}
+	}
+	return list
+}
+
+// Worse are the results of r.Wrong that are not as in an earlier report: what was well
+// then, or was not looked at, or was a fault that is fixed in another way. Of what could
+// not be looked at, then or now, nobody knows whether it got worse: it did not, if it
+// was wrong before.
+func (r Report) Worse(earlier Report) []finding.Finding {
+	type fault struct{ what, fix string } // without numbers: restarts, days, bytes
+	letters := func(text string) string {
+		return strings.Map(func(c rune) rune {
+			if c >= '0' && c <= '9' {
+				return -1
+			}
+			return c
+		}, text)
+	}
+	was, unknown := map[fault]bool{}, map[string]bool{}
+	wrong := map[string]bool{}
+	for _, e := range earlier.Wrong() {
+		wrong[e.What] = true
+		if e.Verdict == finding.Unknown {
+			unknown[e.What] = true
+		}
+		was[fault{e.What, letters(e.Fix)}] = true
+	}
+	return slices.DeleteFunc(r.Wrong(), func(now finding.Finding) bool {
+		if now.Verdict == finding.Unknown || unknown[now.What] {
+			return wrong[now.What]
+		}
+		return was[fault{now.What, letters(now.Fix)}]
+	})
+}
+
 // check is one look. It may give several results, and must not outlast ctx;
 // if it does, it is left behind.
 type check struct {

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +20,7 @@ import (
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/docker/dockertest"
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/systemd"
 )
 
 // What systemd and a disk do is tried with the real ones, by TestHost in package e2e.
@@ -146,6 +148,56 @@ func TestEndpoint(t *testing.T) {
 				continue // a resolver that does not answer
 			}
 			t.Errorf("%s: %+v", c.url, r)
+		}
+	}
+}
+
+// What was wrong before, and is not another fault now, did not get worse.
+func TestWorse(t *testing.T) {
+	report := func(verdict finding.Verdict, fix string) Report {
+		return Report{Results: []finding.Finding{{Verdict: finding.OK, What: "another"}, {Verdict: verdict, What: "it", State: "at " + time.Now().String(), Fix: fix}}}
+	}
+	for _, row := range []struct {
+		name         string
+		earlier, now Report
+		worse        bool
+	}{
+		{"well", report(finding.OK, ""), report(finding.OK, ""), false},
+		{"breaks", report(finding.OK, ""), report(finding.Fault, "x"), true},
+		{"a note breaks", report(finding.Note, ""), report(finding.Fault, "x"), true},
+		{"new", Report{}, report(finding.Fault, "x"), true},
+		{"cannot be looked at any more", report(finding.OK, ""), report(finding.Unknown, ""), true},
+		{"gets well", report(finding.Fault, "x"), report(finding.OK, ""), false},
+		{"the same fault", report(finding.Fault, "wait 5 days"), report(finding.Fault, "wait 4 days"), false},
+		{"another fault of one thing", report(finding.Fault, "renew its certificate"), report(finding.Fault, "start it"), true},
+		{"cannot be looked at, as before", report(finding.Unknown, ""), report(finding.Unknown, "y"), false},
+		{"a fault where it could not be looked at", report(finding.Unknown, ""), report(finding.Fault, "x"), false},
+		{"cannot be looked at after a fault", report(finding.Fault, "x"), report(finding.Unknown, ""), false},
+	} {
+		if got := row.now.Worse(row.earlier); (len(got) > 0) != row.worse {
+			t.Errorf("%s: %v", row.name, got)
+		}
+	}
+}
+
+// No message has the value of a variable that somebody gave a unit, but of PATH and
+// HOME.
+func TestEnvironmentKeepsSecrets(t *testing.T) {
+	const secret = "hunter2"
+	want := Unit{Environment: map[string]string{"PATH": "/p", "GITEA_PASSWORD": "", "HOME": "%S/x"}}
+	for added, line := range map[string]string{
+		"API_TOKEN=" + secret:                          "API_TOKEN=… is added",
+		"GITEA_PASSWORD=" + secret:                     "GITEA_PASSWORD=…, should be ",
+		"http_proxy=http://me:" + secret + "@p":        "http_proxy=… is added",
+		"LD_PRELOAD=" + secret:                         "LD_PRELOAD=… is added",
+		"PASSWORD_PATH=" + secret + "\nPATH=" + secret: "PASSWORD_PATH=… is added",
+		"PATH=/opt/old/bin":                            "PATH=/opt/old/bin, should be /p",
+		"HOME=/tmp/evil":                               "HOME=/tmp/evil, should be %S/x",
+	} {
+		p := systemd.Properties{"Environment": []string{"PATH=/p", "HOME=/var/lib/x", "GITEA_PASSWORD=", added}}
+		list := environment("it", "x.service", p, want)
+		if text := fmt.Sprint(list); !strings.Contains(text, line) || strings.Contains(text, secret) {
+			t.Errorf("%q: %s, want %q", added, text, line)
 		}
 	}
 }

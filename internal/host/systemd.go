@@ -135,11 +135,13 @@ func running(check, name string, p systemd.Properties) []finding.Finding {
 	state := p.Text("ActiveState")
 	r := finding.Finding{Verdict: finding.OK, What: check, State: state + " (" + p.Text("SubState") + ")", Since: p.Time("StateChangeTimestamp")}
 	up := p.Time("ActiveEnterTimestamp")
+	// One for a service that systemd starts over and over, whenever it is looked at.
+	fix := "journalctl -u " + name + "; systemctl start " + name
 	switch restarts := p.Number("NRestarts"); {
 	case state != "active" && state != "reloading" && state != "refreshing":
-		r.Verdict, r.Fix = finding.Fault, "systemctl start "+name+"; journalctl -u "+name
+		r.Verdict, r.Fix = finding.Fault, fix
 	case restarts > 0 && time.Since(up) < settle:
-		r.Verdict, r.Fix = finding.Fault, "journalctl -u "+name+"; wait for it to stay up for "+settle.String()
+		r.Verdict, r.Fix = finding.Fault, fix
 		r.State = fmt.Sprintf("restarted %d times by systemd, up for %s only", restarts, age(up))
 	}
 	return []finding.Finding{r}
@@ -221,9 +223,9 @@ func environment(check, name string, p systemd.Properties, want Unit) []finding.
 	}
 	for _, k := range slices.Sorted(maps.Keys(have)) {
 		if w, ok := want.Environment[k]; !ok {
-			faults = append(faults, fmt.Sprintf("%s=%s is added", k, have[k]))
+			faults = append(faults, told(k, have[k])+" is added")
 		} else if !expands(w, have[k]) {
-			faults = append(faults, fmt.Sprintf("%s=%s, should be %s", k, have[k], w))
+			faults = append(faults, told(k, have[k])+", should be "+w)
 		}
 	}
 	for _, k := range slices.Sorted(maps.Keys(want.Environment)) {
@@ -256,6 +258,15 @@ func environment(check, name string, p systemd.Properties, want Unit) []finding.
 		return append(one(finding.Fault, check, strings.Join(faults, "; "), fix), results...)
 	}
 	return append(one(finding.OK, check, fmt.Sprintf("%d variables, as the package has them", len(have)), ""), results...)
+}
+
+// told is a variable for a message. Only of PATH and HOME, which hold no secret, it has
+// the value: what somebody adds to a unit may be a password.
+func told(name, value string) string {
+	if name == "PATH" || name == "HOME" {
+		return name + "=" + value
+	}
+	return name + "=…"
 }
 
 // process looks at the PATH of a running service's own process: an

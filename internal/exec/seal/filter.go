@@ -37,6 +37,30 @@ func filterMemoryFiles() error {
 	return err
 }
 
+// typing are the calls that type at a terminal for whoever reads there:
+// ioctl(TIOCSTI). A shell that started the run would execute what was typed.
+var typing = map[string][]seccomp.ABI{
+	"amd64": {
+		{Arch: unix.AUDIT_ARCH_X86_64, Calls: []seccomp.Pick{types(16), types(seccomp.X32 | 16), types(seccomp.X32 | 514)}},
+		{Arch: unix.AUDIT_ARCH_I386, Calls: []seccomp.Pick{types(54)}},
+	},
+	"arm64": {
+		{Arch: unix.AUDIT_ARCH_AARCH64, Calls: []seccomp.Pick{types(29)}},
+		{Arch: unix.AUDIT_ARCH_ARM, Calls: []seccomp.Pick{types(54)}},
+	},
+}[runtime.GOARCH]
+
+func types(ioctl uint32) seccomp.Pick {
+	return seccomp.Pick{Nr: ioctl, When: seccomp.Equal, Arg: 1, Mask: unix.TIOCSTI}
+}
+
+// filterTyping puts a filter on all threads that answers TIOCSTI with EIO. Linux 6.2
+// gives that answer to processes without CAP_SYS_ADMIN, if dev.tty.legacy_tiocsti is 0.
+func filterTyping() error {
+	_, err := seccomp.Install(seccomp.Compile(typing, unix.SECCOMP_RET_ERRNO|uint32(unix.EIO)), unix.SECCOMP_FILTER_FLAG_TSYNC)
+	return err
+}
+
 // filterSupported says why this kernel has no seccomp filter that can answer
 // with an error.
 func filterSupported() error {

@@ -27,7 +27,7 @@ type ABI struct {
 const X32 = 0x40000000
 
 // Pick picks a system call, or those of its calls whose argument Arg, counted
-// from 0, has any of the bits of Mask, or none of them.
+// from 0, has any of the bits of Mask, or none of them, or is Mask.
 type Pick struct {
 	Nr   uint32
 	When When
@@ -43,6 +43,7 @@ const (
 	Always When = iota
 	AnyBit
 	NoBit
+	Equal
 )
 
 // offsets in struct seccomp_data
@@ -74,6 +75,8 @@ func Compile(abis []ABI, action uint32) []unix.SockFilter {
 				body = []unix.SockFilter{load(dataArgs + 8*c.Arg), jump(unix.BPF_JSET, c.Mask, 0, 1), end(action), end(unix.SECCOMP_RET_ALLOW)}
 			case NoBit:
 				body = []unix.SockFilter{load(dataArgs + 8*c.Arg), jump(unix.BPF_JSET, c.Mask, 1, 0), end(action), end(unix.SECCOMP_RET_ALLOW)}
+			case Equal:
+				body = []unix.SockFilter{load(dataArgs + 8*c.Arg), jump(unix.BPF_JEQ, c.Mask, 0, 1), end(action), end(unix.SECCOMP_RET_ALLOW)}
 			}
 			block = append(append(block, jump(unix.BPF_JEQ, c.Nr, 0, len(body))), body...)
 		}
