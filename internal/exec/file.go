@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Files are read and written here by plain system calls: package os would
+// Files are read here by plain system calls: package os would
 // first set up Go's poller (epoll), which costs a run's start more than the
 // reading.
 
@@ -68,37 +68,6 @@ func read(fd int, data []byte, limit int) ([]byte, error) {
 		data = data[:len(data)+n]
 	}
 	return data, nil
-}
-
-// WriteNew makes a file, or empties it, and writes data.
-func WriteNew(path string, data []byte) error {
-	fd, err := open(path, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o644)
-	if err != nil {
-		return err
-	}
-	for len(data) > 0 && err == nil {
-		var n int
-		if n, err = unix.Write(fd, data); err == unix.EINTR {
-			n, err = 0, nil
-		}
-		data = data[max(n, 0):]
-	}
-	if end := unix.Close(fd); err == nil {
-		err = end
-	}
-	if err != nil {
-		return &os.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
-}
-
-// Rename is os.Rename without a look at what is there: a directory in its way
-// is the kernel's to refuse.
-func Rename(from, to string) error {
-	if err := unix.Rename(from, to); err != nil {
-		return &os.LinkError{Op: "rename", Old: from, New: to, Err: err}
-	}
-	return nil
 }
 
 // Exists says whether there is anything at path, a dangling link included.

@@ -27,7 +27,7 @@ func Prune(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Ex
 		return nil, state.Left{}, err
 	}
 	if os.Geteuid() != 0 && !dry {
-		if err := mayWrite(dir, "prune"); err != nil {
+		if err := mayWrite(dir, "prune", "who alone removes what others left there"); err != nil {
 			return nil, state.Left{}, err
 		}
 	}

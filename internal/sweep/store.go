@@ -39,7 +39,8 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool) (*store, erro
 	if dry {
 		return s, nil
 	}
-	if err := mayWrite(dir, "sweep"); err != nil {
+	// Root, too: see docs/state.md.
+	if err := mayWrite(dir, "sweep", "whose sweep could not replace what this user leaves there"); err != nil {
 		return nil, err
 	}
 	for _, place := range []state.Place{state.Recipes, state.Logs, state.Running} {
@@ -73,9 +74,9 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool) (*store, erro
 	return s, nil
 }
 
-// mayWrite refuses everybody but the state directory's owner, root included:
-// what another user leaves there, the owner's next sweep cannot replace.
-func mayWrite(dir state.Dir, command string) error {
+// mayWrite refuses everybody but the state directory's owner. why says what would
+// be wrong with that.
+func mayWrite(dir state.Dir, command, why string) error {
 	owner, err := dir.Owner()
 	if err != nil {
 		return fmt.Errorf("state directory: %w", err)
@@ -87,7 +88,7 @@ func mayWrite(dir state.Dir, command string) error {
 	if account, err := user.LookupId(strconv.Itoa(owner)); err == nil {
 		name = account.Username
 	}
-	return fmt.Errorf("%s: belongs to %s, whose sweep could not replace what this user leaves there: run `sudo -u '%s' cc-ci-run %s …`, or name another directory by --state", dir, name, name, command)
+	return fmt.Errorf("%s: belongs to %s, %s: run `sudo -u '%s' cc-ci-run %s …`, or name another directory by --state", dir, name, why, name, command)
 }
 
 // running is a run under way: STATE/sweep/running/NAME.
