@@ -77,7 +77,7 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 	now, cost := time.Now(), 0
 	for i, name := range slices.Backward(names) { // names sort by time
 		if i < older || cost > maxCost {
-			skipped = append(skipped, fmt.Errorf("%s: %d reports that are older", f.Path(""), i+1))
+			skipped = append(skipped, fmt.Errorf("%s: %d older reports are not read (--last N reads fewer)", f.Path(""), i+1))
 			break
 		}
 		if recipe != "" {
@@ -103,7 +103,7 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 		}
 	}
 	if faults > maxFaults {
-		skipped = append(skipped, fmt.Errorf("%s: %d more files", f.Path(""), faults-maxFaults))
+		skipped = append(skipped, fmt.Errorf("%s: %d more files are not used", f.Path(""), faults-maxFaults))
 	}
 	slices.Reverse(reports)
 	return reports, skipped, nil

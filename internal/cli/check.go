@@ -21,10 +21,9 @@ func checkCommand(p Process, shared *run.Options) *cobra.Command {
 command exists, is executable and unchanged, that Python and its packages are
 installed, that a browser launches, and that the host's paths exist. check
 lists every fault with its fix, and also duplicate commands, absent tools, and
-docker plugins that only this host has. It says whether the docker daemon
-answers, which is not a fault if it does not, and whether the directories of the
-state directory have the owner and the mode that they should. Exit status 1 if
-there is a fault.`,
+docker plugins that only this host has. A docker daemon that does not answer is
+shown, but is not a fault. A directory of the state directory with another owner
+or mode is a fault. Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {

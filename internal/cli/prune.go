@@ -23,8 +23,8 @@ func pruneCommand(p Process, shared *run.Options) *cobra.Command {
 are too old, too many or too large, the oldest first. Each sweep does the same
 at its end. prune never removes the newest record, result and audit of each
 invoker, the newest log of each recipe, the log of the run that made a recipe's
-revision canonical or that holds it, and the manifests of the environments that
-these name.`,
+revision canonical or that holds it, and the manifest of each environment that a
+remaining record or a canonical revision names.`,
 		Example: `  cc-ci-run prune --dry-run
   sudo cc-ci-run prune --keep-for 168h --keep-size 200`,
 		Args: cobra.NoArgs,
@@ -56,7 +56,7 @@ these name.`,
 			if dry {
 				did = "would remove"
 			}
-			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %s: %s %d files, %d KiB; %d runs are left, %d KiB\n", dir, did, len(gone), size>>10, left.Runs, left.Size>>10))
+			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %s: %s %d files, %d KiB; %d entries are left, %d KiB\n", dir, did, len(gone), size>>10, left.Entries, left.Size>>10))
 			return err
 		},
 	}
@@ -71,8 +71,8 @@ these name.`,
 func addBounds(cmd *cobra.Command, b *state.Bounds) {
 	*b = state.DefaultBounds
 	f := cmd.Flags()
-	f.DurationVar(&b.Age, "keep-for", b.Age, "how long records, results, audits and logs are kept")
-	f.IntVar(&b.Number, "keep-runs", b.Number, "of how many runs each kind of these is kept")
-	f.IntVar(&b.Logs, "keep-logs", b.Logs, "number of logs kept per recipe")
-	f.IntVar(&b.MiB, "keep-size", b.MiB, "how much all of these may have together, in `MiB`")
+	f.DurationVar(&b.Age, "keep-for", b.Age, "keep records, results, audits and logs for so long")
+	f.IntVar(&b.Number, "keep-runs", b.Number, "keep records, results, audits and logs of at most this many runs each")
+	f.IntVar(&b.Logs, "keep-logs", b.Logs, "keep the logs and results of this many runs of a recipe")
+	f.IntVar(&b.MiB, "keep-size", b.MiB, "keep at most this many `MiB` of records, results, audits and logs together")
 }

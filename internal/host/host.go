@@ -335,8 +335,8 @@ func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	}
 	results := []finding.Finding{result}
 	if len(faults) > 0 {
-		text := fmt.Sprintf("%d files are of no use: %s", len(faults), faults[0])
-		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: text, Fix: "the next sweep sets aside what is damaged; look at the disk"})
+		text := fmt.Sprintf("%d files cannot be used, the first: %s", len(faults), faults[0])
+		results = append(results, finding.Finding{Verdict: finding.Fault, What: "sweep's state", State: text, Fix: "the next sweep sets aside what is damaged; what a newer cc-ci-run wrote stays"})
 	}
 	return results
 }

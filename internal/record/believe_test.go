@@ -83,8 +83,8 @@ func TestBelieved(t *testing.T) {
 		"a member's, of drone, with its own user":   {claim: claim{invoker: "drone", uid: member, owner: member}, says: "belongs to user 65534"},
 		"a member's, of drone, of an old version":   {claim: claim{invoker: "drone", uid: us, owner: member, old: true}, says: "belongs to user 65534"},
 		"a member's, of a person":                   {claim: claim{invoker: "manual", uid: member, owner: member}, invoker: "manual", believed: true},
-		"a member's, of another person":             {claim: claim{invoker: "manual", uid: us, owner: member}, invoker: "manual", says: "is not what its file says, which belongs to user 65534"},
-		"a member's copy of another time":           {claim: claim{invoker: "manual", age: time.Hour, uid: member, owner: member, name: ID(time.Now(), "manual") + ".json"}, invoker: "manual", says: "is not what its file says"},
+		"a member's, of another person":             {claim: claim{invoker: "manual", uid: us, owner: member}, invoker: "manual", says: "names another user or another ID than its file, which belongs to user 65534"},
+		"a member's copy of another time":           {claim: claim{invoker: "manual", age: time.Hour, uid: member, owner: member, name: ID(time.Now(), "manual") + ".json"}, invoker: "manual", says: "names another user or another ID than its file"},
 		"drone's under the name of a person's":      {claim: claim{invoker: "drone", uid: us, name: ID(time.Now(), "manual") + ".json"}, invoker: "manual"},
 		"a person's under the name of drone's":      {claim: claim{invoker: "manual", uid: us, name: ID(time.Now(), "drone") + ".json"}},
 		"a manifest's name that leads out of place": {claim: claim{invoker: "drone", uid: us, name: ID(time.Now(), "drone") + ".json", damage: `{"schema":1,"invoker":{"name":"drone"},"fingerprint":"../../x"}`}, believed: true},
@@ -225,7 +225,7 @@ func TestNamesOfAnEarlierVersion(t *testing.T) {
 	if r, _, err := Newest(dir, "drone", ""); err != nil || r.ID != named {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if _, _, err := Newest(dir, "systemd", ""); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "among the newest 10000 in") {
+	if _, _, err := Newest(dir, "systemd", ""); !errors.Is(err, ErrNone) || !strings.Contains(err.Error(), "only the newest 10000 were opened") {
 		t.Errorf("%v", err)
 	}
 	runs, err := Open(dir)

@@ -170,7 +170,7 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 		of = " of " + recipe
 	}
 	if runs.unlooked > 0 {
-		return nil, s.faults, fmt.Errorf("%w of a run%s by %s among the newest %d in %s: start one, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, maxLooked, runs.path)
+		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
 	}
 	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, runs.path)
 }
@@ -307,7 +307,7 @@ func (s *search) read(name string) (*Record, error) {
 	}
 	users := strings.Fields(r.Process.UID)
 	if !official && (len(users) == 0 || users[len(users)-1] != strconv.Itoa(uid) || r.ID+".json" != name) {
-		return nil, &state.Fault{Path: path, Is: fmt.Sprintf("is not what its file says, which belongs to user %d", uid), Fix: "it is not used; remove it"}
+		return nil, &state.Fault{Path: path, Is: fmt.Sprintf("names another user or another ID than its file, which belongs to user %d", uid), Fix: "it is not used; remove it"}
 	}
 	return r, nil
 }

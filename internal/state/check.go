@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +12,8 @@ import (
 )
 
 // Check finds whether the places that are there have the owner and the mode of
-// their rules. The owner and the group are those of the state directory.
+// their rules. The owner is that of the state directory, of which Check compares
+// only that others cannot write to it.
 func (d Dir) Check() []finding.Finding {
 	const what = "state directory"
 	fd, top, err := d.top()
@@ -41,7 +41,10 @@ func (d Dir) Check() []finding.Finding {
 			continue
 		}
 		if is := kindOf(s.Mode); is != "a directory" {
-			fault(path, strings.TrimSpace("is not a directory; "+is), "rm "+path)
+			if is == "" {
+				is = "is a file"
+			}
+			fault(path, is+", not a directory", "rm "+path)
 			continue
 		}
 		if s.Uid != top.Uid {

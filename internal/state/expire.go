@@ -28,7 +28,7 @@ var DefaultBounds = Bounds{Age: 30 * 24 * time.Hour, Number: 10_000, MiB: 1 << 1
 // Check refuses bounds by which the newest would not be kept.
 func (b Bounds) Check() error {
 	if b.Age < 0 || b.Number < 1 || b.MiB < 0 || b.Logs < 1 {
-		return fmt.Errorf("keep-runs %d, keep-logs %d, keep-size %d MiB, keep-for %s: the newest are always kept", b.Number, b.Logs, b.MiB, b.Age)
+		return fmt.Errorf("--keep-runs %d, --keep-logs %d, --keep-size %d, --keep-for %s: the newest are always kept, so the first two must be at least 1, and none may be below 0", b.Number, b.Logs, b.MiB, b.Age)
 	}
 	return nil
 }
@@ -40,10 +40,10 @@ type Expired struct {
 	Size int64  `json:"size"`
 }
 
-// Left is what a state directory still holds.
+// Left is what a state directory still holds. An entry is the files of one run in one place.
 type Left struct {
-	Runs int   `json:"runs"`
-	Size int64 `json:"size"`
+	Entries int   `json:"entries"`
+	Size    int64 `json:"size"`
 }
 
 // clockSlack is how far a clock may be set back before what was written then
@@ -108,7 +108,7 @@ func (d Dir) Expire(b Bounds, now time.Time, keep func(p Place, below, stem stri
 			units, more = append(units, found...), more || again
 		}
 		removed := b.beyond(units, now)
-		left = Left{Runs: len(units) - len(removed)}
+		left = Left{Entries: len(units) - len(removed)}
 		for _, u := range units {
 			left.Size += u.size
 		}

@@ -146,7 +146,7 @@ func TestExpire(t *testing.T) {
 				if !slices.Equal(got, want) {
 					t.Errorf("dry %t: %+v, want %q", dry, gone, want)
 				}
-				if left.Runs == 0 {
+				if left.Entries == 0 {
 					t.Errorf("dry %t: %+v", dry, left)
 				}
 			}
@@ -232,7 +232,7 @@ func TestExpireVeryMany(t *testing.T) {
 		}
 	}
 	gone, left, err := dir.Expire(Bounds{Age: 1e4 * time.Hour, Number: 100, MiB: 1000, Logs: 1}, clock, func(Place, string, string) bool { return false }, false)
-	if err != nil || left.Runs != 100 || len(gone) < many-100 {
+	if err != nil || left.Entries != 100 || len(gone) < many-100 {
 		t.Errorf("%d removed, %+v, %v", len(gone), left, err)
 	}
 	if names, err := dir.List(Runs, ".json"); len(names) != 100 || err != nil || !strings.HasPrefix(names[99], "20260501") {

@@ -155,7 +155,7 @@ func (f *Folder) Read(name string) (data []byte, uid int, err error) {
 		return nil, int(s.Uid), err
 	}
 	limit := f.rule.MaxKiB << 10
-	large := &Fault{Path: f.Path(name), Is: fmt.Sprintf("is larger than %d KiB, as none of ours is", f.rule.MaxKiB), Fix: removeNot}
+	large := &Fault{Path: f.Path(name), Is: fmt.Sprintf("is larger than %d KiB, as no file of cc-ci-run is", f.rule.MaxKiB), Fix: removeNot}
 	if s.Size > int64(limit) {
 		return nil, int(s.Uid), large
 	}
@@ -207,8 +207,8 @@ func (f *Folder) open(name string) (int, error) {
 	})
 }
 
-// maxNames is how many names a listing has. Of more, it has the newest, as
-// names here begin with a time.
+// maxNames is how many names a listing has. Of more, it has the last ones, which
+// are the newest where names begin with a time.
 const maxNames = 200_000
 
 // Names gives the names that end in suffix, sorted. Hidden files are being

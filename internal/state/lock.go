@@ -100,7 +100,7 @@ func holder(file unix.Stat_t) error {
 		}
 		status, err := exec.ReadRegular("/proc/"+w[4]+"/status", 64<<10)
 		if err != nil {
-			held.By = "a process that process " + w[4] + " started, which has ended"
+			held.By = "a process left by process " + w[4] + ", which took the lock and has ended"
 			continue
 		}
 		name, user := field(status, "Name:"), field(status, "Uid:")

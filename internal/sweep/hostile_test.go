@@ -42,7 +42,7 @@ func hostiles(t *testing.T) []hostile {
 		{"a link to a file", "is a symbolic link, not a file: remove it", func(path string) error { return os.Symlink(outside, path) }},
 		{"a link to nothing", "is a symbolic link, not a file: remove it", func(path string) error { return os.Symlink("/nonexistent", path) }},
 		{"a directory", "is a directory, not a file: remove it", func(path string) error { return os.MkdirAll(filepath.Join(path, "full"), 0o755) }},
-		{"a huge file", "KiB, as none of ours is", func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<40)) }},
+		{"a huge file", "KiB, as no file of cc-ci-run is", func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 1<<40)) }},
 		{"an empty file", "is damaged (unexpected end of JSON input)", text("")},
 		{"a truncated file", "is damaged (unexpected end of JSON input)", text(`{"schema": 1, "id": "2026`)},
 		{"zeros", "is damaged (invalid character", text(strings.Repeat("\x00", 4096))},

@@ -28,6 +28,8 @@ type State struct {
 	// Held says that the last of PROMOTE, HOLD and SKIP was HOLD: an ERROR after
 	// it takes nothing back.
 	Held bool `json:"held"`
+	// HeldLog is the log of the run that holds it, "" if nothing does.
+	HeldLog string `json:"held_log,omitempty"`
 	// Ran is when a run last came to its end. The recipe that waits longest is
 	// run first.
 	Ran time.Time `json:"ran"`
@@ -53,14 +55,16 @@ func (s State) after(r Result, ran *Inputs, p Policy) State {
 		return s
 	case Promote:
 		s.Canonical = Promotion{Inputs: *ran, Time: r.Started, Invoker: p.Invoker, Skipped: r.Tests.Skipped}
-		s.Held = false
+		s.Held, s.HeldLog = false, ""
 	case Hold, Error:
 		if ran != nil && s.Canonical.Inputs.equal(*ran) {
 			s.Canonical.FailedSince = true
 		}
-		s.Held = s.Held || r.Verdict == Hold
+		if r.Verdict == Hold {
+			s.Held, s.HeldLog = true, r.Log
+		}
 	case Skip, Gone:
-		s.Held = false
+		s.Held, s.HeldLog = false, ""
 	}
 	s.Last = r
 	if ran != nil {

@@ -42,8 +42,10 @@ func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.E
 	logs := map[string]bool{} // "RECIPE/STEM", as directories and files are called
 	environments := map[string]bool{}
 	for _, s := range states {
-		if s.Last.Log != "" {
-			logs[filepath.Base(filepath.Dir(s.Last.Log))+"/"+state.Stem(filepath.Base(s.Last.Log))] = true
+		for _, log := range []string{s.Last.Log, s.HeldLog} {
+			if log != "" {
+				logs[filepath.Base(filepath.Dir(log))+"/"+state.Stem(filepath.Base(log))] = true
+			}
 		}
 		if c := s.Canonical; !c.Time.IsZero() {
 			logs[url.PathEscape(c.Recipe)+"/"+stemOf(c.Time.UTC())] = true

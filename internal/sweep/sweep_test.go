@@ -268,6 +268,32 @@ func TestLogsExpire(t *testing.T) {
 	}
 }
 
+// The logs of a recipe's promotion, hold and last verdict stay, whatever the bounds.
+func TestLogsThatStay(t *testing.T) {
+	b := newBench(t)
+	b.Force, b.Keep.Logs, b.Keep.Age = true, 1, 0
+	var want []string
+	for _, row := range []struct {
+		script string
+		stays  bool
+	}{
+		{"exit 0", false}, {"exit 0", true}, {"exit 1", false}, {"exit 1", true}, {"exit 79", false}, {"exit 79", true},
+	} {
+		b.recipe("a", row.script)
+		b.sweep()
+		if row.stays {
+			want = append(want, b.known("a").Last.Log)
+		}
+	}
+	if known := b.known("a"); !known.Held || known.Last.Verdict != Error {
+		t.Fatalf("%+v: want held, and an error after that", known)
+	}
+	logs, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*.log"))
+	if !slices.Equal(logs, want) {
+		t.Errorf("logs %q, want %q", logs, want)
+	}
+}
+
 // A damaged state file is set aside with a message and not trusted.
 func TestDamagedState(t *testing.T) {
 	b := newBench(t)

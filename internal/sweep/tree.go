@@ -189,7 +189,7 @@ func ownProcess(path string) error {
 		return err
 	}
 	if errors.Is(open(unix.RESOLVE_NO_MAGICLINKS), unix.ELOOP) && !errors.Is(open(0), unix.ELOOP) {
-		return fmt.Errorf("%s: leads to what a process has open (as /proc/self/cwd does): tests cannot be made of it", path)
+		return fmt.Errorf("%s: leads to an open file or a directory of a process, as /proc/self/cwd does, which is another one for each process: link to a fixed path", path)
 	}
 	return nil
 }

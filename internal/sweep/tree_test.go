@@ -183,16 +183,16 @@ func TestNotATree(t *testing.T) {
 		return syscall.Bind(fd, &syscall.SockaddrUnix{Name: "s"})
 	}
 	for want, do := range map[string]func(root string) error{
-		"x: is a FIFO":                        fifo("x"),
-		"s: is a socket":                      socket,
-		"/dev/zero: is a device":              func(root string) error { return os.Symlink("/dev/zero", filepath.Join(root, "x")) },
-		"/proc/kmsg: is made up by":           func(root string) error { return os.Symlink("/proc/kmsg", filepath.Join(root, "x")) },
-		"/proc: is made up by the kernel":     func(root string) error { return os.Symlink("/proc", filepath.Join(root, "x")) },
-		"w: leads to what a process has open": func(root string) error { return os.Symlink("/proc/self/cwd/..", filepath.Join(root, "w")) },
-		"e: leads to what a process has open": func(root string) error { return os.Symlink("/proc/thread-self/exe", filepath.Join(root, "e")) },
-		"t: leads to what a process has open": func(root string) error { return os.Symlink("/proc/self/root", filepath.Join(root, "t")) },
-		"1: leads to what a process has open": func(root string) error { return os.Symlink("/dev/fd/1", filepath.Join(root, "1")) },
-		"d: leads to what a process has open": func(root string) error {
+		"x: is a FIFO":                                         fifo("x"),
+		"s: is a socket":                                       socket,
+		"/dev/zero: is a device":                               func(root string) error { return os.Symlink("/dev/zero", filepath.Join(root, "x")) },
+		"/proc/kmsg: is made up by":                            func(root string) error { return os.Symlink("/proc/kmsg", filepath.Join(root, "x")) },
+		"/proc: is made up by the kernel":                      func(root string) error { return os.Symlink("/proc", filepath.Join(root, "x")) },
+		"w: leads to an open file or a directory of a process": func(root string) error { return os.Symlink("/proc/self/cwd/..", filepath.Join(root, "w")) },
+		"e: leads to an open file or a directory of a process": func(root string) error { return os.Symlink("/proc/thread-self/exe", filepath.Join(root, "e")) },
+		"t: leads to an open file or a directory of a process": func(root string) error { return os.Symlink("/proc/self/root", filepath.Join(root, "t")) },
+		"1: leads to an open file or a directory of a process": func(root string) error { return os.Symlink("/dev/fd/1", filepath.Join(root, "1")) },
+		"d: leads to an open file or a directory of a process": func(root string) error {
 			return errorsOf(os.Symlink("l", filepath.Join(root, "d")), os.Symlink("/proc/self/cwd", filepath.Join(root, "l")))
 		},
 		"/sys/kernel: is made up by":         func(root string) error { return os.Symlink("/sys/kernel", filepath.Join(root, "x")) },
@@ -238,7 +238,7 @@ func TestRecipeOfAProcess(t *testing.T) {
 	if err := os.Symlink("/proc/self/cwd", link); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := treeHash(link); err == nil || !strings.Contains(err.Error(), link+": leads to what a process has open") {
+	if _, err := treeHash(link); err == nil || !strings.Contains(err.Error(), link+": leads to an open file or a directory of a process") {
 		t.Errorf("%v", err)
 	}
 }

@@ -138,7 +138,7 @@ in
       }
       {
         assertion = !lib.hasPrefix "${stateDir}/" "${config.users.users.${cfg.user}.home}/";
-        message = "services.cc-ci.user: the home of ${cfg.user} is in the state directory, where the group can write: a member's .curlrc or .ssh/config would be obeyed in every recipe's tests. Leave the home as the module sets it.";
+        message = "services.cc-ci.user: the home of ${cfg.user} is in the state directory, where members of the group can put files: ssh would obey a member's .ssh/config in every recipe's tests. Leave the home as the module sets it.";
       }
     ];
 
