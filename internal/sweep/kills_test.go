@@ -415,12 +415,14 @@ echo $PPID >`+note+`; exec sleep 1000`)
 			run, _ = strconv.Atoi(strings.TrimSpace(string(data)))
 			return bytes.HasSuffix(data, []byte("\n"))
 		})
-		both := []func(){s.kill, func() { _ = syscall.Kill(parentOf(run), syscall.SIGKILL) }}
-		// The run waits, so neither number is another's. The first kill must not
-		// bring the second one's victim to act: it is stopped.
-		_ = syscall.Kill(parentOf(run), syscall.SIGSTOP)
-		both[n%2]()
-		both[1-n%2]()
+		// The run waits, so neither number is another's. Both are stopped, so that the kill
+		// of the first does not bring the second to act.
+		both := []int{s.cmd.Process.Pid, parentOf(run)}
+		for _, pid := range both {
+			_ = syscall.Kill(pid, syscall.SIGSTOP)
+		}
+		_ = syscall.Kill(both[n%2], syscall.SIGKILL)
+		_ = syscall.Kill(both[1-n%2], syscall.SIGKILL)
 		s.wait()
 		waitFor(func() bool { return len(b.left()) == 3 })
 		b.recipe("a", "exit 0 # "+strconv.Itoa(n))
