@@ -1,8 +1,10 @@
 package exec
 
 import (
+	"hash/fnv"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -63,7 +65,12 @@ func differ(mine, one []mount) []string {
 	}
 	slices.Sort(list)
 	if len(list) > maxMounts {
-		list = append(list[:maxMounts], "and more")
+		sum := fnv.New64a()
+		for _, m := range list[maxMounts:] {
+			_, _ = sum.Write([]byte(m + "\n"))
+		}
+		more := strconv.Itoa(len(list)-maxMounts) + " more, sum " + strconv.FormatUint(sum.Sum64(), 16)
+		list = append(list[:maxMounts], more)
 	}
 	return list
 }
@@ -85,7 +92,7 @@ func parseMounts(data string) []mount {
 		}
 		m := mount{fields[4], withoutSetuid(fields[5]), content{source, kind, private(fields[3]), ""}}
 		switch m.kind {
-		case "tmpfs", "proc": // size=, hidepid=
+		case "tmpfs", "proc", "overlay": // size=, hidepid=, lowerdir=
 			m.super = super
 		default:
 			m.super, _, _ = strings.Cut(super, ",") // ro or rw

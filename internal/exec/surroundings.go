@@ -225,11 +225,28 @@ func interfaces(dev string) []string {
 	for line := range strings.Lines(dev) {
 		if name, _, ok := strings.Cut(line, ":"); ok {
 			if name = strings.TrimSpace(name); !strings.HasPrefix(name, "veth") {
-				list = append(list, name)
+				list = append(list, name+down(name))
 			}
 		}
 	}
 	return list
+}
+
+// down is " (down)" for an interface that is not up, as lo of a new network is not.
+func down(name string) string {
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		return ""
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return ""
+	}
+	defer unix.Close(fd)
+	if unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, request) != nil || request.Uint16()&unix.IFF_UP != 0 {
+		return ""
+	}
+	return " (down)"
 }
 
 func writeExecute() string {

@@ -21,12 +21,17 @@ import (
 	"cc-ci-run/internal/finding"
 )
 
-// name is the URL without a password.
+// name is the URL without what may be secret: a password, and a query.
 func (e Endpoint) name() string {
-	if u, err := url.Parse(e.URL); err == nil {
-		return u.Redacted()
+	u, err := url.Parse(e.URL)
+	if err != nil {
+		return "an endpoint whose URL cannot be read"
 	}
-	return e.URL
+	if u.RawQuery != "" {
+		u.RawQuery = "…"
+	}
+	u.Fragment = ""
+	return u.Redacted()
 }
 
 // look asks an endpoint once. Redirects are not followed: their status is the

@@ -88,19 +88,10 @@ func (r Report) Wrong() []finding.Finding {
 }
 
 // Worse are the results of r.Wrong that are not as in an earlier report: what was well
-// then, or was not looked at, or was a fault that is fixed in another way. Of what could
-// not be looked at, then or now, nobody knows whether it got worse: it did not, if it
-// was wrong before.
+// then, or was not looked at, or had another fault. Of what could not be looked at, then
+// or now, nobody knows whether it got worse: it did not, if it was wrong before.
 func (r Report) Worse(earlier Report) []finding.Finding {
-	type fault struct{ what, fix string } // without numbers: restarts, days, bytes
-	letters := func(text string) string {
-		return strings.Map(func(c rune) rune {
-			if c >= '0' && c <= '9' {
-				return -1
-			}
-			return c
-		}, text)
-	}
+	type fault struct{ what, state string }
 	was, unknown := map[fault]bool{}, map[string]bool{}
 	wrong := map[string]bool{}
 	for _, e := range earlier.Wrong() {
@@ -108,14 +99,28 @@ func (r Report) Worse(earlier Report) []finding.Finding {
 		if e.Verdict == finding.Unknown {
 			unknown[e.What] = true
 		}
-		was[fault{e.What, letters(e.Fix)}] = true
+		was[fault{e.What, withoutNumbers(e.State)}] = true
 	}
 	return slices.DeleteFunc(r.Wrong(), func(now finding.Finding) bool {
 		if now.Verdict == finding.Unknown || unknown[now.What] {
 			return wrong[now.What]
 		}
-		return was[fault{now.What, letters(now.Fix)}]
+		return was[fault{now.What, withoutNumbers(now.State)}]
 	})
+}
+
+// withoutNumbers leaves out of a text what changes while a fault stays: each word with a
+// digit in it (a time, a number of restarts, a size), and units.
+func withoutNumbers(text string) string {
+	words := slices.DeleteFunc(strings.Fields(text), func(word string) bool {
+		return strings.ContainsAny(word, "0123456789") || units[strings.Trim(word, ",;:.()")]
+	})
+	return strings.Join(words, " ")
+}
+
+var units = map[string]bool{
+	"day": true, "days": true, "hour": true, "hours": true, "minute": true, "minutes": true, "second": true, "seconds": true,
+	"s": true, "ms": true, "B": true, "KiB": true, "MiB": true, "GiB": true, "bytes": true, "%": true, "once": true, "time": true, "times": true,
 }
 
 // check is one look. It may give several results, and must not outlast ctx;

@@ -154,8 +154,8 @@ func TestEndpoint(t *testing.T) {
 
 // What was wrong before, and is not another fault now, did not get worse.
 func TestWorse(t *testing.T) {
-	report := func(verdict finding.Verdict, fix string) Report {
-		return Report{Results: []finding.Finding{{Verdict: finding.OK, What: "another"}, {Verdict: verdict, What: "it", State: "at " + time.Now().String(), Fix: fix}}}
+	report := func(verdict finding.Verdict, state string) Report {
+		return Report{Results: []finding.Finding{{Verdict: finding.OK, What: "another"}, {Verdict: verdict, What: "it", State: state, Fix: time.Now().String()}}}
 	}
 	for _, row := range []struct {
 		name         string
@@ -169,7 +169,10 @@ func TestWorse(t *testing.T) {
 		{"cannot be looked at any more", report(finding.OK, ""), report(finding.Unknown, ""), true},
 		{"gets well", report(finding.Fault, "x"), report(finding.OK, ""), false},
 		{"the same fault", report(finding.Fault, "wait 5 days"), report(finding.Fault, "wait 4 days"), false},
-		{"another fault of one thing", report(finding.Fault, "renew its certificate"), report(finding.Fault, "start it"), true},
+		{"the same fault, in another unit", report(finding.Fault, "expired 1 day ago"), report(finding.Fault, "expired 20 minutes ago"), false},
+		{"another fault of one thing", report(finding.Fault, "expires in 5 days"), report(finding.Fault, "connection refused"), true},
+		{"another status", report(finding.Fault, "answers 302, should be 200"), report(finding.Fault, "dial tcp 127.0.0.1:1: connection refused"), true},
+		{"one more fault of one thing", report(finding.Fault, "2 faults: browsers, abra"), report(finding.Fault, "3 faults: browsers, abra, git"), true},
 		{"cannot be looked at, as before", report(finding.Unknown, ""), report(finding.Unknown, "y"), false},
 		{"a fault where it could not be looked at", report(finding.Unknown, ""), report(finding.Fault, "x"), false},
 		{"cannot be looked at after a fault", report(finding.Fault, "x"), report(finding.Unknown, ""), false},

@@ -92,6 +92,7 @@ func Compare(a, b Run) []Finding {
 	list = append(list, compareLooks(a, b)...)
 	list = append(list, compareSSH(a.SSHFiles, b.SSHFiles)...)
 	list = append(list, compareDaemons(a.Docker, b.Docker)...)
+	add("directory", a.Directory, b.Directory, Declared, "each invoker has a work tree of its own")
 	add("the caller's PATH", a.CallerPath, b.CallerPath, Declared, "cc-ci-run lets none in")
 	return list
 }

@@ -146,8 +146,12 @@ func TestKeptAgain(t *testing.T) {
 	for name, damage := range map[string]func(path string) error{
 		"empty, as after a crash": func(path string) error { return os.Truncate(path, 0) },
 		"cut off":                 func(path string) error { return os.Truncate(path, 100) },
-		"removed":                 os.Remove,
-		"a link":                  func(path string) error { return errors.Join(os.Remove(path), os.Symlink(r.Manifest, path)) },
+		"zeros, as after a power cut": func(path string) error {
+			return errors.Join(os.Truncate(path, 0), os.Truncate(path, int64(len(m.Bytes()))))
+		},
+		"a directory": func(path string) error { return errors.Join(os.Remove(path), os.MkdirAll(path+"/x", 0o755)) },
+		"removed":     os.Remove,
+		"a link":      func(path string) error { return errors.Join(os.Remove(path), os.Symlink(r.Manifest, path)) },
 		"another user's": func(path string) error {
 			if os.Geteuid() != 0 {
 				return os.Remove(path)

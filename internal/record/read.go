@@ -177,7 +177,7 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 
 const (
 	batch     = 1024 // files that are looked at together
-	maxRead   = 128 << 20
+	maxRead   = 32 << 20
 	maxFaults = 5
 	shortHead = 1 << 10
 	headSize  = 16 << 10 // most records are shorter

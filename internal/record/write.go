@@ -144,7 +144,8 @@ func (r *Record) Keep(dir state.Dir) error {
 	if err := unix.Stat(r.Manifest, &manifest); err != nil {
 		return &os.PathError{Op: "stat", Path: r.Manifest, Err: err}
 	}
-	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size {
+	// A power cut leaves a file of zeros. What else is not whole has another size.
+	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size && exec.FirstByte(dir.Path(state.Manifests, name)) == '{' {
 		return nil
 	}
 	data, err := exec.ReadRegular(r.Manifest, maxManifest)

@@ -207,9 +207,12 @@ func (f *Folder) open(name string) (int, error) {
 	})
 }
 
-// maxNames is how many names a listing has. Of more, it has the last ones, which
-// are the newest where names begin with a time.
-const maxNames = 200_000
+// maxNames is how many names a listing has, and maxNameBytes how many bytes of them. Of
+// more, it has the last ones, which are the newest where names begin with a time.
+const (
+	maxNames     = 120_000
+	maxNameBytes = 12 << 20
+)
 
 // Names gives the names that end in suffix, sorted. Hidden files are being
 // written.
@@ -225,6 +228,7 @@ func (f *Folder) names(want func(string) bool) (names []string, more bool, err e
 	}
 	buffer := make([]byte, 64<<10)
 	var some []string
+	size := 0
 	for {
 		n, err := unix.ReadDirent(f.fd, buffer)
 		if err != nil {
@@ -237,22 +241,33 @@ func (f *Folder) names(want func(string) bool) (names []string, more bool, err e
 		for _, name := range some {
 			if want(name) {
 				names = append(names, name)
+				size += len(name)
 			}
 		}
-		if len(names) >= 2*maxNames {
-			names, more = newest(names), true
+		if len(names) >= 2*maxNames || size >= 2*maxNameBytes {
+			names, size = newest(names)
+			more = true
 		}
 	}
-	if len(names) > maxNames {
-		return newest(names), true, nil
-	}
-	slices.Sort(names)
-	return names, more, nil
+	all := len(names)
+	names, _ = newest(names)
+	return names, more || len(names) < all, nil
 }
 
-func newest(names []string) []string {
+// newest sorts names, and gives those that a listing has and how many bytes they are.
+func newest(names []string) (list []string, size int) {
 	slices.Sort(names)
-	return slices.Clone(names[len(names)-maxNames:])
+	from := len(names)
+	for ; from > 0 && len(names)-from < maxNames; from-- {
+		if size+len(names[from-1]) > maxNameBytes {
+			break
+		}
+		size += len(names[from-1])
+	}
+	if from == 0 {
+		return names, size
+	}
+	return slices.Clone(names[from:]), size
 }
 
 // List gives the names in a place that end in suffix, sorted; none if the place

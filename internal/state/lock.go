@@ -101,6 +101,9 @@ func holder(file unix.Stat_t) error {
 		status, err := exec.ReadRegular("/proc/"+w[4]+"/status", 64<<10)
 		if err != nil {
 			held.By = "a process left by process " + w[4] + ", which took the lock and has ended"
+			if file.Mode&0o077 != 0 { // a file of an earlier version, which everybody can open: anybody's process
+				return errNotTheLock
+			}
 			continue
 		}
 		name, user := field(status, "Name:"), field(status, "Uid:")

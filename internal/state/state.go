@@ -195,6 +195,11 @@ func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) erro
 	if err == nil {
 		err = unix.Renameat(dir, hidden, dir, name)
 	}
+	if errors.Is(err, unix.EISDIR) { // another user's, say: it is moved out of the way, and expires
+		if err = unix.Renameat(dir, name, dir, hidden+".aside"); err == nil {
+			err = unix.Renameat(dir, hidden, dir, name)
+		}
+	}
 	if err != nil {
 		_ = unix.Unlinkat(dir, hidden, 0)
 		return &fs.PathError{Op: "write", Path: filepath.Join(path, name), Err: err}

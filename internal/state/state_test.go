@@ -88,14 +88,18 @@ func TestPutAndList(t *testing.T) {
 	if data, err := dir.Read(Runs, "a.json"); err != nil || string(data) != "a.json" {
 		t.Errorf("%q, %v", data, err)
 	}
-	if err := os.Mkdir(dir.Path(Runs, "taken"), 0o755); err != nil {
+	if err := os.MkdirAll(dir.Path(Runs, "taken/by"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := dir.Put(Runs, "taken", nil); err == nil {
-		t.Error("a directory was replaced")
+	if err := dir.Put(Runs, "taken", []byte("a file")); err != nil {
+		t.Error(err)
 	}
+	if data, err := dir.Read(Runs, "taken"); err != nil || string(data) != "a file" {
+		t.Errorf("in the place of a directory: %q, %v", data, err)
+	}
+	aside, _ := filepath.Glob(dir.Path(Runs, ".taken.*.aside/by"))
 	entries, _ := os.ReadDir(dir.Path(Runs, ""))
-	if len(entries) != 5 {
-		t.Errorf("%d entries: something is left of a failed Put", len(entries))
+	if len(entries) != 6 || len(aside) != 1 {
+		t.Errorf("%v: want the directory set aside, and nothing else left of Put", entries)
 	}
 }

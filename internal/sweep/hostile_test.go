@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -280,6 +281,20 @@ func TestLock(t *testing.T) {
 			return errors.Join(os.WriteFile(victim, []byte("precious"), 0o600), os.Symlink(victim, path))
 		},
 		"of an earlier version": func(path string) error { return os.WriteFile(path, []byte("process 1, since 2020\n"), 0o644) },
+		"of an earlier version, locked by who has ended": func(path string) error {
+			if err := os.WriteFile(path, nil, 0o644); err != nil {
+				return err
+			}
+			// flock(1) locks the file that its parent has open, and ends.
+			f, err := os.Open(path)
+			if err != nil {
+				return err
+			}
+			t.Cleanup(func() { f.Close() })
+			cmd := exec.Command("flock", "3")
+			cmd.ExtraFiles = []*os.File{f}
+			return cmd.Run()
+		},
 		"another user's": func(path string) error {
 			if os.Geteuid() != 0 {
 				return nil

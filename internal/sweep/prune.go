@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -35,22 +34,26 @@ func Prune(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Ex
 }
 
 func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
-	states, _, err := States(dir)
-	if err != nil {
-		return nil, state.Left{}, err
-	}
-	logs := map[string]bool{} // "RECIPE/STEM", as directories and files are called
+	logs := map[string]bool{} // "RECIPE" or "RECIPE/STEM", as directories and files are called
 	environments := map[string]bool{}
-	for _, s := range states {
+	unknown := false // whether a state could name any environment
+	err := eachState(dir, func(file string, s State, fault error) {
+		if fault != nil { // a newer cc-ci-run's, say: what it refers to stays
+			logs[file], unknown = true, true
+			return
+		}
 		for _, log := range []string{s.Last.Log, s.HeldLog} {
 			if log != "" {
-				logs[filepath.Base(filepath.Dir(log))+"/"+state.Stem(filepath.Base(log))] = true
+				logs[file+"/"+state.Stem(filepath.Base(log))] = true
 			}
 		}
 		if c := s.Canonical; !c.Time.IsZero() {
-			logs[url.PathEscape(c.Recipe)+"/"+stemOf(c.Time.UTC())] = true
+			logs[file+"/"+stemOf(c.Time.UTC())] = true
 			environments[c.Fingerprint] = true
 		}
+	})
+	if err != nil {
+		return nil, state.Left{}, err
 	}
 	records, err := record.Open(dir)
 	if err != nil {
@@ -63,7 +66,7 @@ func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.E
 	records.Close()
 	keep := func(p state.Place, below, stem string) bool {
 		if p == state.Logs {
-			return logs[below+"/"+stem]
+			return logs[below] || logs[below+"/"+stem]
 		}
 		return last[stem]
 	}
@@ -75,6 +78,9 @@ func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.E
 	if data, err := os.ReadFile(manifest); err == nil {
 		sum := sha256.Sum256(data)
 		environments[hex.EncodeToString(sum[:])] = true
+	}
+	if unknown {
+		return gone, left, nil
 	}
 	manifests, err := expireManifests(dir, environments, gone, b.Age, dry)
 	return append(gone, manifests...), left, err

@@ -210,39 +210,51 @@ func (s *store) names() (list []string) {
 
 // maxStates is how much the states of all recipes may have, in bytes: ten
 // thousand have a third of it.
-const maxStates = 64 << 20
+const maxStates = 20 << 20
 
 // States reads what a sweep last wrote of each recipe, sorted by name, and says
 // which files are of no use. It is for looking on; a sweep under way does not
 // disturb it.
 func States(dir state.Dir) (list []State, faults []error, err error) {
+	err = eachState(dir, func(_ string, s State, fault error) {
+		if fault == nil {
+			list = append(list, s)
+		} else {
+			faults = append(faults, fault)
+		}
+	})
+	return list, faults, err
+}
+
+// eachState visits the state of each recipe, by the recipe's name as files have it, or
+// says why it cannot be used.
+func eachState(dir state.Dir, visit func(file string, s State, fault error)) error {
 	f, err := dir.Open(state.Recipes)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil
+		return nil
 	}
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
 	defer f.Close()
 	names, err := f.Names(".json")
 	size := 0
 	for _, name := range names {
-		if size > maxStates {
-			return list, append(faults, fmt.Errorf("%s: has more than %d MiB, of which the rest is not read", f.Path(""), maxStates>>20)), err
-		}
-		data, _, fault := f.Read(name)
-		size += len(data)
 		var s State
-		if fault == nil {
-			s, fault = parseState(f.Path(name), data)
+		var fault error
+		if size > maxStates {
+			fault = fmt.Errorf("%s: is not read: the states of the recipes before it have more than %d MiB", f.Path(name), maxStates>>20)
+		} else {
+			var data []byte
+			data, _, fault = f.Read(name)
+			size += len(data)
+			if fault == nil {
+				s, fault = parseState(f.Path(name), data)
+			}
 		}
-		if fault != nil {
-			faults = append(faults, fault)
-			continue
-		}
-		list = append(list, s)
+		visit(strings.TrimSuffix(name, ".json"), s, fault)
 	}
-	return list, faults, err
+	return err
 }
 
 // Summary is a sweep as a whole: STATE/sweep/last.json.

@@ -294,6 +294,38 @@ func TestLogsThatStay(t *testing.T) {
 	}
 }
 
+// What the state of a newer cc-ci-run refers to stays: the logs of the recipe, and all
+// manifests, since the state may name any of them.
+func TestPruneAfterARollback(t *testing.T) {
+	b := newBench(t)
+	b.Keep.Logs = 100
+	b.recipe("a", "exit 0")
+	b.Force = true
+	b.sweep()
+	b.sweep()
+	path := b.State.Path(state.Recipes, "a.json")
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.write(path, strings.Replace(string(data), `"schema": 2`, `"schema": 99`, 1), 0o644)
+	manifest := b.State.Path(state.Manifests, strings.Repeat("ab", 32)+".json")
+	b.write(manifest, "{}", 0o644)
+	old := time.Now().Add(-100 * 24 * time.Hour)
+	if err := os.Chtimes(manifest, old, old); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*"))
+	_, _, err = Prune(b.State, state.Bounds{Age: time.Nanosecond, Number: 1, MiB: 0, Logs: 1}, b.Manifest, false)
+	after, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*"))
+	if err != nil || len(before) < 4 || !slices.Equal(after, before) {
+		t.Errorf("%v: left %q of %q", err, after, before)
+	}
+	if _, err := os.Stat(manifest); err != nil {
+		t.Error(err)
+	}
+}
+
 // A damaged state file is set aside with a message and not trusted.
 func TestDamagedState(t *testing.T) {
 	b := newBench(t)
