@@ -397,7 +397,7 @@ let
     "a unit that may fail for no reason" = [ { services.cc-ci.host.allowFailed."x.service" = ""; } "say why" ];
     "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];
     "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "not an HTTP status" ];
-    "a home that the group can write to" = [ { users.users.cc-ci.home = lib.mkForce "/var/lib/cc-ci-run"; } "where the group can write" ];
+    "a home in the state directory" = [ { users.users.cc-ci.home = lib.mkForce "/var/lib/cc-ci-run"; } "where members of the group can put files" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =
