@@ -134,7 +134,7 @@ nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make
 
 two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
 	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
-	@scripts/with-stand-in true # downloads Nix now: the next command has no network
+	@scripts/with-stand-in true # downloads Nix, because the next command runs without a network
 	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)

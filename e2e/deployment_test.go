@@ -280,7 +280,8 @@ func TestDeploymentKilled(t *testing.T) {
 }
 
 // TestDeploymentByAbra: with DEPLOY_WITH=abra, all that a deployment can do works by
-// abra, for which testdata/abra stands in. Settings keep every character on the way.
+// abra, whose place testdata/abra takes. Each setting reaches the service with every
+// character unchanged.
 func TestDeploymentByAbra(t *testing.T) {
 	if !inSwarm(t, "tiny") {
 		return

@@ -151,7 +151,8 @@ func TestNothingOfTheCallerLeaksIn(t *testing.T) {
 	t.Logf("%d rows, each from %d positions", len(rows), len(positions))
 }
 
-// positions are the variables by which cc-ci-run tells who started it.
+// positions has, for each invoker, the variables that make cc-ci-run take it for the one that
+// started the run.
 var positions = map[string][]string{
 	"manual":  nil,
 	"drone":   {"DRONE=true", "DRONE_BUILD_NUMBER=3", "CI_BUILD_NUMBER=3", "DRONE_STAGE_MACHINE=m"},

@@ -19,8 +19,8 @@ import (
 // nobody runs the tests of this file; the password database names another home.
 const nobody = "65534"
 
-// dotfiles are files by which tools let their user configure them. Each is hostile: if
-// a tool obeys the file, the tool fails or does something else.
+// dotfiles are configuration files that tools look for in their user's home. Each is hostile:
+// a tool that obeys the file fails, or does something else than without the file.
 var dotfiles = map[string]string{
 	".curlrc": "proxy = http://127.0.0.1:9\nuser-agent = evil\n", ".config/curlrc": "proxy = http://127.0.0.1:9\n",
 	".netrc": "machine 127.0.0.1 login evil password evil\n", ".ldaprc": "URI ldap://127.0.0.1:9\n", "ldaprc": "URI ldap://127.0.0.1:9\n",

@@ -157,7 +157,7 @@ func TestHandedOn(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if (strings.Contains(row.code, "prctl") || row.field == "login_uid") && os.Getuid() != 0 {
-				t.Skip("needs root")
+				t.Skip("needs root, to change the login user and the securebits: run the test as root")
 			}
 			got := handedOn(t, row.code)
 			if got[row.field] != row.want || plain[row.field] == row.want {

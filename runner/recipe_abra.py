@@ -4,14 +4,14 @@ abra deploys apps. An app is a file of settings, ABRA_DIR/servers/SERVER/APP.env
 git repository in ABRA_DIR/recipes. The server `default` is this host. Each deployment of a test has an ABRA_DIR of its
 own, without a person's files.
 
-abra was not available where this file was written and tested: a script stands in for abra in the tests.
+abra was not available where this file was written and tested: in the tests, a script of our own takes its place.
 """
 
 import re
 import shutil
 import subprocess
 
-from recipe_swarm import DeploymentError
+from recipe_swarm import DeploymentError, execute
 
 OPTIONS = (
     "--chaos",  # the recipe as it is in its folder, not one of its published versions
@@ -48,24 +48,16 @@ def deploy(directory, stack):
 
 def run(command, stack, **variables):
     """Run a command. Its environment is the stack's settings, which include the run's variables."""
-    name = command[0].rpartition("/")[2]
-    try:
-        done = subprocess.run(
-            command,
-            env=stack.settings | variables,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=stack.timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DeploymentError(f"{name} did not end within {stack.timeout} s (the setting TIMEOUT)") from None
-    except OSError as error:
-        raise DeploymentError(f"{name} cannot be executed: {error.strerror}") from None
-    if done.returncode != 0:
-        said = done.stdout.decode(errors="replace").strip()
-        raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}")
+    execute(
+        command[0].rpartition("/")[2],
+        command,
+        stack.timeout,
+        " (the setting TIMEOUT)",
+        env=stack.settings | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def app_settings(stack):

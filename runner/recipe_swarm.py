@@ -34,6 +34,29 @@ class DeploymentError(Exception):
         self.output = (output or b"").decode(errors="replace")
 
 
+class LateError(DeploymentError):
+    """A command did not end within its time limit."""
+
+
+def execute(name, command, limit, late, **options):
+    """Run a command, and return its stdout. DeploymentError if it fails, LateError if it takes over `limit` seconds.
+
+    name     the command in messages; the first word is the program
+    late     the end of the message if it takes too long
+    options  as for subprocess.run
+    """
+    try:
+        done = subprocess.run(command, timeout=limit, check=False, **options)
+    except subprocess.TimeoutExpired as error:
+        raise LateError(f"{name} did not end within {limit} s{late}", error.stdout) from None
+    except OSError as error:
+        raise DeploymentError(f"{name.partition(' ')[0]} cannot be executed: {error.strerror}") from None
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout or b"").decode(errors="replace").strip()
+        raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}", done.stdout)
+    return (done.stdout or b"").decode(errors="replace")
+
+
 class Docker:
     """Docker's client, which reaches the daemon that DOCKER_HOST names."""
 
@@ -53,28 +76,22 @@ class Docker:
         name = "docker " + " ".join(word for word in map(str, arguments[:2]) if not word.startswith("-"))
         if self._hangs:
             limit = min(limit, AGAIN_SECONDS)
+        self._hangs = False
         try:
-            done = subprocess.run(
+            return execute(
+                name,
                 [self._program, *map(str, arguments)],
+                limit,
+                f": does the daemon at {self.host} hang?",
                 env=self.environ if environ is None else environ,
                 input=input,
                 **({} if input is not None else {"stdin": stdin or subprocess.DEVNULL}),
                 stdout=stdout or subprocess.PIPE,
                 stderr=stderr or subprocess.PIPE,
-                timeout=limit,
-                check=False,
             )
-        except subprocess.TimeoutExpired as error:
+        except LateError:
             self._hangs = True
-            message = f"{name} did not end within {limit} s: does the daemon at {self.host} hang?"
-            raise DeploymentError(message, error.stdout) from None
-        except OSError as error:
-            raise DeploymentError(f"docker cannot be executed: {error.strerror}") from None
-        self._hangs = False
-        if done.returncode != 0:
-            said = (done.stderr or done.stdout or b"").decode(errors="replace").strip()
-            raise DeploymentError(f"{name}: {said or f'exit status {done.returncode}'}", done.stdout)
-        return (done.stdout or b"").decode(errors="replace")
+            raise
 
     def rows(self, *arguments):
         """The objects that a docker command prints, one as JSON on each line."""

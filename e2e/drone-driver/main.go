@@ -65,7 +65,8 @@ func main() {
 	}
 }
 
-// load reads an ENVFILE. As in the real runner, a file that cannot be read is no error.
+// load sets the variables that an ENVFILE has. Like the real runner, it goes on without them
+// if the file cannot be read.
 func load(file string) {
 	data, _ := os.ReadFile(file)
 	for line := range strings.Lines(string(data)) {

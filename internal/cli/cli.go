@@ -47,10 +47,10 @@ type Process struct {
 
 // Main runs the command line and gives the exit status.
 //
-// A reader of stdout or stderr that goes away (`| head -1`) does not end a command
-// halfway, before it has written its files: SIGPIPE, which would, is caught. What is
-// then not read is no error either (see unread), so that the exit status still says
-// what the command found. What a command starts has SIGPIPE at its default.
+// If the reader of stdout or stderr goes away (`| head -1`), the command still goes on
+// and writes its files: it catches SIGPIPE, which would end it halfway. The failed
+// writes do not change the exit status either (see unread), which still says what the
+// command found. What a command starts has SIGPIPE at its default.
 func Main(p Process) int {
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	root := Root(p)

@@ -11,7 +11,7 @@ import (
 // program has the caller's variables and arguments.
 func TestStart(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
-		t.Skip("needs the go command on PATH")
+		t.Skip("needs the go command, to build a program: put the bin directory of Go on PATH")
 	}
 	program := filepath.Join(t.TempDir(), "show")
 	build := exec.Command("go", "build", "-ldflags", "-E cc-ci-run/internal/entry.start", "-o", program, "./testdata/show")

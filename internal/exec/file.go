@@ -13,18 +13,6 @@ import (
 // first set up Go's poller (epoll), which costs a run's start more than the
 // reading.
 
-// FirstByte is the first byte of a file, 0 if there is none.
-func FirstByte(path string) byte {
-	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	var first [1]byte
-	_, _ = unix.Read(fd, first[:])
-	return first[0]
-}
-
 // ReadRegular reads a regular file, up to limit bytes. It does not wait for a
 // writer: the file may be anybody's, and must not be able to hold a run up.
 func ReadRegular(path string, limit int) ([]byte, error) {

@@ -171,6 +171,8 @@ func compareVariables(a, b Run) []Finding {
 	return append([]Finding{{Identical, "variables passed to both", n, n, ""}}, list...)
 }
 
+const whySet = "set for one of them by its unit, runner or shell"
+
 // compareProcess compares the process state field by field, by its names in
 // the record.
 func compareProcess(a, b *record.Record) []Finding {
@@ -178,10 +180,9 @@ func compareProcess(a, b *record.Record) []Finding {
 	x, y := reflect.ValueOf(a.Process), reflect.ValueOf(b.Process)
 	for i := range x.NumField() {
 		name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
-		f := Finding{Drift, "process " + name, fmt.Sprint(x.Field(i)), fmt.Sprint(y.Field(i)), "set for one of them by its unit, runner or shell"}
+		f := found(Drift, "process "+name, fmt.Sprint(x.Field(i)), fmt.Sprint(y.Field(i)), whySet)
 		switch {
-		case f.A == f.B:
-			f.Verdict, f.Why = Identical, ""
+		case f.Verdict == Identical:
 		case name == "cgroup":
 			f.Verdict, f.Why = Declared, "each invoker has its own"
 			// The last line is the unified hierarchy's; the others repeat it.
@@ -213,14 +214,11 @@ func compareInherited(a, b exec.Inherited) []Finding {
 	var list []Finding
 	x, y := reflect.ValueOf(a), reflect.ValueOf(b)
 	for i := range x.NumField() {
-		f := Finding{Drift, "process " + x.Type().Field(i).Tag.Get("json"), x.Field(i).String(), y.Field(i).String(), "set for one of them by its unit, runner or shell"}
-		switch {
-		case f.A == f.B:
-			f.Verdict, f.Why = Identical, ""
-		case f.What == "process login_uid":
-			f.Verdict, f.Why = Declared, "a person has logged in; tests must use `id -un`, not `logname`"
+		name, verdict, why := x.Type().Field(i).Tag.Get("json"), Drift, whySet
+		if name == "login_uid" {
+			verdict, why = Declared, "a person has logged in; tests must use `id -un`, not `logname`"
 		}
-		list = append(list, f)
+		list = append(list, found(verdict, "process "+name, x.Field(i).String(), y.Field(i).String(), why))
 	}
 	return list
 }

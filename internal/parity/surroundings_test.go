@@ -103,7 +103,7 @@ exit $status`
 // none. Each run is a real one.
 func TestSurroundings(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("needs root, to make namespaces")
+		t.Skip("needs root, to make namespaces: run the test as root")
 	}
 	const plain = `exec "$@"`
 	own := ran(t, "systemd", plain)

@@ -48,7 +48,7 @@ func (c claim) put(t *testing.T, dir state.Dir) string {
 	}
 	if c.owner != 0 {
 		if os.Geteuid() != 0 {
-			t.Skip("giving a file to another user needs root")
+			t.Skip("needs root, to give a file to another user: run the test as root")
 		}
 		if err := os.Chown(dir.Path(state.Runs, name), c.owner, c.owner); err != nil {
 			t.Fatal(err)

@@ -145,7 +145,7 @@ func (r *Record) Keep(dir state.Dir) error {
 		return &os.PathError{Op: "stat", Path: r.Manifest, Err: err}
 	}
 	// A power cut leaves a file of zeros. What else is not whole has another size.
-	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size && exec.FirstByte(dir.Path(state.Manifests, name)) == '{' {
+	if size, ours := dir.Size(state.Manifests, name); ours && size == manifest.Size && dir.FirstByte(state.Manifests, name) == '{' {
 		return nil
 	}
 	data, err := exec.ReadRegular(r.Manifest, maxManifest)

@@ -124,7 +124,7 @@ func TestExpire(t *testing.T) {
 				}
 				if f.owner != 0 {
 					if os.Geteuid() != 0 {
-						t.Skip("giving a file to another user needs root")
+						t.Skip("needs root, to give a file to another user: run the test as root")
 					}
 					if err := os.Chown(path, f.owner, f.owner); err != nil {
 						t.Fatal(err)

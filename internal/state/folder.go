@@ -200,6 +200,20 @@ func (f *Folder) Peek(name string, buffer []byte) ([]byte, error) {
 	return buffer[:max(n, 0)], err
 }
 
+// FirstByte is the first byte of a file in a place, 0 if it cannot be read.
+func (d Dir) FirstByte(p Place, name string) byte {
+	f, err := d.Open(p)
+	if err != nil {
+		return 0
+	}
+	defer f.Close()
+	first, err := f.Peek(name, make([]byte, 1))
+	if err != nil || len(first) == 0 {
+		return 0
+	}
+	return first[0]
+}
+
 // open waits for nobody: neither for a writer of a FIFO nor for a lease.
 func (f *Folder) open(name string) (int, error) {
 	return retry(func() (int, error) {

@@ -195,7 +195,7 @@ func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) erro
 	if err == nil {
 		err = unix.Renameat(dir, hidden, dir, name)
 	}
-	if errors.Is(err, unix.EISDIR) { // another user's, say: it is moved out of the way, and expires
+	if errors.Is(err, unix.EISDIR) { // a directory that another user made, say: it is moved out of the way
 		if err = unix.Renameat(dir, name, dir, hidden+".aside"); err == nil {
 			err = unix.Renameat(dir, hidden, dir, name)
 		}

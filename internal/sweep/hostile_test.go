@@ -165,7 +165,7 @@ func TestHostileFiles(t *testing.T) {
 				}
 				if kind.name == "a file that may not be read" {
 					if r.place == state.Running {
-						t.Skip("a sweep reads its own notes only")
+						return // no row: only the owner, who may read them, reads the notes of running tests
 					}
 					asStranger(t, string(dir))
 				}

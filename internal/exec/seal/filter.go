@@ -1,6 +1,7 @@
 package seal
 
 import (
+	"errors"
 	"runtime"
 	"unsafe"
 
@@ -27,16 +28,6 @@ func executable(memfdCreate uint32) seccomp.Pick {
 	return seccomp.Pick{Nr: memfdCreate, When: seccomp.NoBit, Arg: 1, Mask: unix.MFD_NOEXEC_SEAL}
 }
 
-// filterMemoryFiles puts a filter on all threads for which memfd_create
-// without MFD_NOEXEC_SEAL does not exist (ENOSYS). Programs know that answer,
-// from Linux before 3.17, and take a file in /tmp or /dev/shm instead; EACCES,
-// which a kernel with vm.memfd_noexec=2 gives, some take for an error. A file
-// with MFD_NOEXEC_SEAL cannot be executed, by anybody.
-func filterMemoryFiles() error {
-	_, err := seccomp.Install(seccomp.Compile(memory, unix.SECCOMP_RET_ERRNO|uint32(unix.ENOSYS)), unix.SECCOMP_FILTER_FLAG_TSYNC)
-	return err
-}
-
 // typing are the calls that type at a terminal for whoever reads there:
 // ioctl(TIOCSTI). A shell that started the run would execute what was typed.
 var typing = map[string][]seccomp.ABI{
@@ -54,10 +45,21 @@ func types(ioctl uint32) seccomp.Pick {
 	return seccomp.Pick{Nr: ioctl, When: seccomp.Equal, Arg: 1, Mask: unix.TIOCSTI}
 }
 
-// filterTyping puts a filter on all threads that answers TIOCSTI with EIO. Linux 6.2
-// gives that answer to processes without CAP_SYS_ADMIN, if dev.tty.legacy_tiocsti is 0.
-func filterTyping() error {
-	_, err := seccomp.Install(seccomp.Compile(typing, unix.SECCOMP_RET_ERRNO|uint32(unix.EIO)), unix.SECCOMP_FILTER_FLAG_TSYNC)
+// filterCalls puts two filters on all threads.
+//
+// For the first, memfd_create without MFD_NOEXEC_SEAL does not exist (ENOSYS).
+// Programs know that answer, from Linux before 3.17, and take a file in /tmp or
+// /dev/shm instead; EACCES, which a kernel with vm.memfd_noexec=2 gives, some take
+// for an error. A file with MFD_NOEXEC_SEAL cannot be executed, by anybody.
+//
+// The second answers TIOCSTI with EIO. Linux 6.2 gives that answer to processes
+// without CAP_SYS_ADMIN, if dev.tty.legacy_tiocsti is 0.
+func filterCalls() error {
+	return errors.Join(refuse(memory, unix.ENOSYS), refuse(typing, unix.EIO))
+}
+
+func refuse(calls []seccomp.ABI, answer unix.Errno) error {
+	_, err := seccomp.Install(seccomp.Compile(calls, unix.SECCOMP_RET_ERRNO|uint32(answer)), unix.SECCOMP_FILTER_FLAG_TSYNC)
 	return err
 }
 

@@ -16,8 +16,8 @@
 //
 // Landlock knows files by where they are, and a file of memory (memfd_create)
 // is nowhere: it would be let through. So a seccomp filter refuses those that
-// could be executed; see [filterMemoryFiles]. Another filter keeps a run from typing
-// commands for the shell that started it; see [filterTyping].
+// could be executed. Another filter keeps a run from typing commands for the shell
+// that started it. See [filterCalls].
 //
 // What the seal does not stop is in docs/seal.md; a test tries each line of it.
 package seal
@@ -86,7 +86,7 @@ func Apply(executable []string) error {
 		landlock.PathAccess(ll.AccessFSExecute, executable...).IgnoreIfMissing(),
 	)
 	if err == nil {
-		err = errors.Join(filterMemoryFiles(), filterTyping())
+		err = filterCalls()
 	}
 	if err != nil {
 		return fmt.Errorf("seal: %w", err)
