@@ -23,9 +23,10 @@ var (
 func main() {
 	runtime.SetDefaultGOMAXPROCS() // package entry left it at 1
 	self, _ := os.Executable()     // from /proc; a sweep starts it for each run
+	machine, _ := os.Hostname()
 	os.Exit(cli.Main(cli.Process{
 		Args: os.Args, Environ: entry.Environ(),
 		Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-		Manifest: manifest, Plan: plan, Program: program, Self: self, Version: version,
+		Manifest: manifest, Plan: plan, Program: program, Self: self, Version: version, Machine: machine,
 	}))
 }

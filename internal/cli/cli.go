@@ -43,6 +43,7 @@ type Process struct {
 	Program  string // path of cc-ci-run, which starts every child, from link time
 	Self     string // path of this program, cc-ci-run-full
 	Version  string
+	Machine  string // the host's name
 }
 
 // Main runs the command line and gives the exit status.

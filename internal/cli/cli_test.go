@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 			os.Exit(cli.Main(cli.Process{
 				Args: append([]string{"cc-ci-run"}, os.Args[1:]...), Environ: os.Environ(),
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-				Manifest: os.Getenv("MANIFEST"), Plan: plan(), Program: os.Getenv("PROGRAM"), Self: os.Getenv("FULL"), Version: "test",
+				Manifest: os.Getenv("MANIFEST"), Plan: plan(), Program: os.Getenv("PROGRAM"), Self: os.Getenv("FULL"), Version: "test", Machine: "testhost",
 			}))
 		},
 	})

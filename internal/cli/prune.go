@@ -34,7 +34,7 @@ remaining record or a canonical revision names.`,
 				return err
 			}
 			dir := shared.StateDir(p.Environ, m.State)
-			gone, left, err := sweep.Prune(dir, keep, p.Manifest, dry)
+			gone, left, err := sweep.Prune(dir, m.Git(), keep, p.Manifest, dry)
 			if err != nil && len(gone) == 0 {
 				return err
 			}

@@ -108,9 +108,8 @@ environment changed since it was built.`,
 func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 	o.Invoker = env.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name
 	o.Supervisor = []string{p.Self, "supervise"}
-	if _, ok := m.Command("git"); ok {
-		o.Git = filepath.Join(m.Bin, "git")
-	}
+	o.Git = m.Git()
+	o.Machine = p.Machine
 	for _, kv := range p.Environ {
 		if name, value, ok := strings.Cut(kv, "="); ok && m.Variables.FromSite(name) != "" && value == env.Lookup(p.Environ, name) {
 			o.Site = append(o.Site, kv)

@@ -296,7 +296,7 @@ func (h Host) parity(context.Context) []finding.Finding {
 // and which recipes are held. That recipes are held is not a fault of the host.
 func (h Host) sweep(unit func() systemd.Properties) []finding.Finding {
 	const name = "last sweep"
-	states, faults, err := sweep.States(h.State)
+	states, faults, err := sweep.States(h.State, h.Manifest.Git())
 	if state.Damaged(err) { // the state directory's own line says what to do
 		return one(finding.Note, name, err.Error(), "")
 	}

@@ -3,6 +3,7 @@ package state
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -200,6 +201,24 @@ func (f *Folder) Peek(name string, buffer []byte) ([]byte, error) {
 	return buffer[:max(n, 0)], err
 }
 
+// Tail reads the end of a file.
+func (f *Folder) Tail(name string, n int) ([]byte, error) {
+	if _, err := f.stat(name); err != nil {
+		return nil, err
+	}
+	fd, err := f.open(name)
+	if err != nil {
+		return nil, err
+	}
+	file := os.NewFile(uintptr(fd), f.Path(name))
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(io.NewSectionReader(file, max(0, info.Size()-int64(n)), int64(n)))
+}
+
 // FirstByte is the first byte of a file in a place, 0 if it cannot be read.
 func (d Dir) FirstByte(p Place, name string) byte {
 	f, err := d.Open(p)
@@ -359,5 +378,31 @@ func (f *Folder) SetAside(name string) (aside string, err error) {
 	}
 	return aside, nil
 }
+
+// MoveAside is [Folder.SetAside] for a folder in which nothing else may lie: what
+// cannot be used is moved to another place, from which it expires.
+func (f *Folder) MoveAside(name string, d Dir, p Place) (aside string, err error) {
+	path, err := f.named(name)
+	if err != nil {
+		return "", err
+	}
+	if err := d.Make(p); err != nil {
+		return "", err
+	}
+	to, err := d.Open(p)
+	if err != nil {
+		return "", err
+	}
+	defer to.Close()
+	aside = name + time.Now().UTC().Format(".20060102T150405") + asideSuffix
+	if err := unix.Renameat(f.fd, name, to.fd, aside); err != nil {
+		return "", &fs.PathError{Op: "set aside", Path: path, Err: err}
+	}
+	return to.Path(aside), nil
+}
+
+// Sync has the disk hold what was created, renamed and removed in the folder. Some file
+// systems cannot.
+func (f *Folder) Sync() { _ = unix.Fsync(f.fd) }
 
 const asideSuffix = ".damaged"

@@ -43,6 +43,32 @@ func (f *Folder) Lock(name string) (unlock func(), err error) {
 	return nil, fmt.Errorf("%s: is replaced again and again", path)
 }
 
+// LockToHandOn takes a lock that lasts until this process and each child that it
+// gives the file to have ended. It waits until those of another process have: only
+// for processes that end by themselves.
+func (f *Folder) LockToHandOn(name string) (*os.File, error) {
+	path, err := f.named(name)
+	if err != nil {
+		return nil, err
+	}
+	if s, err := f.stat(name); !errors.Is(err, fs.ErrNotExist) && (err != nil || int(s.Uid) != os.Geteuid()) {
+		if err := f.Remove(name); err != nil {
+			return nil, err
+		}
+	}
+	fd, err := retry(func() (int, error) {
+		return unix.Openat(f.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0o600)
+	})
+	if err != nil {
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	if _, err := retry(func() (int, error) { return 0, unix.Flock(fd, unix.LOCK_EX) }); err != nil {
+		unix.Close(fd)
+		return nil, &fs.PathError{Op: "lock", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 var errNotTheLock = errors.New("not the lock")
 
 func (f *Folder) tryLock(name, path string) (unlock func(), s unix.Stat_t, err error) {

@@ -22,6 +22,7 @@ const (
 	Audits    Place = "audits"
 	Sweep     Place = "sweep"
 	Recipes   Place = "sweep/recipes"
+	Memory    Place = "sweep.git"
 	Logs      Place = "sweep/logs"
 	Running   Place = "sweep/running"
 )

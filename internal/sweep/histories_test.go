@@ -364,15 +364,19 @@ func (h *history) folder(s *subject) modelFolder {
 }
 
 func (h *history) damage(s *subject) {
-	path := filepath.Join(string(h.State), "sweep/recipes", s.name+".json")
-	data, err := os.ReadFile(path)
-	if err != nil {
+	whole := rawState(h.t, h.State, s.name)
+	if whole == "" {
 		return // there is none
 	}
-	kind := h.rng.Intn(4)
-	damaged := []string{"", "{", string(data[:h.rng.Intn(max(1, len(data)-2))]), `{"schema":2}`}[kind]
-	h.write(path, damaged, 0o644)
-	h.step("%s: damage its state file (%d bytes left)", s.name, len(damaged))
+	kind := h.rng.Intn(len(damages) + 4)
+	if kind < len(damages) {
+		h.step("%s: damage its memory: %s", s.name, damages[kind].name)
+		damages[kind].do(h.t, h.State, s.name)
+	} else {
+		damaged := []string{"", "{", whole[:h.rng.Intn(max(1, len(whole)-2))], `{"schema":3}`}[kind-len(damages)]
+		setState(h.t, h.State, s.name, damaged)
+		h.step("%s: damage its state (%d bytes left)", s.name, len(damaged))
+	}
 	s.model = modelMemory{known: true, damaged: true}
 }
 
@@ -381,22 +385,13 @@ func (h *history) age(s *subject, by time.Duration) {
 	if s.model.canonical == nil || s.model.damaged {
 		return
 	}
-	path := filepath.Join(string(h.State), "sweep/recipes", s.name+".json")
 	var known map[string]any
-	data, err := os.ReadFile(path)
-	if err == nil {
-		err = json.Unmarshal(data, &known)
-	}
-	if err != nil {
-		h.fatalf("%s: %v", path, err)
+	if err := json.Unmarshal([]byte(rawState(h.t, h.State, s.name)), &known); err != nil {
+		h.fatalf("%s: %v", s.name, err)
 	}
 	s.model.promoted = time.Now().Add(-by)
 	known["canonical"].(map[string]any)["time"] = s.model.promoted.UTC().Format(time.RFC3339Nano)
-	data, err = json.Marshal(known)
-	if err != nil {
-		h.fatalf("%v", err)
-	}
-	h.write(path, string(data), 0o644)
+	setState(h.t, h.State, s.name, text(known))
 	h.step("%s: was promoted %s ago", s.name, by)
 }
 

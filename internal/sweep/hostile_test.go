@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/audit"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
@@ -95,7 +96,7 @@ func readers() []reader {
 			_, skipped, err := audit.Newest(dir, "", 0)
 			return append(skipped, err)
 		}, nil},
-		{"recipe", state.Recipes, "r.json", func(dir state.Dir) []error { _, faults, err := States(dir); return append(faults, err) }, nil},
+		{"recipe", state.Recipes, "r.json", func(dir state.Dir) []error { _, faults, err := States(dir, git); return append(faults, err) }, nil},
 		{"summary", state.Sweep, lastFile, func(dir state.Dir) []error { _, err := Last(dir); return []error{err} }, nil},
 		{"result", state.Logs, "t.json", func(dir state.Dir) []error {
 			f, err := dir.Open(state.Logs)
@@ -120,7 +121,7 @@ func readers() []reader {
 			"an empty file": "", "a truncated file": "", "zeros": "", "another form": "", "very many values": "", "a newer schema": "",
 		}},
 		{"note of a run", state.Running, "n", func(dir state.Dir) []error {
-			s, err := openStore(context.Background(), dir, false, false)
+			s, err := openStore(context.Background(), dir, false, false, git, memory.Plain)
 			if err != nil {
 				return []error{err}
 			}
@@ -307,7 +308,7 @@ func TestLock(t *testing.T) {
 		if err := put(path); err != nil {
 			t.Fatal(err)
 		}
-		s, err := openStore(context.Background(), dir, false, false)
+		s, err := openStore(context.Background(), dir, false, false, git, memory.Plain)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -315,7 +316,7 @@ func TestLock(t *testing.T) {
 		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v: others can open it", name, info, err)
 		}
-		if _, err := openStore(context.Background(), dir, false, false); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
+		if _, err := openStore(context.Background(), dir, false, false, git, memory.Plain); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
 			t.Errorf("%s: %v", name, err)
 		}
 		s.close()

@@ -72,7 +72,7 @@ func TestLongestWaitingFirst(t *testing.T) {
 	order("one is new", "new", "a", "d", "b", "c")
 	b.Force = false
 	order("one is held", "a")
-	b.write(filepath.Join(string(b.State), "sweep/recipes/c.json"), "{", 0o644)
+	setState(t, b.State, "c", "{")
 	order("a damaged state: nothing is known of its runs", "c", "a")
 	b.recipe("b", "exit 79")
 	b.recipe("d", "exit 0 # edited")
@@ -161,8 +161,8 @@ func TestOneTakesAll(t *testing.T) {
 	}
 }
 
-// A state file of schema 1, as version 0.1 wrote them: what it promoted stays
-// canonical, and what it held stays held. It promoted by the exit status alone,
+// A state file of schema 1, as version 0.1 wrote them, is taken over: what it promoted
+// stays canonical, and what it held stays held. It promoted by the exit status alone,
 // so the recipe is run once more, also where nothing else changed.
 func TestSchema1(t *testing.T) {
 	for _, site := range [][]string{nil, {"A=b"}} {
@@ -177,20 +177,26 @@ func TestSchema1(t *testing.T) {
 			return fmt.Sprintf(`{"schema":1,"canonical":{"revision":%q,"tree":%q,"fingerprint":%q,"runner":%q,"time":"2026-01-02T03:04:05Z"},
 "last":{"recipe":%q,"verdict":%q,"why":"","revision":%[1]q,"started":"2026-01-02T03:04:05Z","duration_ns":1}}`, is.Revision, is.Tree, is.Fingerprint, is.Runner, name, verdict)
 		}
+		if err := os.RemoveAll(b.State.Path(state.Memory, "")); err != nil {
+			t.Fatal(err)
+		}
 		b.write(filepath.Join(path, "a.json"), old("a", "PROMOTE"), 0o644)
 		b.write(filepath.Join(path, "b.json"), old("b", "HOLD"), 0o644)
-		for name, held := range map[string]bool{"a": false, "b": true} {
-			known, err := stateOf(b.State, name)
-			if err != nil || known.Schema != Schema || known.Canonical.Revision != is.Revision || known.Canonical.Time.IsZero() || known.Held != held {
-				t.Errorf("%s: %+v, %v", name, known, err)
-			}
-		}
-		if list, damaged, err := States(b.State); len(list) != 2 || len(damaged) != 0 || err != nil {
+		list, damaged, err := States(b.State, git)
+		if len(list) != 2 || len(damaged) != 0 || err != nil {
 			t.Errorf("%+v, %d, %v", list, damaged, err)
+		}
+		for _, known := range list {
+			if known.Canonical.Revision != is.Revision || known.Canonical.Time.IsZero() || known.Held != (known.Recipe == "b") {
+				t.Errorf("%+v", known)
+			}
 		}
 		b.want(fmt.Sprintf("site %q", site), "a PROMOTE", "b HOLD")
 		if s := b.known("b"); s.Schema != Schema || s.Canonical.Revision != is.Revision || !s.Held {
 			t.Errorf("%+v", s)
+		}
+		if left, _ := os.ReadDir(path); len(left) > 0 {
+			t.Errorf("left: %v", left)
 		}
 		b.want("and no more", "a SKIP", "b HOLD")
 	}
@@ -202,9 +208,8 @@ func TestNewerSchema(t *testing.T) {
 	b.recipe("a", "exit 0")
 	b.recipe("b", "exit 0")
 	b.sweep()
-	path := filepath.Join(string(b.State), "sweep/recipes/a.json")
-	newer := `{"schema":3,"what":"is not known here"}`
-	b.write(path, newer, 0o644)
+	newer := `{"schema":4,"what":"is not known here"}`
+	setState(t, b.State, "a", newer)
 	for _, change := range []func(){func() {}, func() { b.DryRun = true }, func() { b.DryRun, b.Removed = false, true; _ = os.RemoveAll(filepath.Join(b.Recipes, "a")) }} {
 		change()
 		results, err := Run(context.Background(), b.Options, func(Event) {})
@@ -212,15 +217,12 @@ func TestNewerSchema(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, r := range results {
-			if r.Recipe == "a" && (r.Verdict != Error || !strings.Contains(r.Why, "was written by a newer cc-ci-run (schema 3, this one knows 2)")) {
+			if r.Recipe == "a" && (r.Verdict != Error || !strings.Contains(r.Why, "was written by a newer cc-ci-run (schema 4, this one knows 3)")) {
 				t.Errorf("%+v", r)
 			}
 		}
-		if data, err := os.ReadFile(path); err != nil || string(data) != newer {
-			t.Errorf("%s, %v", data, err)
-		}
-		if aside, _ := filepath.Glob(path + ".*"); len(aside) != 0 {
-			t.Errorf("set aside: %q", aside)
+		if now := rawState(t, b.State, "a"); now != newer {
+			t.Errorf("the state became %s", now)
 		}
 	}
 }
@@ -233,8 +235,8 @@ func TestDamage(t *testing.T) {
 	}
 	damaged := []string{
 		"", " ", "null", "[]", "{}", "1", `"x"`, "\x00", strings.Repeat("\x00", len(whole)), "{", whole + "x", whole + whole,
-		`{"schema":0}`, `{"schema":-1}`, `{"schema":"2"}`, `{"schema":2}`, `{"schema":2,"last":{}}`, `{"schema":2,"canonical":7}`, `{"schema":1}`, `{"schema":1,"last":7}`,
-		strings.Replace(whole, `"schema":2`, `"schema":0`, 1), strings.Replace(whole, `"held":false`, `"held":7`, 1),
+		`{"schema":0}`, `{"schema":-1}`, `{"schema":"2"}`, `{"schema":3}`, `{"schema":3,"last":{}}`, `{"schema":3,"canonical":7}`, `{"schema":2}`, `{"schema":2,"last":{}}`, `{"schema":1}`, `{"schema":1,"last":7}`,
+		strings.Replace(whole, `"schema":3`, `"schema":0`, 1), strings.Replace(whole, `"held":false`, `"held":7`, 1),
 	}
 	for n := range len(whole) {
 		damaged = append(damaged, whole[:n])
@@ -245,16 +247,6 @@ func TestDamage(t *testing.T) {
 			t.Errorf("%q: %+v, %v", content, known, err)
 		}
 	}
-}
-
-// stateOf is what a state directory says of a recipe.
-func stateOf(dir state.Dir, name string) (State, error) {
-	f, err := dir.Open(state.Recipes)
-	if err != nil {
-		return State{}, err
-	}
-	defer f.Close()
-	return readState(f, file(name))
 }
 
 // A recipe that was removed is told once, also if a sweep that would have told
@@ -319,7 +311,7 @@ func TestGone(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(b.Recipes, "c")); err != nil {
 		t.Fatal(err)
 	}
-	b.write(b.State.Path(state.Recipes, "c.json"), "{", 0o644)
+	setState(t, b.State, "c", "{")
 	results, err = Run(context.Background(), b.Options, func(Event) {})
 	if err != nil || !slices.Equal(verdicts(results), []string{"a SKIP", "b SKIP", "c GONE"}) || !strings.Contains(results[2].Why, "its state was damaged") {
 		t.Errorf("%+v, %v", results, err)

@@ -15,9 +15,30 @@ type Promotion struct {
 	FailedSince bool `json:"failed_since"`
 }
 
-// State is what a sweep knows of one recipe: STATE/sweep/recipes/NAME.json.
+// Streak is since when a recipe's verdicts are all bad, or all good.
+type Streak struct {
+	Failing bool      `json:"failing"`
+	Since   time.Time `json:"since"` // start of its first run; zero: there was no verdict yet
+	Runs    int       `json:"runs"`
+	// Turned says that it was the other way before. A recipe's first verdict turns nothing.
+	Turned bool `json:"turned"`
+}
+
+// after is the streak after a verdict that is good or bad.
+func (s Streak) after(r Result, ran bool) Streak {
+	if s.Since.IsZero() || s.Failing != r.Verdict.Bad() {
+		s = Streak{Failing: r.Verdict.Bad(), Since: r.Started, Turned: !s.Since.IsZero()}
+	}
+	if ran {
+		s.Runs++
+	}
+	return s
+}
+
+// State is what a sweep knows of one recipe: state.json of its commit.
 type State struct {
 	Schema    int    `json:"schema"`
+	Recipe    string `json:"recipe"`
 	Directory string `json:"directory"` // of recipes, at the last sweep
 	// Invoker is who sweeps this recipe: drone, systemd or manual. What a timer
 	// or Drone sweeps, a sweep by hand leaves as it is.
@@ -32,7 +53,10 @@ type State struct {
 	HeldLog string `json:"held_log,omitempty"`
 	// Ran is when a run last came to its end. The recipe that waits longest is
 	// run first.
-	Ran time.Time `json:"ran"`
+	Ran    time.Time `json:"ran"`
+	Streak Streak    `json:"streak"`
+	// Run is the run that the commit is of; nil for what changed without one.
+	Run *Past `json:"run,omitempty"`
 }
 
 // foreign says whether a sweep remembers nothing of a recipe: it is by hand, and
@@ -66,29 +90,12 @@ func (s State) after(r Result, ran *Inputs, p Policy) State {
 	case Skip, Gone:
 		s.Held, s.HeldLog = false, ""
 	}
+	if s.Streak = s.Streak.after(r, ran != nil); r.Verdict == Gone {
+		s.Streak = Streak{}
+	}
 	s.Last = r
 	if ran != nil {
 		s.Ran = r.Started.Add(r.Duration)
 	}
 	return s
-}
-
-// remember writes down what follows from a verdict. Nothing is promoted that is
-// not written.
-func (s *sweep) remember(j *job, ran *Inputs) *job {
-	if s.DryRun {
-		return j
-	}
-	next := j.known.after(j.Result, ran, s.policy(j.Recipe))
-	next.Last.Promoted = next.Canonical.Revision
-	j.Promoted = next.Canonical.Revision
-	if j.Verdict == Cut || j.known.foreign(s.Policy) {
-		return j
-	}
-	if err := s.store.write(j.Recipe, next); err != nil {
-		j.Promoted = j.known.Canonical.Revision
-		return j.verdict(Error, "its state was not written: %v", err)
-	}
-	j.known = next
-	return j
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +22,7 @@ import (
 // revision canonical or that holds it, and the manifests that a record or a
 // canonical revision refers to. manifest is the file of this environment. With
 // dry it only says what it would remove.
-func Prune(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+func Prune(dir state.Dir, git string, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
 	if err := b.Check(); err != nil {
 		return nil, state.Left{}, err
 	}
@@ -30,15 +31,16 @@ func Prune(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Ex
 			return nil, state.Left{}, err
 		}
 	}
-	return expire(dir, b, manifest, dry)
+	return expire(dir, git, b, manifest, dry)
 }
 
-func expire(dir state.Dir, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+func expire(dir state.Dir, git string, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
 	logs := map[string]bool{} // "RECIPE" or "RECIPE/STEM", as directories and files are called
 	environments := map[string]bool{}
 	unknown := false // whether a state could name any environment
-	err := eachState(dir, func(file string, s State, fault error) {
-		if fault != nil { // a newer cc-ci-run's, say: what it refers to stays
+	err := eachState(dir, git, func(r *Remembered) {
+		s, file := r.State, url.PathEscape(r.Recipe())
+		if r.Err != nil { // a newer cc-ci-run's, say: what it refers to stays
 			logs[file], unknown = true, true
 			return
 		}

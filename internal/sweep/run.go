@@ -173,6 +173,26 @@ func (s *sweep) readResult(o *Outcome, name string, started time.Time, dir *stat
 	}
 }
 
+// keep reads what is remembered of a run: its result, and the end of its output.
+func (s *sweep) keep(o *Outcome, name string, started time.Time) *commit {
+	c := &commit{}
+	dir, err := s.logs(name)
+	if err != nil {
+		return c
+	}
+	defer dir.Close()
+	if data, _, err := dir.Read(stemOf(started) + ".json"); err == nil {
+		c.result = kept(data, o.Result)
+	}
+	if data, err := dir.Tail(stemOf(started)+".log", 2*maxKeptOutput); err == nil {
+		c.output = lastOf(data)
+	}
+	if o.Result != nil {
+		c.tests = o.Result.Results.Tests
+	}
+	return c
+}
+
 // maxRunning is more than the name of a test has, in bytes.
 const maxRunning = 4 << 10
 

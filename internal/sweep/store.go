@@ -6,38 +6,33 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/url"
+	"maps"
 	"os"
 	"os/user"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/supervise"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/state"
 )
 
 // Schema is the version of the state files' form. Schema 1 had only the inputs
 // of the last promoted run; what it promoted stays canonical.
-const Schema = 2
-
-// store is the sweep's part of the state directory, locked.
-type store struct {
-	state.Dir
-	unlock func()   // nil: it is not locked
-	left   []string // what a killed sweep left and could not be ended
-}
+// Schema 2 was the form of single files, without the recipe's name.
+const Schema = 3
 
 // lockFile is in the sweep's directory.
 const lockFile = "lock"
 
 // openStore locks the directory for this sweep, and waits for the lock if it is
 // told to. A dry run writes nothing, so it needs no lock and makes no directory.
-func openStore(ctx context.Context, dir state.Dir, dry, wait bool) (*store, error) {
+func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, start memory.Start) (*store, error) {
 	s := &store{Dir: dir}
 	if dry {
-		return s, nil
+		return s, s.recall(git, start)
 	}
 	// Root, too: see docs/state.md.
 	if err := mayWrite(dir, "sweep", "whose sweep could not replace what this user leaves there"); err != nil {
@@ -71,6 +66,10 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool) (*store, erro
 		}
 	}
 	s.tidy()
+	if err := s.recall(git, start); err != nil {
+		s.close()
+		return nil, fmt.Errorf("the sweep's memory: %w", err)
+	}
 	return s, nil
 }
 
@@ -146,47 +145,12 @@ func (s *store) end(f *state.Folder) {
 }
 
 func (s *store) close() {
+	if s.memory != nil {
+		s.memory.Close()
+	}
 	if s.unlock != nil {
 		s.unlock()
 	}
-}
-
-// file is the name of a recipe's state file. A recipe's name may hold what a
-// file's may.
-func file(name string) string { return url.PathEscape(name) + ".json" }
-
-// read gives a recipe's state, empty if there is none. A file that cannot be used
-// is set aside, and counts as none: what it says of a promotion is not trusted.
-// Without a lock (a dry run) it is left where it is. One of a newer cc-ci-run is
-// an error: it is whole, and this one would forget what it says.
-func (s *store) read(name string) (known State, damaged string, err error) {
-	f, err := s.Open(state.Recipes)
-	if err == nil {
-		defer f.Close()
-		known, err = readState(f, file(name))
-	}
-	switch {
-	case err == nil:
-		return known, "", nil
-	case errors.Is(err, fs.ErrNotExist):
-		return State{Schema: Schema}, "", nil
-	case f == nil || !state.Damaged(err):
-		return State{}, "", err
-	}
-	if s.unlock == nil {
-		return State{Schema: Schema}, fmt.Sprintf("its state is damaged (%v)", err), nil
-	}
-	aside, failed := f.SetAside(file(name))
-	if failed != nil {
-		return State{}, "", failed
-	}
-	return State{Schema: Schema}, fmt.Sprintf("its state was damaged (%v) and is set aside as %s", err, aside), nil
-}
-
-// write replaces a recipe's state, synced: after a crash it is the earlier
-// one or this one.
-func (s *store) write(name string, known State) error {
-	return s.putJSON(state.Recipes, file(name), known)
 }
 
 func (s *store) putJSON(p state.Place, name string, v any) error {
@@ -199,62 +163,38 @@ func (s *store) putJSON(p state.Place, name string, v any) error {
 
 // names are those of the recipes of which there is a state.
 func (s *store) names() (list []string) {
-	files, _ := s.List(state.Recipes, ".json")
-	for _, f := range files {
-		if name, err := url.PathUnescape(strings.TrimSuffix(f, ".json")); err == nil {
-			list = append(list, name)
-		}
+	for _, r := range s.known {
+		list = append(list, r.Recipe())
 	}
+	slices.Sort(list)
 	return list
 }
 
-// maxStates is how much the states of all recipes may have, in bytes: ten
-// thousand have a third of it.
-const maxStates = 20 << 20
-
-// States reads what a sweep last wrote of each recipe, sorted by name, and says
-// which files are of no use. It is for looking on; a sweep under way does not
+// States reads what sweeps last remembered of each recipe, sorted by name, and says
+// of which that is of no use. It is for looking on; a sweep under way does not
 // disturb it.
-func States(dir state.Dir) (list []State, faults []error, err error) {
-	err = eachState(dir, func(_ string, s State, fault error) {
-		if fault == nil {
-			list = append(list, s)
+func States(dir state.Dir, git string) (list []State, faults []error, err error) {
+	err = eachState(dir, git, func(r *Remembered) {
+		if r.Err == nil {
+			list = append(list, r.State)
 		} else {
-			faults = append(faults, fault)
+			faults = append(faults, fmt.Errorf("%s: %w", r.Recipe(), r.Err))
 		}
 	})
 	return list, faults, err
 }
 
-// eachState visits the state of each recipe, by the recipe's name as files have it, or
-// says why it cannot be used.
-func eachState(dir state.Dir, visit func(file string, s State, fault error)) error {
-	f, err := dir.Open(state.Recipes)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
+// eachState visits what is remembered of each recipe, by name.
+func eachState(dir state.Dir, git string, visit func(*Remembered)) error {
+	s := &store{Dir: dir}
+	if err := s.recall(git, memory.Plain); err != nil {
 		return err
 	}
-	defer f.Close()
-	names, err := f.Names(".json")
-	size := 0
-	for _, name := range names {
-		var s State
-		var fault error
-		if size > maxStates {
-			fault = fmt.Errorf("%s: is not read: the states of the recipes before it have more than %d MiB", f.Path(name), maxStates>>20)
-		} else {
-			var data []byte
-			data, _, fault = f.Read(name)
-			size += len(data)
-			if fault == nil {
-				s, fault = parseState(f.Path(name), data)
-			}
-		}
-		visit(strings.TrimSuffix(name, ".json"), s, fault)
+	defer s.close()
+	for _, name := range slices.Sorted(maps.Keys(s.known)) {
+		visit(s.known[name])
 	}
-	return err
+	return nil
 }
 
 // Summary is a sweep as a whole: STATE/sweep/last.json.
@@ -266,6 +206,11 @@ type Summary struct {
 	Status   int             `json:"status"` // exit status, once it ended
 	Failure  string          `json:"failure,omitempty"`
 	Verdicts map[Verdict]int `json:"verdicts"`
+	// Recipes is the directory that was swept, and Fingerprint the environment. Before is
+	// the environment of the sweep before, if that was another one.
+	Recipes     string `json:"recipes,omitempty"`
+	Fingerprint string `json:"fingerprint,omitempty"`
+	Before      string `json:"before,omitempty"`
 }
 
 const lastFile = "last.json"
@@ -309,7 +254,7 @@ func parseState(path string, data []byte) (known State, err error) {
 	if form.Schema == 1 {
 		return parseSchema1(path, data)
 	}
-	if err = state.Decode(path, data, Schema, &known); err == nil && (form.Schema != Schema || known.Last.Verdict == "" && known.Ran.IsZero()) {
+	if err = state.Decode(path, data, Schema, &known); err == nil && (form.Schema < 2 || form.Schema > Schema || known.Last.Verdict == "" && known.Ran.IsZero()) {
 		err = saysNothing(path)
 	}
 	if err != nil {

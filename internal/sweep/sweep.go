@@ -92,6 +92,7 @@ type Options struct {
 	Program  string    // cc-ci-run
 	Manifest string    // the file that is Program's environment
 	Runner   string    // run_recipe_ci.py
+	Machine  string    // the host's name
 	Environ  []string  // for the runs: the caller's
 	Site     []string  // of it, what a site gives to tests, as "NAME=VALUE"
 	Git      string    // the toolset's git; "" if it has none
@@ -177,7 +178,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if s.runs, err = supervise.New(o.Supervisor); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait); err != nil {
+	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait, o.Git, s.runs.Begin); err != nil {
 		return nil, err
 	}
 	defer s.store.close()
@@ -194,11 +195,18 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
 	summary := Summary{Schema: 1, Invoker: s.Invoker, Started: time.Now().UTC(), Verdicts: map[Verdict]int{}}
+	summary.Recipes, summary.Fingerprint = s.Recipes, s.now.Fingerprint
+	if last, _ := Last(s.State); last != nil && last.Fingerprint != s.now.Fingerprint {
+		summary.Before = last.Fingerprint
+	}
 	if err := s.writeSummary(summary); err != nil {
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	gone := s.gone(names)
 	t := teller{tell: tell, total: len(names) + len(gone)}
+	for _, note := range s.store.notes {
+		tell(Event{Note: note})
+	}
 	for _, left := range s.store.left {
 		tell(Event{Note: "a sweep that was killed left what cannot be ended: " + left})
 	}
@@ -220,7 +228,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		results = append(results, j.Result)
 	}
 	for _, j := range gone { // remembered as it is told, so that a killed sweep tells nobody and forgets nothing
-		s.remember(j, nil)
+		s.remember(j, nil, nil)
 		t.settled(j.Result)
 		results = append(results, j.Result)
 	}
@@ -241,7 +249,10 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		failure = fmt.Errorf("state directory: %w", err)
 	}
 	if !s.DryRun {
-		if _, _, err := expire(s.State, s.Keep, s.Manifest, false); err != nil {
+		if err := s.store.memory.Maintain(); err != nil {
+			tell(Event{Note: "the memory could not be packed: " + err.Error()})
+		}
+		if _, _, err := expire(s.State, s.Git, s.Keep, s.Manifest, false); err != nil {
 			tell(Event{Note: "not all that expired could be removed: " + err.Error()})
 		}
 	}
@@ -452,7 +463,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	j.known, j.Promoted = known, known.Canonical.Revision
 	now := s.now
 	if now.Identity, err = identify(filepath.Join(s.Recipes, name), name); err != nil {
-		return s.remember(j.verdict(Error, "%v", err), nil)
+		return s.remember(j.verdict(Error, "%v", err), nil, nil)
 	}
 	j.Revision = now.Revision
 	switch j.why = known.decide(now, s.policy(name), j.Started); {
@@ -464,7 +475,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		// whose the recipe is.
 		claimed := s.Invoker != "manual" && (known.Invoker == "" || known.Invoker == "manual")
 		if known.Held || claimed || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
-			s.remember(j, nil)
+			s.remember(j, nil, nil)
 		}
 		return j
 	}
@@ -499,7 +510,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	// All of it anew: a sweep takes hours, and what is promoted is what ran.
 	before, err := s.inputs(name)
 	if err != nil {
-		s.remember(j.verdict(Error, "%v", err), nil)
+		s.remember(j.verdict(Error, "%v", err), nil, nil)
 		return
 	}
 	j.Revision = before.Revision
@@ -523,9 +534,8 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
 		// It had a turn, or all the time there is: next time others come first.
 		j.known.Ran = time.Now().UTC()
-		_ = s.store.write(name, j.known)
 	}
-	s.remember(j, &before)
+	s.remember(j, &before, s.keep(&o, name, j.Started))
 }
 
 // compare reads the inputs once more, and holds the folder against its commit:

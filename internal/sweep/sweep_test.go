@@ -2,7 +2,6 @@ package sweep
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"cc-ci-run/internal/exec/supervise"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/state"
 )
 
@@ -65,6 +65,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// git is the toolset's, as far as these tests go.
+var git = func() string { path, _ := exec.LookPath("git"); return path }()
+
 // bench is a place to sweep in.
 type bench struct {
 	t testing.TB
@@ -83,7 +86,7 @@ func newBenchIn(t testing.TB, dir string) *bench {
 		Environ:    append(os.Environ(), "GORACE=atexit_sleep_ms=0"),
 		Supervisor: []string{os.Args[0], "supervise"}, Policy: Policy{Invoker: "manual"},
 	}}
-	b.Git, _ = exec.LookPath("git")
+	b.Git = git
 	b.write(b.Program, program, 0o755)
 	b.write(b.Runner, "runner", 0o644)
 	b.write(b.Manifest, "f1", 0o644)
@@ -131,10 +134,7 @@ func (b *bench) want(what string, want ...string) {
 
 func (b *bench) known(name string) (s State) {
 	b.t.Helper()
-	data, err := os.ReadFile(filepath.Join(string(b.State), "sweep", "recipes", name+".json"))
-	if err == nil {
-		err = json.Unmarshal(data, &s)
-	}
+	s, err := stateOf(b.State, name)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -303,12 +303,7 @@ func TestPruneAfterARollback(t *testing.T) {
 	b.Force = true
 	b.sweep()
 	b.sweep()
-	path := b.State.Path(state.Recipes, "a.json")
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.write(path, strings.Replace(string(data), `"schema": 2`, `"schema": 99`, 1), 0o644)
+	setState(t, b.State, "a", strings.Replace(rawState(t, b.State, "a"), `"schema": 3`, `"schema": 99`, 1))
 	manifest := b.State.Path(state.Manifests, strings.Repeat("ab", 32)+".json")
 	b.write(manifest, "{}", 0o644)
 	old := time.Now().Add(-100 * 24 * time.Hour)
@@ -316,7 +311,7 @@ func TestPruneAfterARollback(t *testing.T) {
 		t.Fatal(err)
 	}
 	before, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*"))
-	_, _, err = Prune(b.State, state.Bounds{Age: time.Nanosecond, Number: 1, MiB: 0, Logs: 1}, b.Manifest, false)
+	_, _, err := Prune(b.State, git, state.Bounds{Age: time.Nanosecond, Number: 1, MiB: 0, Logs: 1}, b.Manifest, false)
 	after, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/a/*"))
 	if err != nil || len(before) < 4 || !slices.Equal(after, before) {
 		t.Errorf("%v: left %q of %q", err, after, before)
@@ -326,17 +321,14 @@ func TestPruneAfterARollback(t *testing.T) {
 	}
 }
 
-// A damaged state file is set aside with a message and not trusted.
-func TestDamagedState(t *testing.T) {
+// A damaged state file of an earlier cc-ci-run is set aside with a message and not
+// trusted.
+func TestDamagedFile(t *testing.T) {
 	b := newBench(t)
 	b.recipe("a", "exit 0")
-	b.sweep()
-	path := filepath.Join(string(b.State), "sweep/recipes/a.json")
-	whole, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, damage := range []string{"", "{", string(whole[:len(whole)/2]), `{"schema":1}`, "[]"} {
+	path := b.State.Path(state.Recipes, "a.json")
+	for _, damage := range []string{"", "{", `{"schema":2,"canonical":{`, `{"schema":1}`, "[]"} {
+		_ = os.RemoveAll(b.State.Path(state.Memory, ""))
 		b.write(path, damage, 0o644)
 		results, err := Run(context.Background(), b.Options, func(Event) {})
 		if err != nil || results[0].Verdict != Promote || !strings.Contains(results[0].Why, "its state was damaged") {
@@ -385,7 +377,7 @@ func TestMistakes(t *testing.T) {
 // Nothing counts as promoted that could not be written down.
 func TestStateCanNotBeWritten(t *testing.T) {
 	b := newBench(t)
-	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+filepath.Join(string(b.State), "sweep/recipes")+"; : > "+filepath.Join(string(b.State), "sweep/recipes")+"; exit 0")
+	b.recipe("a", "chmod 0 $OLDPWD 2>/dev/null; rm -r "+b.State.Path(state.Memory, "")+"; : > "+b.State.Path(state.Memory, "")+"; exit 0")
 	b.want("no place for the state", "a ERROR")
 }
 
@@ -507,7 +499,7 @@ func TestInterrupted(t *testing.T) {
 	if s := b.known("a"); s.Last.Verdict != "" || s.Held || !s.Canonical.Time.IsZero() {
 		t.Errorf("a verdict was remembered: %+v", s)
 	}
-	if _, err := os.Stat(filepath.Join(string(b.State), "sweep/recipes/c.json")); err == nil {
+	if _, err := stateOf(b.State, "c"); err == nil {
 		t.Error("a state was written of what never ran")
 	}
 	if logs, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/*/*.log")); len(logs) != 2 {
@@ -526,7 +518,7 @@ func BenchmarkSkip(b *testing.B) {
 		b.Fatal(err)
 	}
 	now.Site = map[string]string{}
-	store, err := openStore(context.Background(), bench.State, false, false)
+	store, err := openStore(context.Background(), bench.State, false, false, bench.Git, memory.Plain)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -536,7 +528,7 @@ func BenchmarkSkip(b *testing.B) {
 			b.Fatal(err)
 		}
 		known := State{Schema: Schema, Canonical: Promotion{Inputs: now, Time: time.Now()}, Last: Result{Verdict: Promote}}
-		if err := store.Put(state.Recipes, file(name), must(json.Marshal(known))); err != nil {
+		if err := store.write(name, commit{next: known}); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -249,6 +249,14 @@ func (m *Manifest) Command(name string) (Command, bool) {
 	return c, ok
 }
 
+// Git is the path of the toolset's git, "" if it has none.
+func (m *Manifest) Git() string {
+	if _, ok := m.Command("git"); !ok {
+		return ""
+	}
+	return filepath.Join(m.Bin, "git")
+}
+
 // ToolOf finds the tool that a command is of: of two that offer it, the first. nil
 // for a command of Python's, or none of the toolset's.
 func (m *Manifest) ToolOf(command string) *ResolvedTool { return m.tools[command] }

@@ -177,13 +177,24 @@ func (r *Runs) Other(cmd *exec.Cmd) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.start(cmd); err != nil {
+	wait, err := r.Begin(cmd)
+	if err != nil {
 		return nil, err
 	}
 	data, err := io.ReadAll(out)
-	waitable(cmd.Process.Pid)
-	r.forget(cmd.Process.Pid)
-	return data, errors.Join(err, cmd.Wait())
+	return data, errors.Join(err, wait())
+}
+
+// Begin starts another command of the caller; wait waits for its end. See [Runs.Other].
+func (r *Runs) Begin(cmd *exec.Cmd) (wait func() error, err error) {
+	if err := r.start(cmd); err != nil {
+		return nil, err
+	}
+	return func() error {
+		waitable(cmd.Process.Pid)
+		r.forget(cmd.Process.Pid)
+		return cmd.Wait()
+	}, nil
 }
 
 // Terminate asks the supervisor to end the command: the supervisor sends SIGTERM to the

@@ -1,0 +1,506 @@
+// Package memory is the git repository in which sweeps remember their runs:
+// STATE/sweep.git, bare, with a ref for each recipe and a commit for each run.
+//
+//	r, err := memory.Open(dir, git, start)
+//	heads, err := r.Heads()                         // of all recipes, a few requests for each
+//	r.Contents(heads, "state.json", func(h *Head, data []byte, err error) { … })
+//	commit, err := r.Commit(memory.Entry{Recipe: "gitea", Parent: heads[0].Commit, …})
+//
+// So a recipe's history, who wrote it, its integrity, and replacing a state only if
+// nobody else did (update-ref NEW OLD) are git's, and anybody can look on:
+// git -C STATE/sweep.git log refs/cc-ci/sweep/gitea.
+//
+// The package knows nothing of verdicts: what the files of a commit say is the
+// sweep's. It believes no object whose content does not have the hash that the ref,
+// the commit or the tree names. What is damaged is an error of that recipe
+// ([Head].Err), never of the others.
+//
+// Objects are read and written by git itself, through processes that answer many
+// requests. Refs are written by git and read here (gitrepository-layout(5)): git
+// would follow a link or wait for a FIFO that it finds among them.
+package memory
+
+import (
+	"bytes"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"cc-ci-run/internal/state"
+)
+
+// Start starts a command; wait waits for its end. A sweep has to know all of its
+// children, so it says how they are started.
+type Start func(cmd *exec.Cmd) (wait func() error, err error)
+
+// Plain is the Start of a process that may have any children.
+func Plain(cmd *exec.Cmd) (wait func() error, err error) { return cmd.Wait, cmd.Start() }
+
+// Repository is the memory of a state directory. Its methods can be called by
+// several goroutines at once.
+type Repository struct {
+	dir    state.Dir
+	path   string
+	git    string
+	start  Start
+	writer *writer // nil: open for reading
+	// Notes says what of the repository was damaged and is set aside, beyond single
+	// recipes.
+	Notes []string
+}
+
+// refs is where the refs of recipes are.
+const refs = "refs/cc-ci/sweep/"
+
+// ErrNone says that there is no memory yet.
+var ErrNone = errors.New("nothing is remembered yet")
+
+// Open opens the memory for reading. git is the file of git's program. The error is
+// ErrNone if no sweep has made a memory.
+func Open(dir state.Dir, git string, start Start) (*Repository, error) {
+	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
+	f, err := dir.Open(state.Memory)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNone
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	for _, name := range files {
+		// git would follow a link, and wait for a FIFO.
+		if _, err := f.Owner(name); errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrNone
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	if git == "" {
+		return nil, errNoGit
+	}
+	return r, nil
+}
+
+// files are those without which a directory is not a repository.
+var files = []string{"HEAD", "config"}
+
+var errNoGit = errors.New("the toolset has no git, in whose repository a sweep remembers its runs: add git to toolset.toml")
+
+// Head is the newest commit of a recipe.
+type Head struct {
+	Name   string // of the ref: the recipe's, as Escape gives it
+	Commit string // its hash; "" if not even that can be read
+	Err    error  // why the recipe has no memory
+	tree   string
+	files  []file
+}
+
+// file is an entry of a commit's tree.
+type file struct{ name, hash string }
+
+// Heads are the newest commits of all recipes, sorted by name; with names, of those
+// refs only.
+func (r *Repository) Heads(names ...string) ([]*Head, error) {
+	heads, err := r.readRefs(names)
+	if err != nil {
+		return nil, err
+	}
+	err = r.follow(heads, func(h *Head) string { return h.Commit }, "commit", func(h *Head, data []byte) error {
+		line, _, _ := bytes.Cut(data, []byte("\n"))
+		hash, ok := bytes.CutPrefix(line, []byte("tree "))
+		if h.tree = string(hash); !ok || !isHash(h.tree) {
+			return errors.New("names no tree")
+		}
+		return nil
+	})
+	if err == nil {
+		err = r.follow(heads, func(h *Head) string { return h.tree }, "tree", func(h *Head, data []byte) (err error) {
+			h.files, err = parseTree(data)
+			return err
+		})
+	}
+	return heads, err
+}
+
+// follow reads an object of each head that has no fault yet.
+func (r *Repository) follow(heads []*Head, hashOf func(*Head) string, kind string, use func(*Head, []byte) error) error {
+	var good []*Head
+	var hashes []string
+	for _, h := range heads {
+		if h.Err == nil {
+			good, hashes = append(good, h), append(hashes, hashOf(h))
+		}
+	}
+	return r.objects(hashes, kind, func(i int, data []byte, err error) {
+		if err == nil {
+			if err = use(good[i], data); err != nil {
+				err = fmt.Errorf("%s %s %w", kind, hashes[i], err)
+			}
+		}
+		good[i].Err = err
+	})
+}
+
+// parseTree reads a tree: "MODE NAME\0" and a binary hash, for each entry.
+func parseTree(data []byte) (list []file, err error) {
+	for len(data) > 0 {
+		mode, rest, ok := bytes.Cut(data, []byte(" "))
+		name, rest, ok2 := bytes.Cut(rest, []byte("\x00"))
+		if !ok || !ok2 || len(rest) < hashSize {
+			return nil, errors.New("ends in the middle")
+		}
+		if strings.HasPrefix(string(mode), "100") {
+			list = append(list, file{string(name), fmt.Sprintf("%x", rest[:hashSize])})
+		}
+		data = rest[hashSize:]
+	}
+	return list, nil
+}
+
+// Hash is the hash of one of a head's files, "" if the commit has none of that name.
+func (h *Head) Hash(name string) string {
+	if i := slices.IndexFunc(h.files, func(f file) bool { return f.name == name }); i >= 0 {
+		return h.files[i].hash
+	}
+	return ""
+}
+
+// Contents visits one file of each head, in order. A head's own fault is passed on; a
+// commit without the file gives nil.
+func (r *Repository) Contents(heads []*Head, name string, visit func(h *Head, data []byte, err error)) error {
+	// What needs no request is visited in its place, too.
+	var hashes []string
+	for _, h := range heads {
+		if hash := h.Hash(name); h.Err == nil && hash != "" {
+			hashes = append(hashes, hash)
+		}
+	}
+	next := 0
+	pass := func() {
+		for ; next < len(heads) && (heads[next].Err != nil || heads[next].Hash(name) == ""); next++ {
+			visit(heads[next], nil, heads[next].Err)
+		}
+	}
+	err := r.objects(hashes, "blob", func(_ int, data []byte, err error) {
+		pass()
+		visit(heads[next], data, err)
+		next++
+	})
+	pass()
+	return err
+}
+
+// Blobs reads the contents of files by their hashes, in order.
+func (r *Repository) Blobs(hashes []string, visit func(i int, data []byte, err error)) error {
+	return r.objects(hashes, "blob", visit)
+}
+
+// Blob is the content of one file.
+func (r *Repository) Blob(hash string) (data []byte, err error) {
+	failed := r.objects([]string{hash}, "blob", func(_ int, d []byte, e error) { data, err = d, e })
+	return data, errors.Join(failed, err)
+}
+
+// readRefs reads the refs: single files, and those that "git pack-refs" put into
+// one. A single file is newer. It reads the single ones first, since packing writes the
+// one before it removes them.
+func (r *Repository) readRefs(names []string) ([]*Head, error) {
+	all := map[string]*Head{}
+	f, err := r.dir.Open(state.Memory, strings.Split(strings.TrimSuffix(refs, "/"), "/")...)
+	if err == nil {
+		defer f.Close()
+		list := names
+		if len(list) == 0 {
+			list, err = f.Names("")
+		}
+		for _, name := range list {
+			if h := looseRef(f, name); h != nil {
+				all[name] = h
+			}
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	packed, err := r.dir.Read(state.Memory, packedRefs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range bytes.Lines(packed) {
+		hash, ref, _ := bytes.Cut(bytes.TrimSuffix(line, []byte("\n")), []byte(" "))
+		name, ok := strings.CutPrefix(string(ref), refs)
+		if !ok || all[name] != nil || len(names) > 0 && !slices.Contains(names, name) {
+			continue
+		}
+		h := &Head{Name: name, Commit: string(hash)}
+		if !isHash(h.Commit) || !bytes.HasSuffix(line, []byte("\n")) {
+			h.Commit, h.Err = "", &state.Fault{Path: r.dir.Path(state.Memory, packedRefs), Is: "is damaged at " + refs + name, Fix: "the recipe is run again"}
+		}
+		all[name] = h
+	}
+	heads := slices.SortedFunc(maps.Values(all), func(a, b *Head) int { return strings.Compare(a.Name, b.Name) })
+	return heads, nil
+}
+
+const packedRefs = "packed-refs"
+
+// looseRef reads a ref in a file of its own; nil if there is none.
+func looseRef(f *state.Folder, name string) *Head {
+	if strings.HasSuffix(name, ".lock") {
+		return nil // being written
+	}
+	h := &Head{Name: name}
+	data, _, err := f.Read(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		h.Err = err
+	default:
+		h.Commit = strings.TrimSuffix(string(data), "\n")
+		if !isHash(h.Commit) {
+			h.Commit, h.Err = "", &state.Fault{Path: f.Path(name), Is: "is damaged: it does not name a commit", Fix: "the recipe is run again"}
+		}
+	}
+	return h
+}
+
+// fsynced is what git has the disk hold before it goes on (git-config(1), core.fsync).
+const fsynced = "loose-object,pack,pack-metadata,reference"
+
+// command is a git command in the repository. No configuration but that of the
+// repository counts, of which what names a program or reaches out does not either:
+// whoever looks on may be root.
+func (r *Repository) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(r.git, append([]string{
+		"--git-dir=" + r.path, "--no-replace-objects",
+		"-c", "core.fsync=" + fsynced,
+		"-c", "core.sharedRepository=0640",
+		"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
+		"-c", "gc.autoDetach=false", "-c", "gc.auto=2000", "-c", "maintenance.auto=false",
+	}, args...)...)
+	cmd.Env = []string{
+		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1", "HOME=/nonexistent", "XDG_CONFIG_HOME=/nonexistent",
+		"GIT_NO_LAZY_FETCH=1", "GIT_ALLOW_PROTOCOL=", "GIT_TERMINAL_PROMPT=0", "GIT_DEFAULT_REF_FORMAT=files", "LC_ALL=C",
+	}
+	cmd.Dir = r.path
+	// A group of its own: Ctrl-C at a terminal is for the sweep alone, which then
+	// still writes what it knows.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return cmd
+}
+
+// run runs a short git command.
+func (r *Repository) run(args ...string) error {
+	cmd := r.command(args...)
+	cmd.ExtraFiles = r.writer.inherited()
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	wait, err := r.start(cmd)
+	if err == nil {
+		err = wait()
+	}
+	return explain(args[0], said.String(), err)
+}
+
+// explain adds to the error of a git command what git said.
+func explain(command, said string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if said = strings.Join(strings.FieldsFunc(said, func(r rune) bool { return r == '\n' }), "; "); said != "" {
+		return fmt.Errorf("git %s: %s", command, said)
+	}
+	return fmt.Errorf("git %s: %w", command, err)
+}
+
+// Create opens the memory for writing, and makes it if need be. Only who holds the
+// sweep's lock may call it. A git process that a killed sweep left is waited for.
+func Create(dir state.Dir, git string, start Start) (*Repository, error) {
+	if git == "" {
+		return nil, errNoGit
+	}
+	err := dir.Make(state.Memory)
+	if err != nil {
+		return nil, err
+	}
+	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
+	if r.writer, err = newWriter(r); err != nil {
+		return nil, err
+	}
+	if err = r.prepare(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// prepare makes a repository of the directory, if it is not a whole one, and takes away what a killed git left
+// there. What git cannot read of it is set aside.
+func (r *Repository) prepare() error {
+	r.unlock()
+	if err := r.repairPacked(); err != nil {
+		return err
+	}
+	whole, err := r.whole()
+	if err == nil && !whole {
+		err = r.init()
+	}
+	if err != nil {
+		return err
+	}
+	// git removes the directory when all of its refs are packed.
+	return os.MkdirAll(filepath.Join(r.path, refs), 0o750)
+}
+
+// whole says whether git takes the directory for a repository. It sets aside what git
+// would stumble over.
+func (r *Repository) whole() (whole bool, err error) {
+	f, err := r.dir.Open(state.Memory)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	whole = true
+	check := func(name string, fault error) {
+		if fault != nil {
+			whole = false
+			err = errors.Join(err, r.setAside(name, fault.Error()))
+		}
+	}
+	for _, name := range files {
+		_, fault := f.Owner(name)
+		check(name, fault)
+	}
+	for _, name := range []string{"objects", "refs"} {
+		below, fault := f.Folder(name)
+		if fault == nil {
+			below.Close()
+		}
+		check(name, fault)
+	}
+	if whole {
+		if fault := r.run("rev-parse", "--git-dir"); fault != nil {
+			for _, name := range files {
+				check(name, fault)
+			}
+		}
+	}
+	return whole, err
+}
+
+func (r *Repository) init() error {
+	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main")
+	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.sharedRepository", "0640"}, {"core.fsync", fsynced}} {
+		if err == nil {
+			err = r.run("config", kv[0], kv[1])
+		}
+	}
+	return err
+}
+
+// setAside takes a file of the repository away.
+func (r *Repository) setAside(name, why string) error {
+	f, err := r.dir.Open(state.Memory)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	aside, err := f.MoveAside(name, r.dir, state.Recipes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		r.Notes = append(r.Notes, fmt.Sprintf("%s was damaged (%s) and is set aside as %s", f.Path(name), why, aside))
+	}
+	return err
+}
+
+// repairPacked leaves only the lines of packed-refs that name a commit: git works with
+// no ref if one line is damaged.
+func (r *Repository) repairPacked() error {
+	data, err := r.dir.Read(state.Memory, packedRefs)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil && !state.Damaged(err) {
+		return err
+	}
+	var good []byte
+	damaged := 0
+	for line := range bytes.Lines(data) {
+		hash, ref, ok := strings.Cut(string(line), " ")
+		name, ours := strings.CutPrefix(strings.TrimSuffix(ref, "\n"), "refs/")
+		peeled := strings.HasPrefix(hash, "^") && isHash(strings.TrimSpace(hash[1:]))
+		if whole := strings.HasSuffix(ref, "\n"); ok && whole && (strings.HasPrefix(hash, "#") || isHash(hash) && ours && fs.ValidPath(name)) || peeled {
+			good = append(good, line...)
+		} else {
+			damaged++
+		}
+	}
+	if err == nil && damaged == 0 {
+		return nil
+	}
+	if err := r.setAside(packedRefs, fmt.Sprintf("%d of its lines name no commit", damaged)); err != nil {
+		return err
+	}
+	return r.dir.PutSynced(state.Memory, packedRefs, good, 0o640)
+}
+
+// unlock removes the lock files of a git that was killed: none runs now.
+func (r *Repository) unlock() {
+	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "gc.pid", "writing.*"} {
+		// filepath.Glob would take the path's own characters for a pattern.
+		list, _ := fs.Glob(os.DirFS(r.path), pattern)
+		for _, name := range list {
+			if name != lockFile {
+				_ = os.RemoveAll(filepath.Join(r.path, name))
+			}
+		}
+	}
+}
+
+// Close ends git's processes.
+func (r *Repository) Close() {
+	if r.writer != nil {
+		r.writer.close()
+	}
+}
+
+// Maintain packs refs and, from time to time, objects, if something was written. A sweep
+// calls it at its end.
+func (r *Repository) Maintain() error {
+	if !r.writer.wrote {
+		return nil
+	}
+	if err := r.run("pack-refs", "--all"); err != nil {
+		return err
+	}
+	return r.run("gc", "--auto", "--quiet")
+}
+
+// NewHead is the head of a commit that was just made.
+func NewHead(name, commit string, files map[string][]byte) *Head {
+	h := &Head{Name: name, Commit: commit}
+	for name, data := range files {
+		h.files = append(h.files, file{name, HashOf(data)})
+	}
+	return h
+}
+
+// HashOf is the hash of a file's content.
+func HashOf(data []byte) string {
+	h := sha1.New()
+	fmt.Fprintf(h, "blob %d\x00", len(data))
+	h.Write(data)
+	return hex.EncodeToString(h.Sum(nil))
+}

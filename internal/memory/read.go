@@ -1,0 +1,123 @@
+package memory
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha1"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// hashSize is the size of a hash, in bytes: the repository is made with SHA-1,
+// git's default, in which the toolsets' gits can exchange objects.
+const hashSize = sha1.Size
+
+func isHash(s string) bool {
+	_, err := hex.DecodeString(s)
+	return err == nil && len(s) == 2*hashSize
+}
+
+// maxObject is the largest object that is read, in bytes.
+const maxObject = 64 << 20
+
+// maxRestarts is after how many objects at which git gives up, git is not asked for the rest.
+const maxRestarts = 200
+
+// objects reads objects of one kind and visits them in order. git ends at an object
+// whose content it cannot read, so it is started again for those after it.
+func (r *Repository) objects(hashes []string, kind string, visit func(i int, data []byte, err error)) error {
+	for from, restarts := 0, 0; from < len(hashes); restarts++ {
+		if restarts > maxRestarts {
+			return fmt.Errorf("%s: more than %d objects are damaged: look with `git -C %s fsck`", r.path, maxRestarts, r.path)
+		}
+		read, err := r.batch(hashes[from:], kind, func(i int, data []byte, err error) { visit(from+i, data, err) })
+		if err != nil && read == 0 && restarts == 0 && !errors.As(err, new(damage)) {
+			return err
+		}
+		from += read
+		if from < len(hashes) {
+			visit(from, nil, fmt.Errorf("%s %s cannot be read: %w", kind, hashes[from], err))
+			from++
+		}
+	}
+	return nil
+}
+
+// damage is what git said about an object before it ended.
+type damage string
+
+func (d damage) Error() string { return string(d) }
+
+// batch asks one git for objects, and says how many it got. If that is not all of
+// them, the error is about the next one.
+func (r *Repository) batch(hashes []string, kind string, visit func(i int, data []byte, err error)) (read int, err error) {
+	cmd := r.command("cat-file", "--batch", "--buffer")
+	cmd.Stdin = strings.NewReader(strings.Join(hashes, "\n") + "\n")
+	var said bytes.Buffer
+	cmd.Stderr = &said
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	wait, err := r.start(cmd)
+	if err != nil {
+		return 0, fmt.Errorf("git cat-file: %w", err)
+	}
+	in := bufio.NewReaderSize(out, 64<<10)
+	h := sha1.New()
+	for ; read < len(hashes); read++ {
+		data, wrong, failed := object(in, h, hashes[read], kind)
+		if failed != nil {
+			err = failed
+			break
+		}
+		visit(read, data, wrong)
+	}
+	_, _ = io.Copy(io.Discard, in)
+	end := wait()
+	if read == len(hashes) {
+		return read, nil
+	}
+	if text := strings.TrimSpace(said.String()); text != "" {
+		return read, damage(strings.ReplaceAll(text, "\n", "; "))
+	}
+	return read, explain("cat-file", "", errors.Join(err, end))
+}
+
+// object reads git's answer about one object. wrong says what is wrong with the
+// object; failed, that there is no answer.
+func object(in *bufio.Reader, h hash.Hash, name, kind string) (data []byte, wrong, failed error) {
+	line, err := in.ReadString('\n')
+	if err != nil {
+		return nil, nil, err
+	}
+	w := strings.Fields(line) // HASH KIND SIZE, or HASH "missing"
+	if len(w) != 3 {
+		return nil, fmt.Errorf("%s %s is missing", kind, name), nil
+	}
+	size, err := strconv.ParseInt(w[2], 10, 64)
+	if err != nil {
+		return nil, nil, fmt.Errorf("git cat-file answered %q", line)
+	}
+	if size > maxObject {
+		_, failed = io.CopyN(io.Discard, in, size+1)
+		return nil, fmt.Errorf("%s %s has %d bytes, more than %d", w[1], name, size, maxObject), failed
+	}
+	data = make([]byte, size+1)
+	if _, err := io.ReadFull(in, data); err != nil {
+		return nil, nil, err
+	}
+	data = data[:size]
+	h.Reset()
+	fmt.Fprintf(h, "%s %d\x00", w[1], size)
+	h.Write(data)
+	if w[1] != kind || hex.EncodeToString(h.Sum(nil)) != name {
+		return nil, fmt.Errorf("%s %s is damaged: its content has another hash", kind, name), nil
+	}
+	return data, nil, nil
+}

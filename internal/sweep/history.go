@@ -1,0 +1,236 @@
+package sweep
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+)
+
+// This file is what is remembered of single runs: the last ones of each recipe, small
+// enough to be read for all recipes at once.
+
+// maxHistory is how many runs a history has, and maxHistoryTests how many tests.
+const (
+	maxHistory      = 30
+	maxHistoryTests = 500
+)
+
+// HistorySchema is the version of a history's form.
+const HistorySchema = 1
+
+// History is the last runs of one recipe: runs.json of its commit. Older runs are in
+// the commits before.
+type History struct {
+	Schema int `json:"schema"`
+	// Tests are the names of the tests that the runs had. [Past.Outcomes] and
+	// [Past.Millis] are in their order.
+	Tests []string `json:"tests"`
+	Runs  []Past   `json:"runs"` // the newest first
+}
+
+// Past is one run.
+type Past struct {
+	ID      string        `json:"id"` // as its log and its result are called
+	Verdict Verdict       `json:"verdict"`
+	Why     string        `json:"why"`
+	Started time.Time     `json:"started"`
+	Took    time.Duration `json:"duration_ns"`
+	Invoker string        `json:"invoker"`
+	Machine string        `json:"machine"`
+	// What the run depended on. Tree, Runner and Site are the starts of hashes.
+	Revision    string         `json:"revision"`
+	Tree        string         `json:"tree"`
+	Fingerprint string         `json:"fingerprint"`
+	Runner      string         `json:"runner"`
+	Site        string         `json:"site,omitempty"`
+	Tests       record.Summary `json:"tests"`
+	// Outcomes has a letter for each of [History.Tests]: p passed, f failed, s
+	// skipped, o other, n not run, "." not a test of this run. It may be shorter.
+	Outcomes string  `json:"outcomes,omitempty"`
+	Millis   []int64 `json:"millis,omitempty"` // that each test took
+	// Hashes of the files in the repository: all tests' outcomes (CTRF), and the end
+	// of the run's output.
+	Result string `json:"result,omitempty"`
+	Output string `json:"output,omitempty"`
+}
+
+// SameInputs says whether two runs depended on the same.
+func (p Past) SameInputs(q Past) bool {
+	return p.Revision == q.Revision && p.Tree == q.Tree && p.Fingerprint == q.Fingerprint && p.Runner == q.Runner && p.Site == q.Site
+}
+
+// The letters of [Past.Outcomes].
+const (
+	Passed, Failed, Skipped, Other, NotRun, Absent = 'p', 'f', 's', 'o', 'n', '.'
+)
+
+var letters = map[string]byte{"passed": Passed, "failed": Failed, "skipped": Skipped, "other": Other}
+
+// Outcome is the letter of a test, by its place in [History.Tests], and how many
+// milliseconds it took.
+func (p Past) Outcome(test int) (letter byte, millis int64) {
+	if test < len(p.Millis) {
+		millis = p.Millis[test]
+	}
+	if test < len(p.Outcomes) {
+		return p.Outcomes[test], millis
+	}
+	return Absent, millis
+}
+
+// past is a run that came to a verdict.
+func past(r Result, ran Inputs, invoker, machine string) Past {
+	p := Past{
+		ID: stemOf(r.Started), Verdict: r.Verdict, Why: r.Why, Started: r.Started, Took: r.Duration, Invoker: invoker, Machine: machine,
+		Revision: ran.Revision, Tree: start(ran.Tree), Fingerprint: ran.Fingerprint, Runner: start(ran.Runner), Tests: r.Tests,
+	}
+	if len(ran.Site) > 0 {
+		h := sha256.New()
+		for _, name := range slices.Sorted(maps.Keys(ran.Site)) {
+			h.Write([]byte(name + "\x00" + ran.Site[name] + "\x00"))
+		}
+		p.Site = start(hex.EncodeToString(h.Sum(nil)))
+	}
+	return p
+}
+
+func start(hash string) string { return hash[:min(len(hash), 12)] }
+
+// with is the history after one more run, of which the tests had these outcomes.
+func (h History) with(p Past, tests []record.Test) History {
+	next := History{Schema: HistorySchema}
+	// Only the tests of the runs that are left keep a place.
+	runs := h.Runs[:min(len(h.Runs), maxHistory-1)]
+	used := make([]bool, len(h.Tests))
+	for _, old := range runs {
+		for i := range h.Tests {
+			if letter, _ := old.Outcome(i); letter != Absent {
+				used[i] = true
+			}
+		}
+	}
+	place := map[string]int{}
+	add := func(name string) int {
+		i, ok := place[name]
+		if !ok && len(next.Tests) < maxHistoryTests {
+			i, ok = len(next.Tests), true
+			place[name] = i
+			next.Tests = append(next.Tests, name)
+		}
+		if !ok {
+			return -1
+		}
+		return i
+	}
+	for _, t := range tests { // what failed has a place in any case
+		if t.Status == "failed" {
+			add(t.Name)
+		}
+	}
+	for i, name := range h.Tests {
+		if used[i] {
+			add(name)
+		}
+	}
+	for _, t := range tests {
+		if i := add(t.Name); i >= 0 {
+			letter, ok := letters[t.Status]
+			if !ok {
+				letter = NotRun
+			}
+			p.set(i, letter, t.Duration)
+		}
+	}
+	next.Runs = append(next.Runs, p)
+	for _, old := range runs {
+		was := old
+		old.Outcomes, old.Millis = "", nil
+		for i, name := range h.Tests {
+			if letter, millis := was.Outcome(i); letter != Absent {
+				if to, ok := place[name]; ok {
+					old.set(to, letter, millis)
+				}
+			}
+		}
+		next.Runs = append(next.Runs, old)
+	}
+	return next
+}
+
+func (p *Past) set(i int, letter byte, millis int64) {
+	if n := i + 1 - len(p.Outcomes); n > 0 {
+		p.Outcomes += strings.Repeat(string(Absent), n)
+		p.Millis = append(p.Millis, make([]int64, n)...)
+	}
+	p.Outcomes = p.Outcomes[:i] + string(letter) + p.Outcomes[i+1:]
+	p.Millis[i] = millis
+}
+
+// Flaky says whether a test both passed and failed in runs with the same inputs.
+func (h History) Flaky(test int) bool {
+	for i, a := range h.Runs {
+		for _, b := range h.Runs[i+1:] {
+			x, _ := a.Outcome(test)
+			y, _ := b.Outcome(test)
+			if (x == Passed && y == Failed || x == Failed && y == Passed) && a.SameInputs(b) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// ParseHistory reads a runs.json. where names it in messages.
+func ParseHistory(where string, data []byte) (h History, err error) {
+	if len(data) == 0 {
+		return History{Schema: HistorySchema}, nil
+	}
+	err = state.Decode(where, data, HistorySchema, &h)
+	return h, err
+}
+
+// maxKeptResult is how large a result may be to be remembered whole, in bytes.
+const maxKeptResult = 1 << 20
+
+// kept is a result as it is remembered. Of a large one, messages and traces are
+// left out: they are in the log and in the result beside it, until those expire.
+func kept(data []byte, r *record.Result) []byte {
+	if r == nil || len(data) <= maxKeptResult {
+		return data
+	}
+	brief := *r
+	brief.Results.Tests = slices.Clone(r.Results.Tests[:min(len(r.Results.Tests), maxKeptTests)])
+	for i := range brief.Results.Tests {
+		brief.Results.Tests[i].Message, brief.Results.Tests[i].Trace = "", ""
+	}
+	data, _ = json.Marshal(brief)
+	return data
+}
+
+const maxKeptTests = 5000
+
+// maxKeptOutput is how much of a run's output is remembered, in bytes: its end.
+const maxKeptOutput = 64 << 10
+
+// lastOf is the end of an output, from the beginning of a line or at least of a character.
+func lastOf(data []byte) []byte {
+	if len(data) <= maxKeptOutput {
+		return data
+	}
+	data = data[len(data)-maxKeptOutput:]
+	if _, after, ok := strings.Cut(string(data), "\n"); ok && after != "" {
+		return []byte(after)
+	}
+	for len(data) > 0 && !utf8.RuneStart(data[0]) {
+		data = data[1:]
+	}
+	return data
+}

@@ -1,0 +1,349 @@
+package sweep
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/state"
+)
+
+// This file is how a sweep remembers: each recipe's state and history are files of
+// the newest commit on the recipe's ref (see package memory).
+
+// The files of a commit.
+const (
+	stateFile   = "state.json"
+	historyFile = "runs.json"
+	resultFile  = "result.json"
+	outputFile  = "output.txt"
+)
+
+// Remembered is what is known of one recipe.
+type Remembered struct {
+	Name  string // of its ref
+	State State
+	// Err says why State is not used: it is damaged, or a newer cc-ci-run's.
+	Err error
+
+	head *memory.Head
+}
+
+// Recipe is the recipe's name.
+func (r *Remembered) Recipe() string {
+	if r.State.Recipe != "" {
+		return r.State.Recipe
+	}
+	if name, err := url.PathUnescape(r.Name); err == nil {
+		return name
+	}
+	return r.Name
+}
+
+// Recall reads the states of all recipes, or of those with the names, sorted by the names of their refs.
+func Recall(m *memory.Repository, recipes ...string) ([]*Remembered, error) {
+	var names []string
+	for _, recipe := range recipes {
+		names = append(names, memory.Escape(recipe))
+	}
+	heads, err := m.Heads(names...)
+	if err != nil {
+		return nil, err
+	}
+	list := make([]*Remembered, 0, len(heads))
+	err = m.Contents(heads, stateFile, func(h *memory.Head, data []byte, err error) {
+		r := &Remembered{Name: h.Name, Err: err, head: h}
+		if err == nil {
+			r.State, r.Err = parseState(h.Name+":"+stateFile, data)
+		}
+		if r.Err == nil && memory.Escape(r.State.Recipe) != h.Name {
+			r.State, r.Err = State{}, fmt.Errorf("its commit %.12s is of the recipe %q", h.Commit, r.State.Recipe)
+		}
+		list = append(list, r)
+	})
+	return list, err
+}
+
+// Histories visits the history of each recipe, in order. If one cannot be read, the
+// error says why.
+func Histories(m *memory.Repository, list []*Remembered, visit func(r *Remembered, h History, err error)) error {
+	heads := make([]*memory.Head, len(list))
+	for i, r := range list {
+		heads[i] = r.head
+		if r.head == nil {
+			heads[i] = &memory.Head{Name: r.Name}
+		}
+	}
+	i := 0
+	return m.Contents(heads, historyFile, func(_ *memory.Head, data []byte, err error) {
+		var h History
+		if err == nil {
+			h, err = ParseHistory(list[i].Name+":"+historyFile, data)
+		}
+		visit(list[i], h, err)
+		i++
+	})
+}
+
+// store is the sweep's part of the state directory, locked.
+type store struct {
+	state.Dir
+	unlock func()             // nil: it is not locked
+	memory *memory.Repository // nil: there is none, in a dry run
+	left   []string           // what a killed sweep left and could not be ended
+	notes  []string
+
+	lock  sync.Mutex
+	known map[string]*Remembered // by the names of refs
+}
+
+// recall reads what is remembered, and takes over what an earlier cc-ci-run
+// wrote into files. A dry run only looks.
+func (s *store) recall(git string, start memory.Start) (err error) {
+	s.known = map[string]*Remembered{}
+	if s.unlock == nil {
+		s.memory, err = memory.Open(s.Dir, git, start)
+	} else {
+		s.memory, err = memory.Create(s.Dir, git, start)
+	}
+	if errors.Is(err, memory.ErrNone) {
+		return s.takeOver()
+	}
+	if err != nil {
+		return err
+	}
+	s.notes = append(s.notes, s.memory.Notes...)
+	list, err := Recall(s.memory)
+	if err != nil {
+		return err
+	}
+	for _, r := range list {
+		s.known[r.Name] = r
+	}
+	return s.takeOver()
+}
+
+// takeOver takes over the state files of an earlier cc-ci-run, STATE/sweep/recipes/NAME.json,
+// if they are newer than what is remembered: after a rollback, they are.
+func (s *store) takeOver() error {
+	f, err := s.Open(state.Recipes)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	files, err := f.Names(".json")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		recipe, err := url.PathUnescape(strings.TrimSuffix(file, ".json"))
+		if err != nil {
+			continue
+		}
+		if err := s.takeOverFile(f, file, recipe); err != nil {
+			return fmt.Errorf("%s: what an earlier cc-ci-run wrote cannot be taken over: %w", f.Path(file), err)
+		}
+	}
+	return nil
+}
+
+func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
+	name := memory.Escape(recipe)
+	was := s.known[name]
+	old, err := readState(f, file)
+	switch {
+	case err != nil && was != nil && was.Err == nil: // what is remembered is whole
+	case err != nil && (s.unlock == nil || !state.Damaged(err)):
+		s.known[name] = &Remembered{Name: name, Err: err}
+		return nil
+	case err != nil:
+		aside, failed := f.SetAside(file)
+		s.known[name] = &Remembered{Name: name, Err: fmt.Errorf("%w; set aside as %s", err, aside)}
+		return failed
+	case was != nil && was.Err == nil && !old.Last.Started.After(was.State.Last.Started):
+	default:
+		old.Recipe = recipe
+		r := &Remembered{Name: name, State: old}
+		if was != nil {
+			r.head = was.head
+		}
+		s.known[name] = r
+		if s.unlock == nil {
+			return nil
+		}
+		if s.known[name], err = s.commit(recipe, r, commit{next: old, message: fmt.Sprintf("%s, as an earlier cc-ci-run remembered it\n\nTaken over from %s", recipe, f.Path(file))}); err != nil {
+			return err
+		}
+	}
+	if s.unlock == nil {
+		return nil
+	}
+	return f.Remove(file)
+}
+
+// read gives a recipe's state, empty if there is none. What cannot be used counts
+// as none: what it says of a promotion is not trusted. That of a newer cc-ci-run is
+// an error: it is whole, and this one would forget what it says.
+func (s *store) read(recipe string) (known State, damaged string, err error) {
+	s.lock.Lock()
+	r := s.known[memory.Escape(recipe)]
+	s.lock.Unlock()
+	var fault *state.Fault
+	switch {
+	case r == nil:
+		return State{Schema: Schema, Recipe: recipe}, "", nil
+	case r.Err == nil:
+		return r.State, "", nil
+	case errors.As(r.Err, &fault) && fault.Newer, errors.Is(r.Err, fs.ErrPermission):
+		return State{}, "", r.Err
+	case s.unlock == nil:
+		return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state is damaged (%v)", r.Err), nil
+	}
+	return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state was damaged (%v) and is begun anew", r.Err), nil
+}
+
+// commit is what is to be remembered of one recipe.
+type commit struct {
+	next    State
+	past    *Past // the run, if there was one
+	tests   []record.Test
+	result  []byte
+	output  []byte
+	message string
+	invoker string
+	machine string
+}
+
+// write remembers a recipe's state, synced: after a crash it is the earlier
+// one or this one.
+func (s *store) write(recipe string, c commit) error {
+	s.lock.Lock()
+	r := s.known[memory.Escape(recipe)]
+	s.lock.Unlock()
+	if r == nil {
+		r = &Remembered{Name: memory.Escape(recipe)}
+	}
+	next, err := s.commit(recipe, r, c)
+	if err != nil {
+		return err
+	}
+	s.lock.Lock()
+	s.known[next.Name] = next
+	s.lock.Unlock()
+	return nil
+}
+
+func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, error) {
+	e := memory.Entry{Recipe: recipe, Author: c.invoker, Email: c.invoker + "@" + c.machine, Time: time.Now(), Message: c.message, Files: map[string][]byte{}}
+	if c.invoker == "" {
+		e.Author, e.Email = "cc-ci-run", "cc-ci-run"
+	}
+	history := History{Schema: HistorySchema}
+	if h := was.head; h != nil {
+		e.Old = h.Commit
+		switch {
+		case h.Commit == "":
+			e.Broken = true
+		case h.Err == nil && was.Err == nil:
+			e.Parent = h.Commit
+			var err error
+			if hash := h.Hash(historyFile); hash != "" {
+				var data []byte
+				if data, err = s.memory.Blob(hash); err == nil {
+					history, err = ParseHistory(h.Name+":"+historyFile, data)
+				}
+				if err != nil { // the state is whole, and that decides
+					history = History{Schema: HistorySchema}
+				}
+			}
+		}
+	}
+	c.next.Schema, c.next.Recipe, c.next.Run = Schema, recipe, nil
+	if c.past != nil {
+		p := *c.past
+		if c.result != nil {
+			e.Files[resultFile], p.Result = c.result, memory.HashOf(c.result)
+		}
+		if c.output != nil {
+			e.Files[outputFile], p.Output = c.output, memory.HashOf(c.output)
+		}
+		history = history.with(p, c.tests)
+		c.next.Run = &p
+	}
+	for name, v := range map[string]any{stateFile: c.next, historyFile: history} {
+		data, err := json.Marshal(v)
+		if err != nil {
+			return nil, err
+		}
+		if name == stateFile { // for people; the other is long
+			data, _ = json.MarshalIndent(v, "", " ")
+		}
+		e.Files[name] = append(data, '\n')
+	}
+	hash, err := s.memory.Commit(e)
+	if err != nil {
+		return nil, err
+	}
+	return &Remembered{Name: was.Name, State: c.next, head: memory.NewHead(was.Name, hash, e.Files)}, nil
+}
+
+// remember writes down what follows from a verdict, and the run. Nothing is promoted
+// that is not written. A run that has no verdict, or whose verdict is not for this
+// sweep to remember, changes nothing but the history.
+func (s *sweep) remember(j *job, ran *Inputs, kept *commit) *job {
+	if s.DryRun {
+		return j
+	}
+	p := s.policy(j.Recipe)
+	next := j.known.after(j.Result, ran, p)
+	if j.Verdict != Cut && !j.known.foreign(p) {
+		next.Last.Promoted = next.Canonical.Revision
+		j.Promoted = next.Canonical.Revision
+	} else if ran == nil {
+		return j
+	}
+	c := commit{}
+	if kept != nil {
+		c = *kept
+	}
+	c.next, c.invoker, c.machine = next, s.Invoker, s.Machine
+	if ran != nil {
+		run := past(j.Result, *ran, s.Invoker, s.Machine)
+		c.past = &run
+	}
+	c.message = diary(j, c.past)
+	if err := s.store.write(j.Recipe, c); err != nil {
+		j.Promoted = j.known.Canonical.Revision
+		return j.verdict(Error, "its state was not written: %v", err)
+	}
+	j.known = next
+	return j
+}
+
+// diary is the message of a commit: a line for people who read the log, and what
+// they may want to know beyond it.
+func diary(j *job, run *Past) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %.12s: %s\n", j.Verdict, j.Revision, printable(j.Why))
+	if run == nil {
+		return b.String()
+	}
+	fmt.Fprintf(&b, "\nRun: %s\nRevision: %s\nEnvironment: %s\nTook: %s\n", run.ID, run.Revision, run.Fingerprint, run.Took.Round(time.Millisecond))
+	if t := run.Tests; t.Tests > 0 {
+		fmt.Fprintf(&b, "Tests: %d passed, %d failed, %d skipped of %d\n", t.Passed, t.Failed, t.Skipped, t.Tests)
+	}
+	if j.Promoted != "" {
+		fmt.Fprintf(&b, "Canonical: %s\n", j.Promoted)
+	}
+	return b.String()
+}
