@@ -18,6 +18,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/sweep"
 	"cc-ci-run/internal/toolset"
@@ -25,8 +26,10 @@ import (
 
 func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
-	var junit, file string
+	var t told
+	var file, unit string
 	var audited bool
+	var only []string
 	o := sweep.Options{}
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
@@ -43,23 +46,35 @@ verdict for each:
   CUT      the run was ended from outside, or not reached: nothing is remembered
   GONE     the recipe's folder was removed
 
-The recipe that waits longest is run first. docs/verdicts.md has all the rules.
+The recipe that waits longest is run first. docs/verdicts.md has all the rules. Each run is
+remembered: "sweep status", "sweep history" and "sweep log" show what failed, since
+when, and why.
+
+With --dry-run --like-unit, sweep shows what the timer's next sweep would run: it takes the
+options, recipes and variables of the unit.
 
 Exit status: 0 if all were promoted, passed or skipped, 1 if something was held,
 in error or cut off, 125 if the sweep could not do its work, as when the
 environment changed since it was built.`,
 		Example: `  cc-ci-run sweep --recipes /srv/recipes --jobs 2
   cc-ci-run sweep --recipes recipes --dry-run
+  cc-ci-run sweep --dry-run --like-unit
   cc-ci-run sweep --recipes /srv/recipes --max-age 168h --skips-hold
   cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if unit != "" {
+				return p.sweepLikeUnit(cmd, unit, out, args)
+			}
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
 				return err
 			}
-			if err := checkReport(junit); err != nil {
-				return err
+			for _, path := range []string{t.junit, t.metrics} {
+				if err := checkReport(path); err != nil {
+					return err
+				}
 			}
+			args = append(args, only...)
 			if audited {
 				o.How = append(o.How, "audit")
 			}
@@ -70,16 +85,20 @@ environment changed since it was built.`,
 					return err
 				}
 			}
+			if err := recipesDir(o.Recipes); err != nil {
+				return err
+			}
 			o.Removed = len(args) == 0
 			p.surround(&o, m)
-			if err := configure(&o, file, cmd.Flags().Changed); err != nil {
+			if t.notify, err = configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
-			return p.sweep(ctx, o, out, junit)
+			return p.sweep(ctx, o, out, t)
 		},
 	}
+	cmd.AddCommand(sweepStatusCommand(p, shared), sweepHistoryCommand(p, shared), sweepLogCommand(p, shared))
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&o.Recipes, "recipes", "recipes", "`directory` of recipes, each a git work tree or a folder")
@@ -95,7 +114,12 @@ environment changed since it was built.`,
 	f.BoolVar(&o.Wait, "wait", false, "if another sweep is running, wait until it has ended")
 	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; show which recipes would be run, and why")
 	addBounds(cmd, &o.Keep)
-	f.StringVar(&junit, "junit", "", "write a JUnit report to `file`")
+	f.Lookup("dry-run").Usage += "; with --like-unit, as the timer would"
+	f.StringVar(&unit, "like-unit", "", "with --dry-run: take options, recipes and variables from this systemd `unit`")
+	f.Lookup("like-unit").NoOptDefVal = parity.Units["systemd"]
+	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, also one that is called like a command; may be repeated")
+	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
+	f.StringVar(&t.metrics, "metrics", "", "write the recipes' verdicts to `file`, for Prometheus's textfile collector")
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
@@ -133,17 +157,18 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 	}
 }
 
-// configure takes from a sweep.toml what no flag has set.
-func configure(o *sweep.Options, file string, set func(flag string) bool) error {
+// configure takes from a sweep.toml what no flag has set. notify is the command
+// to tell the news to.
+func configure(o *sweep.Options, file string, set func(flag string) bool) (notify []string, err error) {
 	if file == "" {
 		file = filepath.Join(o.Recipes, sweep.ConfigName)
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
-			return nil
+			return nil, nil
 		}
 	}
 	c, err := sweep.ReadConfig(file, o.Recipes)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if len(o.Only) == 0 {
 		o.Only = c.Recipes
@@ -166,12 +191,18 @@ func configure(o *sweep.Options, file string, set func(flag string) bool) error 
 	if !set("skips-hold") {
 		o.SkipsHold, o.SkipsHoldOf = c.SkipsHold, c.SkipsHoldOf
 	}
-	return nil
+	return c.Notify, nil
 }
 
-func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit string) error {
+func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told) error {
 	begin := time.Now()
-	results, failure := sweep.Run(ctx, o, p.progress(o.Jobs == 1 && !o.DryRun))
+	var left remaining
+	defer context.AfterFunc(ctx, func() { exec.Tell(p.Stderr, "\ncc-ci-run: "+left.text(o.Grace)+"\n") })()
+	progress := p.progress(o.Jobs == 1 && !o.DryRun)
+	results, failure := sweep.Run(ctx, o, func(e sweep.Event) {
+		left.note(e)
+		progress(e)
+	})
 	var rows [][]string
 	counts := map[sweep.Verdict]int{}
 	bad := 0
@@ -183,8 +214,11 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, junit s
 		rows = append(rows, []string{string(r.Verdict), r.Recipe, r.Duration.Round(time.Millisecond).String(), r.Why})
 	}
 	var unwritten error
-	if junit != "" {
-		unwritten = writeReport(junit, junitReport(results, failure, time.Since(begin)))
+	if t.junit != "" {
+		unwritten = writeReport(t.junit, junitReport(results, failure, time.Since(begin)))
+	}
+	if !o.DryRun && len(results) > 0 {
+		unwritten = errors.Join(unwritten, p.tellAll(o, t))
 	}
 	if failure == nil || len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows))

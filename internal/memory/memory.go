@@ -284,7 +284,6 @@ func (r *Repository) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(r.git, append([]string{
 		"--git-dir=" + r.path, "--no-replace-objects",
 		"-c", "core.fsync=" + fsynced,
-		"-c", "core.sharedRepository=0640",
 		"-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false",
 		"-c", "gc.autoDetach=false", "-c", "gc.auto=2000", "-c", "maintenance.auto=false",
 	}, args...)...)
@@ -398,9 +397,18 @@ func (r *Repository) whole() (whole bool, err error) {
 	return whole, err
 }
 
+// shared is the mode of the files: those whom the state directory lets in may read, if
+// it is shared.
+func (r *Repository) shared() string {
+	if info, err := os.Stat(r.path); err == nil && info.Mode()&fs.ModeSetgid != 0 {
+		return "0640"
+	}
+	return "umask"
+}
+
 func (r *Repository) init() error {
 	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main")
-	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.sharedRepository", "0640"}, {"core.fsync", fsynced}} {
+	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.sharedRepository", r.shared()}, {"core.fsync", fsynced}} {
 		if err == nil {
 			err = r.run("config", kv[0], kv[1])
 		}

@@ -82,7 +82,11 @@ func ReadResult(f *state.Folder, name string) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	path := f.Path(name)
+	return ParseResult(f.Path(name), data)
+}
+
+// ParseResult reads a result's bytes. path names their file in messages.
+func ParseResult(path string, data []byte) (*Result, error) {
 	var r Result
 	if err := state.Decode(path, data, ResultSchema, &r); err != nil {
 		return nil, err

@@ -20,6 +20,7 @@ const ConfigName = "sweep.toml"
 //	timeout = "1h"                     # of one recipe
 //	grace   = "30s"
 //	max_age = "168h"                   # run what is unchanged, too, if it last passed longer ago
+//	notify  = ["mail", "-s", "sweep", "ops@example.org"]   # told what is new after a sweep
 //	skips   = "hold"                   # hold a recipe of which tests were skipped; or "allow"
 //	[recipe.nextcloud]
 //	timeout = "2h"
@@ -31,6 +32,7 @@ type Config struct {
 	MaxAge         time.Duration
 	SkipsHold      bool
 	SkipsHoldOf    map[string]bool // of single recipes
+	Notify         []string        // command that is told what is new after a sweep
 }
 
 // form is a sweep.toml.
@@ -41,6 +43,7 @@ type form struct {
 	Grace   string   `toml:"grace"`
 	MaxAge  string   `toml:"max_age"`
 	Skips   string   `toml:"skips"`
+	Notify  []string `toml:"notify"`
 	Recipe  map[string]struct {
 		Timeout string `toml:"timeout"`
 		Skips   string `toml:"skips"`
@@ -69,7 +72,7 @@ func ReadConfig(file, recipes string) (*Config, error) {
 		}
 	}
 
-	c := &Config{Recipes: form.Recipes, Jobs: form.Jobs, Timeouts: map[string]time.Duration{}, SkipsHoldOf: map[string]bool{}}
+	c := &Config{Recipes: form.Recipes, Jobs: form.Jobs, Notify: form.Notify, Timeouts: map[string]time.Duration{}, SkipsHoldOf: map[string]bool{}}
 	c.Timeout, c.Grace = at.Duration("timeout", form.Timeout, 0), at.Duration("grace", form.Grace, 0)
 	c.MaxAge = at.Duration("max_age", form.MaxAge, 0)
 	skips := func(key, value string) bool {
@@ -81,6 +84,9 @@ func ReadConfig(file, recipes string) (*Config, error) {
 	c.SkipsHold = skips("skips", form.Skips)
 	if at.Has("jobs") && form.Jobs < 1 {
 		at.Fail("jobs", "jobs = %d: at least one", form.Jobs)
+	}
+	if at.Has("notify") && (len(form.Notify) == 0 || form.Notify[0] == "") {
+		at.Fail("notify", "notify is empty: write a command and its arguments, or leave it out")
 	}
 	if at.Has("recipes") && len(form.Recipes) == 0 {
 		at.Fail("recipes", "recipes is empty: leave it out for all of them")

@@ -1,6 +1,7 @@
 package sweep
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -233,4 +234,104 @@ func lastOf(data []byte) []byte {
 		data = data[1:]
 	}
 	return data
+}
+
+// IDs are the runs' IDs, the newest first.
+func (h History) IDs() []string {
+	ids := make([]string, len(h.Runs))
+	for i, r := range h.Runs {
+		ids[i] = r.ID
+	}
+	return ids
+}
+
+// Changed says which inputs of a run differ from those of an earlier one, "" for none.
+func (p Past) Changed(was Past) string {
+	var parts []string
+	switch {
+	case p.Revision != was.Revision:
+		parts = append(parts, "revision")
+	case p.Tree != was.Tree:
+		parts = append(parts, "folder")
+	}
+	if p.Fingerprint != was.Fingerprint {
+		parts = append(parts, "environment")
+	}
+	if p.Runner != was.Runner {
+		parts = append(parts, "runner")
+	}
+	if p.Site != was.Site {
+		parts = append(parts, "site's variables")
+	}
+	if p.Machine != was.Machine {
+		parts = append(parts, "machine")
+	}
+	return strings.Join(parts, ", ")
+}
+
+// TestHistory is how one test went.
+type TestHistory struct {
+	Name string `json:"name"`
+	// Outcomes has one of passed, failed, skipped, other, not run for each run, the newest
+	// first; "" where the run did not have the test. Millis are how long it took.
+	Outcomes []string `json:"outcomes"`
+	Millis   []int64  `json:"millis"`
+	Failures int      `json:"failures"`
+	Flaky    bool     `json:"flaky"` // passed and failed with the same inputs
+	// First and Last are milliseconds: what is usual (the median) in the older and in the
+	// newer half of the runs that it passed. Slower is their ratio, if that says anything.
+	First  int64   `json:"first_ms"`
+	Last   int64   `json:"last_ms"`
+	Slower float64 `json:"slower,omitempty"`
+}
+
+var outcomes = map[byte]string{Passed: "passed", Failed: "failed", Skipped: "skipped", Other: "other", NotRun: "not run"}
+
+// TestHistories are those of all tests: those that fail in the newest run first, then the flaky and
+// the slower ones, then by name.
+func (h History) TestHistories() []TestHistory {
+	list := make([]TestHistory, 0, len(h.Tests))
+	for i, name := range h.Tests {
+		t := TestHistory{Name: name, Flaky: h.Flaky(i)}
+		var passed []int64 // the newest first
+		for _, r := range h.Runs {
+			letter, millis := r.Outcome(i)
+			t.Outcomes, t.Millis = append(t.Outcomes, outcomes[letter]), append(t.Millis, millis)
+			switch letter {
+			case Passed:
+				passed = append(passed, millis)
+			case Failed:
+				t.Failures++
+			}
+		}
+		t.Last, t.First = median(passed[:(len(passed)+1)/2]), median(passed[len(passed)/2:])
+		// Of fewer runs, or of shorter times, a ratio is chance.
+		if len(passed) >= 6 && t.Last-t.First >= 200 && float64(t.Last) >= 1.5*float64(t.First) {
+			t.Slower = float64(t.Last) / float64(max(t.First, 1))
+		}
+		list = append(list, t)
+	}
+	rank := func(t TestHistory) int {
+		switch {
+		case len(t.Outcomes) > 0 && t.Outcomes[0] == "failed":
+			return 0
+		case t.Flaky:
+			return 1
+		case t.Slower > 0:
+			return 2
+		}
+		return 3
+	}
+	slices.SortStableFunc(list, func(a, b TestHistory) int {
+		return cmp.Or(rank(a)-rank(b), strings.Compare(a.Name, b.Name))
+	})
+	return list
+}
+
+func median(list []int64) int64 {
+	if len(list) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(list))
+	return sorted[len(sorted)/2]
 }

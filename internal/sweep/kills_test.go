@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -97,7 +98,12 @@ func TestHelperSweep(t *testing.T) {
 
 // left names the processes that have the bench's directory in their arguments,
 // as each process of a run here has.
-func (b *bench) left() (list []string) {
+func (b *bench) left() []string {
+	return slices.DeleteFunc(b.processes(), func(p string) bool { return strings.Contains(p, " --git-dir=") })
+}
+
+// processes are those that were started for the sweep: runs, and git's that remember them.
+func (b *bench) processes() (list []string) {
 	b.t.Helper()
 	dir := []byte(filepath.Dir(b.Program) + "/")
 	entries, err := os.ReadDir("/proc")
@@ -129,7 +135,7 @@ func waitFor(event func() bool) {
 func (b *bench) waitForNone() {
 	b.t.Helper()
 	limit := time.Now().Add(5 * time.Minute)
-	for left := b.left(); len(left) > 0; left = b.left() {
+	for left := b.processes(); len(left) > 0; left = b.processes() {
 		if time.Now().After(limit) {
 			for _, process := range left {
 				pid, _, _ := strings.Cut(process, " ")
@@ -258,7 +264,7 @@ func (b *killBench) end() {
 // none is an error for each process of a run that is there.
 func (b *killBench) none(when string) {
 	b.t.Helper()
-	if left := b.left(); len(left) > 0 {
+	if left := b.processes(); len(left) > 0 {
 		b.t.Fatalf("%s, processes are left: %q", when, left)
 	}
 }

@@ -68,15 +68,13 @@ func (s State) foreign(p Policy) bool {
 // after is what is known of a recipe after a verdict. ran are the inputs of the
 // run that it is of, nil if there was none.
 func (s State) after(r Result, ran *Inputs, p Policy) State {
-	if s.foreign(p) {
+	if s.foreign(p) || r.Verdict == Cut || r.Verdict == Pass || r.Verdict == WouldRun {
 		return s
 	}
 	if s.Invoker == "" || p.Invoker != "manual" {
 		s.Invoker = p.Invoker
 	}
 	switch r.Verdict {
-	case Cut, Pass, WouldRun:
-		return s
 	case Promote:
 		s.Canonical = Promotion{Inputs: *ran, Time: r.Started, Invoker: p.Invoker, Skipped: r.Tests.Skipped}
 		s.Held, s.HeldLog = false, ""

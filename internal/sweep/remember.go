@@ -92,6 +92,22 @@ func Histories(m *memory.Repository, list []*Remembered, visit func(r *Remembere
 	})
 }
 
+// LogOf is the path of a run's whole log, as long as that has not expired.
+func LogOf(dir state.Dir, recipe string, past Past) (string, error) {
+	f, err := dir.Open(state.Logs, url.PathEscape(recipe))
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	_, err = f.Owner(past.ID + ".log")
+	return f.Path(past.ID + ".log"), err
+}
+
+// ParseResult reads a result that the memory has kept.
+func ParseResult(id string, data []byte) (*record.Result, error) {
+	return record.ParseResult(id+":"+resultFile, data)
+}
+
 // store is the sweep's part of the state directory, locked.
 type store struct {
 	state.Dir
@@ -181,7 +197,7 @@ func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 		if s.unlock == nil {
 			return nil
 		}
-		if s.known[name], err = s.commit(recipe, r, commit{next: old, message: fmt.Sprintf("%s, as an earlier cc-ci-run remembered it\n\nTaken over from %s", recipe, f.Path(file))}); err != nil {
+		if s.known[name], err = s.commit(recipe, r, commit{next: old, time: time.Now(), message: fmt.Sprintf("%s, as an earlier cc-ci-run remembered it\n\nTaken over from %s", recipe, f.Path(file))}); err != nil {
 			return err
 		}
 	}
@@ -220,6 +236,7 @@ type commit struct {
 	result  []byte
 	output  []byte
 	message string
+	time    time.Time
 	invoker string
 	machine string
 }
@@ -244,7 +261,7 @@ func (s *store) write(recipe string, c commit) error {
 }
 
 func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, error) {
-	e := memory.Entry{Recipe: recipe, Author: c.invoker, Email: c.invoker + "@" + c.machine, Time: time.Now(), Message: c.message, Files: map[string][]byte{}}
+	e := memory.Entry{Recipe: recipe, Author: c.invoker, Email: c.invoker + "@" + c.machine, Time: c.time, Message: c.message, Files: map[string][]byte{}}
 	if c.invoker == "" {
 		e.Author, e.Email = "cc-ci-run", "cc-ci-run"
 	}
@@ -316,7 +333,7 @@ func (s *sweep) remember(j *job, ran *Inputs, kept *commit) *job {
 	if kept != nil {
 		c = *kept
 	}
-	c.next, c.invoker, c.machine = next, s.Invoker, s.Machine
+	c.next, c.invoker, c.machine, c.time = next, s.Invoker, s.Machine, s.Now()
 	if ran != nil {
 		run := past(j.Result, *ran, s.Invoker, s.Machine)
 		c.past = &run

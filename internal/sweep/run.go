@@ -202,7 +202,7 @@ func (s *sweep) writeUnfinished(o *Outcome, name string, started time.Time, dir 
 	if about.Why == "" {
 		about.Why = "its tests ended before pytest did"
 	}
-	data, err := json.MarshalIndent(record.Unfinished(about, started, time.Now()), "", " ")
+	data, err := json.MarshalIndent(record.Unfinished(about, started, s.Now()), "", " ")
 	if err == nil {
 		_ = dir.Put(stemOf(started)+".json", append(data, '\n'), logMode) // a full disk; the log and the verdict say the same
 	}

@@ -215,6 +215,19 @@ type Summary struct {
 
 const lastFile = "last.json"
 
+// statusFile is the status after the last sweep, for programs.
+const statusFile = "status.json"
+
+// WriteStatus writes a status where programs find it, and gives its path. Whoever may
+// read logs may read it: a reason can quote what a test printed.
+func WriteStatus(dir state.Dir, s Status) (path string, err error) {
+	data, err := json.MarshalIndent(s, "", " ")
+	if err == nil {
+		err = dir.PutSynced(state.Sweep, statusFile, append(data, '\n'), logMode)
+	}
+	return dir.Path(state.Sweep, statusFile), err
+}
+
 // summarySchema is the version of the summary's form.
 const summarySchema = 1
 

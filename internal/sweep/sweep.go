@@ -103,6 +103,9 @@ type Options struct {
 	Intact func() error `json:"-"`
 
 	Keep state.Bounds // of what the state directory holds
+
+	// Now is the clock, time.Now if nil: tests of many nights have another one.
+	Now func() time.Time `json:"-"`
 }
 
 // Result is one recipe's.
@@ -168,6 +171,9 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	s := &sweep{Options: o, mask: newMasker(o.Site)}
 	if err := s.intact(); err != nil {
 		return nil, err
@@ -194,7 +200,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]Result, error) {
 	ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
-	summary := Summary{Schema: 1, Invoker: s.Invoker, Started: time.Now().UTC(), Verdicts: map[Verdict]int{}}
+	summary := Summary{Schema: 1, Invoker: s.Invoker, Started: s.Now().UTC(), Verdicts: map[Verdict]int{}}
 	summary.Recipes, summary.Fingerprint = s.Recipes, s.now.Fingerprint
 	if last, _ := Last(s.State); last != nil && last.Fingerprint != s.now.Fingerprint {
 		summary.Before = last.Fingerprint
@@ -241,7 +247,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 			summary.Status = 1
 		}
 	}
-	summary.Ended = time.Now().UTC()
+	summary.Ended = s.Now().UTC()
 	if failure != nil {
 		summary.Status, summary.Failure = 125, failure.Error()
 	}
@@ -347,6 +353,9 @@ func (t *teller) settled(r Result) {
 	t.tell(Event{Recipe: r.Recipe, Result: &r, Done: t.done, Total: t.total})
 }
 
+// Folders are the names of the recipes in a directory, sorted.
+func Folders(dir string) ([]string, error) { return recipesIn(dir) }
+
 // recipesIn gives the names of all recipes in a directory, sorted. Hidden
 // folders and those that begin with "__" are none, for the runner neither.
 func recipesIn(dir string) ([]string, error) {
@@ -427,12 +436,13 @@ type job struct {
 	Result
 	settled bool
 	known   State
+	now     func() time.Time
 	why     string // it is run
 }
 
 func (j *job) verdict(v Verdict, why string, args ...any) *job {
 	j.Verdict, j.Why, j.settled = v, fmt.Sprintf(why, args...), true
-	j.Duration = time.Since(j.Started)
+	j.Duration = j.now().Sub(j.Started)
 	return j
 }
 
@@ -447,7 +457,7 @@ func (s *sweep) policy(name string) Policy {
 
 // look settles a recipe that needs no run.
 func (s *sweep) look(ctx context.Context, name string) *job {
-	j := &job{Result: Result{Recipe: name, Started: time.Now().UTC()}}
+	j := &job{Result: Result{Recipe: name, Started: s.Now().UTC()}, now: s.Now}
 	if ctx.Err() != nil {
 		return s.cutOff(ctx, j)
 	}
@@ -501,7 +511,7 @@ func (s *sweep) cutOff(ctx context.Context, j *job) *job {
 // settle runs a recipe. first says that it had the sweep's whole time.
 func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	name := j.Recipe
-	j.Started = time.Now().UTC()
+	j.Started = s.Now().UTC()
 	if ctx.Err() != nil {
 		s.cutOff(ctx, j)
 		return
@@ -533,7 +543,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	j.verdict(v, "%s", printable(why))
 	if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
 		// It had a turn, or all the time there is: next time others come first.
-		j.known.Ran = time.Now().UTC()
+		j.known.Ran = s.Now().UTC()
 	}
 	s.remember(j, &before, s.keep(&o, name, j.Started))
 }
@@ -574,7 +584,7 @@ func (s *sweep) gone(names []string) (list []*job) {
 		if err != nil || known.foreign(s.Policy) || s.Invoker == "manual" && known.Directory != "" && known.Directory != s.Recipes {
 			continue
 		}
-		j := &job{Result: Result{Recipe: name, Started: time.Now().UTC(), Revision: known.Canonical.Revision}, known: known}
+		j := &job{Result: Result{Recipe: name, Started: s.Now().UTC(), Revision: known.Canonical.Revision}, known: known, now: s.Now}
 		path := filepath.Join(s.Recipes, name)
 		info, err := os.Stat(path)
 		switch {

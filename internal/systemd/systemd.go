@@ -70,6 +70,28 @@ func (p Properties) Time(name string) time.Time {
 	return time.UnixMicro(int64(n)).UTC()
 }
 
+// Command is the first command of ExecStart= and the like, with its arguments.
+func (p Properties) Command(name string) (argv []string) {
+	commands, _ := p[name].([][]any)
+	if len(commands) > 0 && len(commands[0]) > 1 {
+		argv, _ = commands[0][1].([]string)
+	}
+	return argv
+}
+
+// Files are the paths of EnvironmentFiles.
+func (p Properties) Files(name string) (paths []string) {
+	files, _ := p[name].([][]any)
+	for _, file := range files {
+		if len(file) > 0 {
+			if path, ok := file[0].(string); ok {
+				paths = append(paths, path)
+			}
+		}
+	}
+	return paths
+}
+
 // Programs are the files that ExecStart= and the like start.
 func (p Properties) Programs(name string) []string {
 	commands, _ := p[name].([][]any)

@@ -117,7 +117,8 @@ pkgs.testers.runNixOSTest {
     def promoted() -> None:
         """Wait until the sweep has promoted the recipe in the environment of now."""
         machine.wait_until_succeeds(
-            f"jq -e '.canonical.fingerprint == \"{fingerprint()}\"' /var/lib/cc-ci-run/sweep/recipes/small.json",
+            "git --git-dir=/var/lib/cc-ci-run/sweep.git show refs/cc-ci/sweep/small:state.json"
+            f" | jq -e '.canonical.fingerprint == \"{fingerprint()}\"'",
             timeout=300,
         )
 

@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	osexec "os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/sweep"
+	"cc-ci-run/internal/systemd"
+)
+
+// This file is what a sweep tells beside its table: how far it is when it is
+// interrupted, a status for programs, metrics, and the command that tells people.
+
+// told says whom a sweep tells.
+type told struct {
+	junit, metrics string   // files; "" for none
+	notify         []string // command
+}
+
+// tellAll writes what others read, and tells people the news. Only a sweep of all
+// recipes has news: of single ones, whoever asked for them was told.
+func (p Process) tellAll(o sweep.Options, t told) error {
+	r, err := memory.Open(o.State, o.Git, memory.Plain)
+	if err != nil {
+		return err
+	}
+	status, err := morning(o.State, r)
+	if err != nil {
+		return err
+	}
+	path, err := sweep.WriteStatus(o.State, status)
+	if err != nil { // a full disk: the verdicts said so, and what depends on it is told below
+		p.complain(fmt.Errorf("the status for programs was not written: %w", err))
+		path = ""
+	}
+	if t.metrics != "" {
+		if err := writeReport(t.metrics, []byte(status.Metrics()), renameio.IgnoreUmask()); err != nil {
+			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if len(t.notify) == 0 || !o.Removed || !status.News() {
+		return nil
+	}
+	return p.notify(t.notify, status, path)
+}
+
+// notifyLimit is how long the command may take that tells people.
+const notifyLimit = 2 * time.Minute
+
+// StatusVariable names the file with the status as JSON, for the command of notify.
+const StatusVariable = "CC_CI_RUN_STATUS"
+
+// notify starts a command with the headline and the table as its input.
+func (p Process) notify(command []string, status sweep.Status, path string) error {
+	var text bytes.Buffer
+	fmt.Fprintln(&text, visible(status.Headline))
+	for _, row := range statusRows(status, false) {
+		fmt.Fprintln(&text, visible(strings.Join(slices.DeleteFunc(row, func(cell string) bool { return cell == "" }), "  ")))
+	}
+	for _, line := range statusFooter(status, time.Time{}, time.Now()) {
+		fmt.Fprintln(&text, visible(line))
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), notifyLimit)
+	defer cancel()
+	cmd := osexec.CommandContext(ctx, command[0], command[1:]...)
+	cmd.Env = append(slices.Clone(p.Environ), StatusVariable+"="+path)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = &text, p.Stderr, p.Stderr
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("took longer than %s", notifyLimit)
+		}
+		return fmt.Errorf("notify: %s: %w", command[0], err)
+	}
+	return nil
+}
+
+// remaining is what a sweep has still to do.
+type remaining struct {
+	lock        sync.Mutex
+	running     map[string]bool
+	done, total int
+}
+
+func (r *remaining) note(e sweep.Event) {
+	if e.Note != "" {
+		return
+	}
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	if r.running == nil {
+		r.running = map[string]bool{}
+	}
+	r.running[e.Recipe] = e.Result == nil
+	r.done, r.total = e.Done, e.Total
+}
+
+// text says what an interrupted sweep does now, and what it leaves.
+func (r *remaining) text(grace time.Duration) string {
+	r.lock.Lock()
+	defer r.lock.Unlock()
+	var running []string
+	for _, name := range slices.Sorted(maps.Keys(r.running)) {
+		if r.running[name] {
+			running = append(running, name)
+		}
+	}
+	if len(running) == 0 {
+		return fmt.Sprintf("interrupted: %d of %d recipes have a verdict; the others are left to the next sweep", r.done, r.total)
+	}
+	return fmt.Sprintf("interrupted: ending %s, which may take %s; %d of %d recipes have a verdict, and the others are left to the next sweep",
+		visible(strings.Join(running, ", ")), grace, r.done, r.total)
+}
+
+// sweepLikeUnit is a dry run with the options, recipes and variables of a unit.
+func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args []string) error {
+	switch dry, _ := cmd.Flags().GetBool("dry-run"); {
+	case !dry:
+		return errors.New("--like-unit without --dry-run: start the unit itself (systemctl start " + unit + ")")
+	case len(args) > 0:
+		return fmt.Errorf("%q: the unit says which recipes; with its name use --like-unit=UNIT", args)
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
+	defer cancel()
+	conn, _, err := systemd.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("--like-unit: systemd does not answer: %w", err)
+	}
+	defer conn.Close()
+	properties, err := systemd.Unit(ctx, conn, unit)
+	if err == nil && properties.Text("LoadState") != "loaded" {
+		err = errors.New("systemd has no such unit")
+	}
+	if err != nil {
+		return fmt.Errorf("--like-unit %s: %w", unit, err)
+	}
+	words, err := unitSweep(properties.Command("ExecStart"))
+	if err != nil {
+		return fmt.Errorf("--like-unit %s: %w", unit, err)
+	}
+	like := p
+	like.Environ = slices.DeleteFunc(slices.Clone(p.Environ), func(string) bool { return true })
+	like.Environ = append(like.Environ, properties.List("Environment")...)
+	for _, file := range properties.Files("EnvironmentFiles") {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %v: variables of that file are left out, so recipes that depend on them appear as RUN; ask as root\n", err))
+			continue
+		}
+		like.Environ = append(like.Environ, environmentFile(string(data))...)
+	}
+	root := Root(like)
+	root.SetArgs(slices.Concat([]string{"sweep", "--dry-run", "--output", out.String()}, words))
+	return root.ExecuteContext(cmd.Context())
+}
+
+// unitSweep takes from a unit's command what comes after "sweep".
+func unitSweep(argv []string) ([]string, error) {
+	if i := slices.Index(argv, "sweep"); i > 0 {
+		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" }), nil
+	}
+	return nil, fmt.Errorf("it starts %q, which is not a sweep of cc-ci-run", strings.Join(argv, " "))
+}
+
+// environmentFile reads the plain form of EnvironmentFile= (systemd.exec(5)): a
+// NAME=VALUE in each line, with quotes around the value or without.
+func environmentFile(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || strings.HasPrefix(name, "#") || strings.HasPrefix(name, ";") {
+			continue
+		}
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
+		}
+		list = append(list, name+"="+value)
+	}
+	return list
+}
