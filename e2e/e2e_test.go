@@ -36,6 +36,11 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// git is the environment's git, by which a sweep's memory is read.
+func git(t *testing.T) string {
+	return filepath.Join(filepath.Dir(binary(t)), "toolset/bin/git")
+}
+
 // binary is the program under test.
 func binary(t testing.TB) string {
 	t.Helper()

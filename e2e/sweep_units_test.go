@@ -68,7 +68,7 @@ func TestSweepUnits(t *testing.T) {
 		if !regexp.MustCompile(`(?m)^0::.*/` + regexp.QuoteMeta(unit) + `/cc-ci-run-[0-9a-f]+$`).MatchString(r.Process.Cgroup) {
 			t.Errorf("%s ran in the cgroups\n%s\nnone of which is its own below that of %s", recipe, r.Process.Cgroup, unit)
 		}
-		states, _, err := sweep.States(dir, git)
+		states, _, err := sweep.States(dir, git(t))
 		for _, known := range states {
 			if known.Last.Recipe == recipe && known.Last.Verdict != sweep.Promote {
 				m.fatalf(t, "%s: %s: %s", recipe, known.Last.Verdict, known.Last.Why)

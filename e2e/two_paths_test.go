@@ -241,7 +241,7 @@ func (p paths) wantVerdict(t *testing.T, want sweep.Verdict) (known sweep.State)
 	t.Helper()
 	commit := p.git(t, "rev-parse", "HEAD")
 	p.await(t, fmt.Sprintf("the verdict %s on gitea's commit %s", want, commit), func() bool {
-		states, _, _ := sweep.States(p.state, git)
+		states, _, _ := sweep.States(p.state, git(t))
 		for _, known = range states {
 			if known.Last.Revision == commit && known.Last.Verdict != sweep.Error {
 				return true

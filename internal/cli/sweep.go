@@ -27,7 +27,7 @@ import (
 func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var t told
-	var file, unit string
+	var file, unit, notify string
 	var audited bool
 	var only []string
 	o := sweep.Options{}
@@ -85,13 +85,13 @@ environment changed since it was built.`,
 					return err
 				}
 			}
-			if err := recipesDir(o.Recipes); err != nil {
-				return err
-			}
 			o.Removed = len(args) == 0
 			p.surround(&o, m)
 			if t.notify, err = configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
+			}
+			if notify != "" {
+				t.notify = []string{notify}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
@@ -119,6 +119,7 @@ environment changed since it was built.`,
 	f.Lookup("like-unit").NoOptDefVal = parity.Units["systemd"]
 	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, also one that is called like a command; may be repeated")
 	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
+	f.StringVar(&notify, "notify", "", "`program` that is started with the status as its input, if a sweep of all recipes finds something new")
 	f.StringVar(&t.metrics, "metrics", "", "write the recipes' verdicts to `file`, for Prometheus's textfile collector")
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
@@ -162,7 +163,7 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 func configure(o *sweep.Options, file string, set func(flag string) bool) (notify []string, err error) {
 	if file == "" {
 		file = filepath.Join(o.Recipes, sweep.ConfigName)
-		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil, nil
 		}
 	}

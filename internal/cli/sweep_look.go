@@ -4,9 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -467,19 +464,4 @@ func (p Process) completeRemembered(shared *run.Options) cobra.CompletionFunc {
 		}
 		return list, cobra.ShellCompDirectiveNoFileComp
 	}
-}
-
-// recipesDir says what is wrong with a directory of recipes, before a sweep says it in
-// other words.
-func recipesDir(path string) error {
-	info, err := os.Stat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("--recipes %s: there is no such directory", path)
-	case err != nil:
-		return fmt.Errorf("--recipes: %w", err)
-	case !info.IsDir():
-		return fmt.Errorf("--recipes %s: is a file; name the directory in which each recipe is a folder (here: %s)", path, filepath.Dir(path))
-	}
-	return nil
 }

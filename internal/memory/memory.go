@@ -413,7 +413,17 @@ func (r *Repository) init() error {
 			err = r.run("config", kv[0], kv[1])
 		}
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	// git init syncs none of its files. An empty HEAD would cost the memory that is
+	// written next.
+	f, err := r.dir.Open(state.Memory)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.SyncAll()
 }
 
 // setAside takes a file of the repository away.

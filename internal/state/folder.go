@@ -401,8 +401,21 @@ func (f *Folder) MoveAside(name string, d Dir, p Place) (aside string, err error
 	return to.Path(aside), nil
 }
 
-// Sync has the disk hold what was created, renamed and removed in the folder. Some file
-// systems cannot.
-func (f *Folder) Sync() { _ = unix.Fsync(f.fd) }
+// Sync has the disk hold what was created, renamed and removed in the folder.
+func (f *Folder) Sync() error {
+	if err := syncDirectory(f.fd); err != nil {
+		return &fs.PathError{Op: "sync", Path: f.path, Err: err}
+	}
+	return nil
+}
+
+// SyncAll has the disk hold all of the folder's file system: for files that another
+// program wrote without syncing them.
+func (f *Folder) SyncAll() error {
+	if err := unix.Syncfs(f.fd); err != nil {
+		return &fs.PathError{Op: "sync", Path: f.path, Err: err}
+	}
+	return nil
+}
 
 const asideSuffix = ".damaged"

@@ -205,9 +205,20 @@ func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) erro
 		return &fs.PathError{Op: "write", Path: filepath.Join(path, name), Err: err}
 	}
 	if sync {
-		_ = unix.Fsync(dir) // some file systems cannot
+		if err := syncDirectory(dir); err != nil {
+			return &fs.PathError{Op: "sync", Path: filepath.Join(path, name), Err: err}
+		}
 	}
 	return nil
+}
+
+// syncDirectory has the disk hold the names in a directory. Some file systems cannot.
+func syncDirectory(fd int) error {
+	err := unix.Fsync(fd)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	return err
 }
 
 // createIn makes a file that was not there before.

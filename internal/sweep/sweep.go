@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -44,6 +45,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/go-multierror"
+	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/supervise"
@@ -360,7 +362,12 @@ func Folders(dir string) ([]string, error) { return recipesIn(dir) }
 // folders and those that begin with "__" are none, for the runner neither.
 func recipesIn(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("recipes: %s: there is no such directory; name another one by --recipes", dir)
+	case errors.Is(err, unix.ENOTDIR):
+		return nil, fmt.Errorf("recipes: %s is a file; --recipes names the directory in which each recipe is a folder", dir)
+	case err != nil:
 		return nil, fmt.Errorf("recipes: %w", err)
 	}
 	var all []string

@@ -31,6 +31,10 @@ let
     ++ lib.optionals (cfg.keepRuns != null) [ "--keep-runs ${toString cfg.keepRuns}" ]
     ++ lib.optionals (cfg.keepSize != null) [ "--keep-size ${toString cfg.keepSize}" ]
   );
+  # What is told of all recipes only: of one, whoever started it is told.
+  tells =
+    lib.optionals (cfg.notify != null) [ "--notify ${cfg.notify}" ]
+    ++ lib.optionals (cfg.metrics != null) [ "--metrics ${cfg.metrics}" ];
 in
 {
   imports = [ ./harness.nix ];
@@ -159,6 +163,29 @@ in
       description = "How much all of these files may have together, in MiB. If this option is null, 1024 applies.";
     };
 
+    notify = lib.mkOption {
+      type = lib.types.nullOr lib.types.path;
+      default = null;
+      example = lib.literalExpression ''
+        pkgs.writeShellScript "tell" "''${lib.getExe pkgs.curl} -sS --data-binary @- https://ntfy.sh/our-sweep"
+      '';
+      description = ''
+        Program that the sweep starts if recipes fail newly or pass again, or if something is in error. It
+        reads the headline and the table from its standard input; the variable `CC_CI_RUN_STATUS` names a
+        file with all of the status as JSON. The sweep's variables are the program's, too.
+      '';
+    };
+
+    metrics = lib.mkOption {
+      type = lib.types.nullOr lib.types.path;
+      default = null;
+      example = "/var/lib/node-exporter/sweep.prom";
+      description = ''
+        File that the sweep writes at its end for the textfile collector of Prometheus' node exporter: each
+        recipe's verdict, duration and last success. The user `cc-ci` must be able to write there.
+      '';
+    };
+
     recipesDir = lib.mkOption {
       type = lib.types.path;
       default = "${harness.package}/share/cc-ci-run/recipes";
@@ -225,6 +252,13 @@ in
         message = "services.cc-ci.nightly-sweep.recipesDir: systemd would interpret spaces, quotes and %: use a path without them.";
       }
       {
+        assertion = lib.all (path: builtins.match "[^ %\"'\\]*" (toString path) != null) [
+          cfg.notify
+          cfg.metrics
+        ];
+        message = "services.cc-ci.nightly-sweep.notify and .metrics: systemd would interpret spaces, quotes and %: use paths without them.";
+      }
+      {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
         message = "services.cc-ci.nightly-sweep.environmentFile is in the Nix store, where everybody can read it: give its path as a string.";
       }
@@ -251,7 +285,7 @@ in
         harness.serviceConfig
         // {
           Type = "oneshot"; # so a second start waits for the first
-          ExecStart = lib.concatStringsSep " " ([ command ] ++ cfg.recipes);
+          ExecStart = lib.concatStringsSep " " ([ command ] ++ tells ++ cfg.recipes);
           # Each run gets a cgroup of its own below the unit's, so that the kernel
           # ends all of its processes at once.
           Delegate = true;

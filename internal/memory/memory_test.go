@@ -1,0 +1,359 @@
+package memory
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/state"
+)
+
+var git = func() string { path, _ := exec.LookPath("git"); return path }()
+
+// TestMain is also the process that writes until the power is cut (TestPowerCut).
+func TestMain(m *testing.M) {
+	if dir := os.Getenv("WRITE_TO"); dir != "" {
+		fmt.Fprintln(os.Stderr, write(state.Dir(dir)))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func create(t testing.TB, dir state.Dir) *Repository {
+	t.Helper()
+	r, err := Create(dir, git, Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Close)
+	return r
+}
+
+func entry(recipe, old, content string) Entry {
+	return Entry{
+		Recipe: recipe, Parent: old, Old: old, Files: map[string][]byte{"state.json": []byte(content), "b c": []byte("x")},
+		Author: "systemd <\n>", Email: "systemd@m", Time: time.Unix(1700000000, 0), Message: content + "\n\nmore",
+	}
+}
+
+// Every name of a folder becomes a name that git takes, and no two the same.
+func TestEscape(t *testing.T) {
+	names := map[string]string{
+		"gitea": "gitea", "a-b_c+d": "a-b_c+d", "v1.2": "v1.2", "-a": "%2Da", ".a": "%2Ea", "a.": "a%2E", "a..b": "a.%2Eb",
+		"a.lock": "a%2Elock", "a.locker": "a%2Elocker", "@": "%40", "a@{b": "a%40%7Bb", "a b": "a%20b", "a/b": "a%2Fb", "%41": "%2541", "ä": "%C3%A4", "\xff\n": "%FF%0A",
+		"a~^:?*[\\": "a%7E%5E%3A%3F%2A%5B%5C", "": "",
+		strings.Repeat("x", 200): strings.Repeat("x", 200),
+	}
+	for _, long := range []string{strings.Repeat("x", 201), strings.Repeat("ä", 127), strings.Repeat(".", 255), strings.Repeat("x", 254) + "y"} {
+		names[long] = ""
+	}
+	seen := map[string]string{}
+	for name, want := range names {
+		got := Escape(name)
+		if want != "" && got != want {
+			t.Errorf("%q: %s, want %s", name, got, want)
+		}
+		if other, ok := seen[got]; ok {
+			t.Errorf("%q and %q are both %s", name, other, got)
+		}
+		seen[got] = name
+		if name == "" {
+			continue
+		}
+		if out, err := exec.Command(git, "check-ref-format", refs+got).CombinedOutput(); err != nil || len(got) > maxName {
+			t.Errorf("%q: git does not take %s (%d bytes): %s", name, got, len(got), out)
+		}
+	}
+}
+
+func FuzzEscape(f *testing.F) {
+	f.Add("a.lock", "a%2Elock")
+	f.Fuzz(func(t *testing.T, a, b string) {
+		if a != b && Escape(a) == Escape(b) {
+			t.Errorf("%q and %q are both %s", a, b, Escape(a))
+		}
+		if e := Escape(a); len(e) > maxName || strings.ContainsAny(e, " ~^:?*[\\/@\x7f") || strings.Contains(e, "..") || strings.HasSuffix(e, ".lock") || strings.HasPrefix(e, ".") || strings.HasSuffix(e, ".") {
+			t.Errorf("%q: %s", a, e)
+		}
+	})
+}
+
+// What is written is read, whatever the recipe's name; a commit that was made for
+// another one than the ref names is refused.
+func TestCommit(t *testing.T) {
+	dir := state.Dir(t.TempDir())
+	if _, err := Open(dir, git, Plain); !errors.Is(err, ErrNone) {
+		t.Errorf("nothing is there: %v", err)
+	}
+	r := create(t, dir)
+	names := []string{"gitea", "a.lock", "ä ö", strings.Repeat("long", 60)}
+	commits := map[string]string{}
+	for _, name := range names {
+		first, err := r.Commit(entry(name, "", "one "+name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range []string{"", strings.Repeat("1", 40)} {
+			if _, err := r.Commit(entry(name, old, "late")); !errors.Is(err, ErrMoved) {
+				t.Errorf("%s: a commit for %q: %v", name, old, err)
+			}
+		}
+		if commits[name], err = r.Commit(entry(name, first, "two "+name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, packed := range []bool{false, true} {
+		reader, err := Open(dir, git, Plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heads, err := reader.Heads()
+		if err != nil || len(heads) != len(names) {
+			t.Fatalf("%d heads, %v", len(heads), err)
+		}
+		for _, name := range names {
+			heads, err := reader.Heads(Escape(name))
+			if err != nil || len(heads) != 1 || heads[0].Commit != commits[name] || heads[0].Err != nil {
+				t.Fatalf("packed %v: %s: %+v, %v", packed, name, heads, err)
+			}
+			var got string
+			if err := reader.Contents(heads, "state.json", func(_ *Head, data []byte, err error) { got = fmt.Sprint(string(data), err) }); err != nil || got != "two "+name+"<nil>" {
+				t.Errorf("%s: %s, %v", name, got, err)
+			}
+			data, err := reader.Blob(heads[0].Hash("b c"))
+			if string(data) != "x" || err != nil {
+				t.Errorf("%s: %q, %v", name, data, err)
+			}
+		}
+		if err := r.Maintain(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out, err := exec.Command(git, "--git-dir="+dir.Path(state.Memory, ""), "log", "--format=%an|%ae|%at|%s", refs+"gitea").CombinedOutput()
+	if want := "systemd ___|systemd@m|1700000000|two gitea\nsystemd ___|systemd@m|1700000000|one gitea\n"; err != nil || string(out) != want {
+		t.Errorf("log: %s, %v", out, err)
+	}
+}
+
+// Two writers never both win, and a sweep waits for a git that a killed one left.
+func TestWriters(t *testing.T) {
+	dir := state.Dir(t.TempDir())
+	r := create(t, dir)
+	first, err := r.Commit(entry("a", "", "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	var lock sync.Mutex
+	won := 0
+	for n := range 8 {
+		all.Go(func() {
+			if _, err := r.Commit(entry("a", first, fmt.Sprint(n))); err == nil {
+				lock.Lock()
+				won++
+				lock.Unlock()
+			} else if !errors.Is(err, ErrMoved) {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if won != 1 {
+		t.Errorf("%d of 8 won", won)
+	}
+	// A process of git holds the lock after its parent has let go.
+	next := make(chan error)
+	held := r.writer.held
+	left := exec.Command("sleep", "1000")
+	left.ExtraFiles = []*os.File{held}
+	if err := left.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	go func() {
+		r, err := Create(dir, git, Plain)
+		if err == nil {
+			r.Close()
+		}
+		next <- err
+	}()
+	select {
+	case err := <-next:
+		t.Fatalf("did not wait: %v", err)
+	case <-time.After(50 * time.Millisecond): // of a wait that is too short for the fault, this notices nothing
+	}
+	_ = left.Process.Kill()
+	_ = left.Wait()
+	if err := <-next; err != nil {
+		t.Error(err)
+	}
+}
+
+// write commits for ever, and says which commits are on the disk.
+func write(dir state.Dir) error {
+	r, err := Create(dir, git, Plain)
+	if err != nil {
+		return err
+	}
+	heads, err := r.Heads()
+	if err != nil {
+		return err
+	}
+	old := map[string]string{}
+	for _, h := range heads {
+		old[h.Name] = h.Commit
+	}
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("r%d", n%3)
+		fmt.Printf("writes %s %d\n", name, n)
+		if old[name], err = r.Commit(entry(name, old[name], fmt.Sprint(n))); err != nil {
+			return err
+		}
+		fmt.Printf("wrote %s %s\n", name, old[name])
+		if n%20 == 19 {
+			if err := r.Maintain(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// The power is cut at random moments: a file system of its own stops in the middle of
+// what it does (EXT4_IOC_SHUTDOWN, without writing its journal), and is mounted again.
+// What Commit has returned is there, whole; so is the one before of what was under way.
+func TestPowerCut(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a file system needs root")
+	}
+	dir := t.TempDir()
+	image, mount := filepath.Join(dir, "image"), filepath.Join(dir, "mount")
+	command := func(args ...string) error {
+		out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%q: %s, %w", args, out, err)
+		}
+		return nil
+	}
+	err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, 64<<20), os.Mkdir(mount, 0o700))
+	if err == nil {
+		err = command("mkfs.ext4", "-q", image)
+	}
+	if err != nil {
+		t.Skip(err)
+	}
+	last := map[string]string{}
+	commits := 0
+	const cuts = 30
+	for cut := range cuts {
+		err := command("mount", "-o", "loop", image, mount)
+		t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
+		if err != nil {
+			if cut == 0 {
+				t.Skip(err) // a container without loop devices
+			}
+			t.Fatal(err)
+		}
+		check(t, state.Dir(mount), last)
+		cmd := exec.Command(os.Args[0])
+		cmd.Env = append(os.Environ(), "WRITE_TO="+mount)
+		var said bytes.Buffer
+		cmd.Stderr = &said
+		out, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(out)
+		count := rand.Intn(30)
+		for n := 0; n < count && lines.Scan(); {
+			if name, commit, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "wrote "), " "); ok && strings.HasPrefix(lines.Text(), "wrote ") {
+				last[name], n = commit, n+1
+				commits++
+			}
+		}
+		time.Sleep(time.Duration(rand.Intn(10_000)) * time.Microsecond)
+		shutdown(t, mount)
+		for lines.Scan() { // what was told until then
+			if name, commit, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "wrote "), " "); ok && strings.HasPrefix(lines.Text(), "wrote ") {
+				last[name] = commit
+				commits++
+			}
+		}
+		if err := cmd.Wait(); err == nil || said.Len() == 0 {
+			t.Fatalf("cut %d: the writer ended with %v: %s", cut, err, said.String())
+		}
+		if err := command("umount", mount); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d cuts, %d commits", cuts, commits)
+}
+
+// shutdown stops a file system at once.
+func shutdown(t *testing.T, mount string) {
+	t.Helper()
+	f, err := os.Open(mount)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const (
+		ext4Shutdown = 0x8004587d // EXT4_IOC_SHUTDOWN, fs/ext4/ext4.h
+		noLogFlush   = 2          // EXT4_GOING_FLAGS_NOLOGFLUSH
+	)
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), ext4Shutdown, noLogFlush); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// check reads the memory after a cut: last are the commits that were told, of which each
+// is the newest, or the parent of the newest.
+func check(t *testing.T, dir state.Dir, last map[string]string) {
+	t.Helper()
+	if len(last) == 0 {
+		return
+	}
+	r, err := Create(dir, git, Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for name, commit := range last {
+		heads, err := r.Heads(name)
+		if err != nil || len(heads) != 1 || heads[0].Err != nil {
+			t.Fatalf("%s: %+v, %v; %q", name, heads[0], err, r.Notes)
+		}
+		err = r.Contents(heads, "state.json", func(_ *Head, data []byte, err error) {
+			if err != nil || len(data) == 0 {
+				t.Errorf("%s: %q, %v", name, data, err)
+			}
+		})
+		if err != nil {
+			t.Error(err)
+		}
+		if heads[0].Commit == commit {
+			continue
+		}
+		out, err := exec.Command(git, "--git-dir="+dir.Path(state.Memory, ""), "rev-parse", refs+name+"^").Output()
+		if err != nil || strings.TrimSpace(string(out)) != commit {
+			t.Errorf("%s is %s, after %s was told: %v", name, heads[0].Commit, commit, err)
+		}
+		last[name] = heads[0].Commit
+	}
+	if len(r.Notes) > 0 {
+		t.Errorf("%q", r.Notes)
+	}
+}
