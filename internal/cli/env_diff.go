@@ -58,7 +58,9 @@ the state directory, where each run keeps that of its environment.`,
 			changes := toolset.Difference(sides[0], sides[1])
 			rows := make([][]string, len(changes))
 			for i, c := range changes {
-				rows[i] = []string{string(c.Kind), string(c.Of), c.String()}
+				if rows[i] = []string{string(c.Kind), string(c.Of), c.Name, c.A, c.B}; c.Of == toolset.PartBuild {
+					rows[i][4] += " (other files)"
+				}
 			}
 			if out == "json" {
 				return p.show(out, struct {
@@ -78,7 +80,7 @@ the state directory, where each run keeps that of its environment.`,
 				return unread(err)
 			}
 			fmt.Fprintln(p.Stdout)
-			return p.show(out, nil, "KIND|OF|CHANGE", rows)
+			return p.show(out, nil, "KIND|OF|NAME|A|B", rows)
 		},
 	}
 	addState(cmd, shared)

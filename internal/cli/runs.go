@@ -187,7 +187,10 @@ func (p Process) showRun(shared *run.Options, m *toolset.Manifest, r *runs.Run, 
 		ended += ": " + r.Why
 	}
 	row("outcome", ended)
-	row("of", strings.TrimSpace(r.Of+" "+fmt.Sprintf("%.12s", r.Revision)))
+	if r.Mode == "script" && r.Of != filepath.Base(entry.Program) {
+		row("recipe", r.Of)
+	}
+	row("revision", r.Revision)
 	row("invoker", strings.TrimSpace(r.Invoker+" "+r.InvokerID))
 	row("started", r.Started.UTC().Format(time.RFC3339))
 	if r.Took > 0 {
@@ -216,6 +219,7 @@ func (p Process) showRun(shared *run.Options, m *toolset.Manifest, r *runs.Run, 
 // shorten is a message as far as a table has room for it.
 func shorten(message string) string {
 	const most = 300
+	message = strings.TrimSpace(message)
 	text := []rune(message)
 	if len(text) > most {
 		return string(text[:most]) + "…"

@@ -372,14 +372,32 @@ func Explain(err error, stderr *os.File) int {
 	return code
 }
 
+// wrapped is an error below what is said of all of them.
+type wrapped struct {
+	of string
+	error
+}
+
+func (w wrapped) Error() string { return w.of + w.error.Error() }
+func (w wrapped) Unwrap() error { return w.error }
+
 // several takes apart what errors.Join and go-multierror put together.
 func several(err error) []error {
 	var list []error
-	var multi interface{ WrappedErrors() []error } // go-multierror
+	var multi interface { // go-multierror
+		error
+		WrappedErrors() []error
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
 		list = joined.Unwrap()
 	} else if errors.As(err, &multi) {
-		list = multi.WrappedErrors()
+		of, ok := strings.CutSuffix(err.Error(), multi.Error()) // what wraps it says where
+		if !ok {
+			of = ""
+		}
+		for _, err := range multi.WrappedErrors() {
+			list = append(list, wrapped{of, err})
+		}
 	} else if err != nil {
 		return []error{err}
 	}
