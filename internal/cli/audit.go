@@ -69,6 +69,9 @@ SCRIPT succeeded and something is missing or undeclared.`,
 				return errors.New("no SCRIPT: see `cc-ci-run audit --help`")
 			}
 			if !run.IsScript(args[0]) {
+				if hint := p.meant(args[0], "cc-ci-run audit"); hint != "" {
+					return errors.New(hint)
+				}
 				return fmt.Errorf("%q is not a SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))
 			}
 			return p.audit(cmd.Context(), *shared, o, out, args)
@@ -273,7 +276,7 @@ each recipe executes, for which invokers, which programs are missing or
 undeclared in any run, and which tools of the toolset no run used.`,
 		Example: `  cc-ci-run audit report
   cc-ci-run audit report --recipe gitea --last 10 --output json`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := notOfReport(cmd); err != nil {
 				return err
@@ -287,6 +290,7 @@ undeclared in any run, and which tools of the toolset no run used.`,
 	f := cmd.Flags()
 	addState(cmd, shared)
 	f.StringVar(&o.recipe, "recipe", "", "only runs of this `recipe`")
+	_ = cmd.RegisterFlagCompletionFunc("recipe", completeRecipes(p, shared))
 	f.IntVar(&o.last, "last", 100, "only the newest `N` runs; 0 for all")
 	f.BoolVar(&o.strict, "strict", false, "fail if something is missing or undeclared")
 	o.out.addTo(cmd)

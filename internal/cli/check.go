@@ -25,7 +25,7 @@ docker plugins that only this host has. A docker daemon that does not answer is
 shown, but is not a fault. A directory of the state directory with another owner
 or mode is a fault. Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {

@@ -62,6 +62,7 @@ func Main(p Process) int {
 // Root is the tree of commands, also for man pages and completions.
 func Root(p Process) *cobra.Command {
 	var o run.Options
+	var version bool
 	root := &cobra.Command{
 		Use:   "cc-ci-run [flags] SCRIPT [ARG...]",
 		Short: "Run a recipe's tests in the one declared environment",
@@ -97,21 +98,30 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return p.other(cmd, o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if version {
+				return p.version("table")
+			}
+			return p.other(cmd, o, args)
+		},
 	}
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.Flags().SetInterspersed(false)
+	root.Flags().BoolVar(&version, "version", false, "show the version, as the command version does")
+	root.SetFlagErrorFunc(flagError)
 	addRunFlags(root, &o)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), envCommand(p), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), runsCommand(p, &o), envCommand(p, &o), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {
 		if c.Name() == "completion" {
 			c.Example = "  source <(cc-ci-run completion bash)"
+			c.RunE = func(c *cobra.Command, args []string) error { return noArguments(c, append(args, "")) }
 		}
 		if c.Name() == "help" {
 			c.Example = "  cc-ci-run help exec"
+			c.RunE = func(_ *cobra.Command, args []string) error { return helpFor(root, args) }
 		}
 	}
 	return root
@@ -134,6 +144,9 @@ func (p Process) other(root *cobra.Command, o run.Options, args []string) error 
 		if c.Name() != "prune" { // it removes files: nobody is led to it by a slip
 			names = append(names, c.Name())
 		}
+	}
+	if hint := p.meant(args[0], "cc-ci-run"); hint != "" {
+		return errors.New(hint)
 	}
 	return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))
 }

@@ -9,10 +9,11 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
 )
 
-func envCommand(p Process) *cobra.Command {
+func envCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var explain bool
 	cmd := &cobra.Command{
@@ -26,8 +27,9 @@ env does not show the values of passed variables, because they may be secrets
 and the output may become part of a log; "cc-ci-run exec env" shows them.`,
 		Example: `  cc-ci-run env
   cc-ci-run env --explain
+  cc-ci-run env diff
   cc-ci-run env --output json | jq -r '.tools[].name'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
@@ -49,6 +51,7 @@ and the output may become part of a log; "cc-ci-run exec env" shows them.`,
 	}
 	cmd.Flags().BoolVar(&explain, "explain", false, "show whether each variable reaches a run, and the rule that decides it")
 	out.addTo(cmd)
+	cmd.AddCommand(envDiffCommand(p, shared))
 	return cmd
 }
 

@@ -17,7 +17,7 @@ command that the toolset declares, not a path.`,
 		Example: `  cc-ci-run exec git lfs version
   cc-ci-run exec --pty bash -c 'tty'
   cc-ci-run exec --seal git lfs version`,
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someArguments("CMD", "`cc-ci-run env` lists the commands of the toolset"),
 		ValidArgsFunction: completeCommands(p, false),
 		RunE: func(_ *cobra.Command, args []string) error {
 			return p.start(run.Request{Options: *o, Mode: run.Exec, Program: args[0], Args: args[1:]})

@@ -59,7 +59,7 @@ could not look. With --before, 0 if the host is no worse than it was.`,
   cc-ci-run host --watch
   cc-ci-run host --output json > before.json; …; cc-ci-run host --before before.json
   cc-ci-run host --metrics /var/lib/node-exporter/cc-ci-run.prom`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.watch && (o.wait > 0 || o.out == "json" || o.before != "") {
 				return errors.New("--watch goes with neither --wait, --before nor --output json")

@@ -13,7 +13,7 @@ func lookCommand(p Process) *cobra.Command {
 		Use:    "look",
 		Short:  "Print what a probe of parity --live finds at its place",
 		Hidden: true,
-		Args:   cobra.NoArgs,
+		Args:   noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {

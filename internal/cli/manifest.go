@@ -45,7 +45,7 @@ directory.`,
 		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
   cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y
   cc-ci-run manifest --toolset toolset.toml --nix resolved.json --out "$out/share/cc-ci-run"`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.state = shared.State
 			return p.manifest(cmd.Context(), o)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 
@@ -55,16 +54,11 @@ Starting units needs root.`,
 		Example: `  cc-ci-run parity
   cc-ci-run parity systemd manual --recipe gitea --all
   sudo cc-ci-run parity --live`,
-		Args:      cobra.MatchAll(cobra.MaximumNArgs(len(toolset.Invokers)), cobra.OnlyValidArgs),
+		Args:      invokers,
 		ValidArgs: toolset.Invokers,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				return errors.New("parity compares two invokers; name none or both")
-			}
-			for i, name := range args {
-				if slices.Contains(args[:i], name) {
-					return fmt.Errorf("%s is named twice", name)
-				}
 			}
 			if o.live && o.recipe != "" {
 				return errors.New("--live runs a probe, not a recipe: leave out --recipe")
@@ -84,6 +78,7 @@ Starting units needs root.`,
 	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
 	f.BoolVar(&o.all, "all", false, "also show the comparisons without a difference")
 	f.BoolVar(&o.live, "live", false, "run a probe through each invoker that this machine has, instead of reading records")
+	_ = cmd.RegisterFlagCompletionFunc("recipe", completeRecipes(p, shared))
 	o.out.addTo(cmd)
 	return cmd
 }

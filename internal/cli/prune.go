@@ -27,7 +27,7 @@ revision canonical or that holds it, and the manifest of each environment that a
 remaining record or a canonical revision names.`,
 		Example: `  cc-ci-run prune --dry-run
   sudo cc-ci-run prune --keep-for 168h --keep-size 200`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {

@@ -14,7 +14,7 @@ func shellCommand(p Process, o *run.Options) *cobra.Command {
 takes the place of the cc-ci-run process. It reads no start-up file; its history
 file is the one in HOME.`,
 		Example: "  cc-ci-run shell\n  echo 'command -v git' | cc-ci-run shell",
-		Args:    cobra.NoArgs,
+		Args:    noArguments,
 		RunE:    func(*cobra.Command, []string) error { return p.start(run.Request{Options: *o, Mode: run.Shell}) },
 	}
 	addRunFlags(cmd, o)

@@ -125,6 +125,7 @@ environment changed since it was built.`,
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
+	cmd.ValidArgsFunction = completeFolders(&o.Recipes)
 	return cmd
 }
 
@@ -161,7 +162,11 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 // configure takes from a sweep.toml what no flag has set. notify is the command
 // to tell the news to.
 func configure(o *sweep.Options, file string, set func(flag string) bool) (notify []string, err error) {
-	if file == "" {
+	if file != "" {
+		if info, err := os.Stat(file); err != nil || info.IsDir() {
+			return nil, fmt.Errorf("--config: %s is not a file", file)
+		}
+	} else {
 		file = filepath.Join(o.Recipes, sweep.ConfigName)
 		if _, err := os.Lstat(file); errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 			return nil, nil
@@ -331,7 +336,7 @@ func checkReport(path string) error {
 		return nil
 	}
 	if _, err := os.Stat(filepath.Dir(path)); err != nil {
-		return fmt.Errorf("report: %w", err)
+		return fmt.Errorf("%s cannot be written: %w", path, err)
 	}
 	return nil
 }

@@ -20,7 +20,7 @@ line also has the command's tool, the version of its package, and the reason
 why the toolset declares the tool. Exit status 127 if a command is not in the
 toolset.`,
 		Example:           "  cc-ci-run which git-lfs\n  cc-ci-run which --output table git tar",
-		Args:              cobra.MinimumNArgs(1),
+		Args:              someArguments("CMD", "`cc-ci-run env` lists the commands of the toolset"),
 		ValidArgsFunction: completeCommands(p, true),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, err := toolset.ReadManifest(p.Manifest)

@@ -262,7 +262,7 @@ func (h Host) parity(context.Context) []finding.Finding {
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):
-			return one(finding.Note, name, "no run by "+invoker+" yet"+unused, "start one, or: sudo cc-ci-run parity --live")
+			return one(finding.Note, name, "no run by "+invoker+" yet"+unused, record.HowToStart(invoker, "")+", or: sudo cc-ci-run parity --live")
 		case err != nil:
 			return one(finding.Unknown, name, err.Error(), "cc-ci-run parity")
 		}

@@ -172,7 +172,7 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 	if runs.unlooked > 0 {
 		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
 	}
-	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one", ErrNone, of, invoker, runs.path)
+	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one (%s)", ErrNone, of, invoker, runs.path, HowToStart(invoker, recipe))
 }
 
 const (
@@ -232,7 +232,7 @@ func (s *search) peek(from, to int) []bool {
 					continue
 				}
 				invoker := s.invokerOf(from+i, buffer)
-				may[i] = invoker == "" || invoker == s.invoker && (s.recipe == "" || s.mentions(from+i, buffer))
+				may[i] = invoker == "" || (s.invoker == "" || invoker == s.invoker) && (s.recipe == "" || s.mentions(from+i, buffer))
 			}
 		})
 	}

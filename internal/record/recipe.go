@@ -50,3 +50,24 @@ func folder(program string, args []string, dir string) string {
 	}
 	return dir
 }
+
+// HowToStart says how a person gets an invoker to start a run of a recipe, of any if it is "".
+func HowToStart(invoker, recipe string) string {
+	switch invoker {
+	case "drone":
+		of := "a recipe's"
+		if recipe != "" {
+			of = recipe + "'s"
+		}
+		return "push to " + of + " repository"
+	case "systemd":
+		if recipe == "" {
+			return "systemctl start nightly-sweep"
+		}
+		return "systemctl start nightly-sweep@" + recipe
+	}
+	if recipe == "" {
+		recipe = "RECIPE"
+	}
+	return "cc-ci-run runner/run_recipe_ci.py " + recipe
+}

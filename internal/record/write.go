@@ -36,6 +36,7 @@ type Record struct {
 	Sealed    string   `json:"sealed"`    // "full"; "none: REASON" if only the best effort was asked for; "" if none was
 	Directory string   `json:"directory"` // working directory
 	Revision  string   `json:"revision"`  // of the git work tree around the recipe, or around Directory if there is no recipe; "" without one
+	Result    string   `json:"result"`    // the file that the script was told to write its tests' outcomes to (env.ResultVariable); "" for none, and before this field was added
 
 	Fingerprint string     `json:"fingerprint"`
 	Manifest    string     `json:"manifest"` // the file it was read from
@@ -196,6 +197,7 @@ func (r *Record) AppendJSON(b []byte) []byte {
 	w.text("sealed", r.Sealed)
 	w.text("directory", r.Directory)
 	w.text("revision", r.Revision)
+	w.text("result", printable(r.Result))
 	w.text("fingerprint", r.Fingerprint)
 	w.text("manifest", r.Manifest)
 	w.text("backend", r.Backend)

@@ -81,7 +81,8 @@ func Start(r Request, p Process) error {
 		tellSSH(ssh, p.Stderr)
 	}
 	now := time.Now()
-	if result := r.result(now, invoker.Name, plan, p); result != "" {
+	result := r.result(now, invoker.Name, plan, p)
+	if result != "" {
 		given = given.With(env.ResultVariable, result)
 	}
 	if err := exec.Prepare(plan.Process); err != nil {
@@ -92,7 +93,7 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	// After the seal, so that the record has the state that the child gets.
-	if err := r.account(now, plan, given, invoker, sealed, ssh, p); err != nil {
+	if err := r.account(now, plan, given, invoker, sealed, result, ssh, p); err != nil {
 		return err
 	}
 	if !r.Pty {
@@ -294,12 +295,12 @@ func (r *Request) result(now time.Time, invoker string, plan *env.Plan, p Proces
 
 // account writes the record, and puts the process under the audit of its
 // parent. A record that cannot be written never stops a run.
-func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, invoker env.Invoker, sealed string, ssh exec.Pairs, p Process) error {
+func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, invoker env.Invoker, sealed, result string, ssh exec.Pairs, p Process) error {
 	if r.NoRecord && r.Audited == "" {
 		return nil
 	}
 	entry := record.New(now, plan, given, p.Environ, invoker, string(r.Mode), r.Program, r.Args, r.Pty)
-	entry.Sealed, entry.Audited, entry.SSHFiles = sealed, r.Audited != "", ssh
+	entry.Sealed, entry.Audited, entry.Result, entry.SSHFiles = sealed, r.Audited != "", result, ssh
 	var dir state.Dir
 	if !r.NoRecord {
 		// Tests are scripts; exec and shell, which people wait for, ask nobody.
@@ -371,14 +372,32 @@ func Explain(err error, stderr *os.File) int {
 	return code
 }
 
+// wrapped is an error below what is said of all of them.
+type wrapped struct {
+	of string
+	error
+}
+
+func (w wrapped) Error() string { return w.of + w.error.Error() }
+func (w wrapped) Unwrap() error { return w.error }
+
 // several takes apart what errors.Join and go-multierror put together.
 func several(err error) []error {
 	var list []error
-	var multi interface{ WrappedErrors() []error } // go-multierror
+	var multi interface { // go-multierror
+		error
+		WrappedErrors() []error
+	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
 		list = joined.Unwrap()
 	} else if errors.As(err, &multi) {
-		list = multi.WrappedErrors()
+		of, ok := strings.CutSuffix(err.Error(), multi.Error()) // what wraps it says where
+		if !ok {
+			of = ""
+		}
+		for _, err := range multi.WrappedErrors() {
+			list = append(list, wrapped{of, err})
+		}
 	} else if err != nil {
 		return []error{err}
 	}

@@ -179,7 +179,7 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 	case o.Result == nil && o.Running == "" && o.Signal == 0 && o.Status >= 125 && o.Status <= 127:
 		return ended(Error, "cc-ci-run could not start it: exit status %d", o.Status)
 	}
-	result := fmt.Sprintf("exit status %d", o.Status)
+	result := fmt.Sprintf("the runner's exit status %d", o.Status)
 	if o.Signal != 0 {
 		result = unix.SignalName(o.Signal)
 	}
@@ -198,8 +198,11 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 	case summary.Failed > 0:
 		return ended(Hold, "%s: %s (%s)", tests, some(o.Result.Failed()), o.Why)
 	case o.Status != 0 || o.Signal != 0 || about.ExitStatus != 0:
-		if o.Status == 0 && o.Signal == 0 {
-			result = fmt.Sprintf("exit status %d, which was changed to 0", about.ExitStatus)
+		if o.Signal == 0 && about.ExitStatus != 0 {
+			result = fmt.Sprintf("pytest's exit status %d", about.ExitStatus)
+			if o.Status == 0 {
+				result += ", which was changed to 0"
+			}
 		}
 		because := about.Why
 		if because == "" {

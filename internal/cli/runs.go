@@ -1,0 +1,272 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cc-ci-run/internal/parity"
+	"cc-ci-run/internal/record"
+	"cc-ci-run/internal/run"
+	"cc-ci-run/internal/runs"
+	"cc-ci-run/internal/toolset"
+)
+
+// runsSchema is the version of the JSON of runs and of runs show.
+const runsSchema = 1
+
+func runsCommand(p Process, shared *run.Options) *cobra.Command {
+	var out output
+	var which record.Which
+	last := 20
+	cmd := &cobra.Command{
+		Use:   "runs [flags]",
+		Short: "List runs by any invoker, the newest first",
+		Long: `runs lists the runs that are recorded in the state directory, whoever started
+them: how each ended, how many of its tests failed, how long ago it started, its
+invoker, the recipe or script, the beginning of the environment's fingerprint,
+and the shortest beginning of its ID that is unique.
+
+The outcome of a run of a sweep is the sweep's verdict, in capital letters. Other
+runs of a recipe's tests passed, failed, ended before pytest did, are running, or
+left no result, as scripts do that are not a recipe's tests.`,
+		Example: `  cc-ci-run runs
+  cc-ci-run runs --recipe gitea --invoker drone -n 5
+  cc-ci-run runs show 20261126T054950
+  cc-ci-run runs --output json | jq -r '.runs[] | select(.outcome == "failed").id'`,
+		Args: noArguments,
+		RunE: func(*cobra.Command, []string) error {
+			if which.Invoker != "" && !slices.Contains(toolset.Invokers, which.Invoker) {
+				return notAnInvoker(which.Invoker)
+			}
+			if last < 1 {
+				return fmt.Errorf("--last %d: at least 1", last)
+			}
+			l, m, err := p.openRuns(shared)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			list, passedOver := l.Newest(which, last)
+			for _, err := range passedOver {
+				p.complain(err)
+			}
+			if out == "table" && len(list) == 0 {
+				p.complain(fmt.Errorf("no such run is recorded in %s", shared.StateDir(p.Environ, m.State)))
+				return nil
+			}
+			return p.showRuns(out, l, list)
+		},
+	}
+	f := cmd.Flags()
+	addState(cmd, shared)
+	f.StringVar(&which.Recipe, "recipe", "", "only runs of this `recipe`")
+	f.StringVar(&which.Invoker, "invoker", "", "only runs by this `invoker`: drone, systemd or manual")
+	f.IntVarP(&last, "last", "n", last, "list this many runs")
+	_ = cmd.RegisterFlagCompletionFunc("recipe", completeRecipes(p, shared))
+	_ = cmd.RegisterFlagCompletionFunc("invoker", cobra.FixedCompletions(toolset.Invokers, cobra.ShellCompDirectiveNoFileComp))
+	out.addTo(cmd)
+	cmd.AddCommand(runsShowCommand(p, shared))
+	return cmd
+}
+
+// openRuns opens the state directory's runs, and reads the present manifest.
+func (p Process) openRuns(shared *run.Options) (*runs.List, *toolset.Manifest, error) {
+	m, err := toolset.ReadManifest(p.Manifest)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := runs.Open(shared.StateDir(p.Environ, m.State), m.Git())
+	return l, m, err
+}
+
+func (p Process) showRuns(out output, l *runs.List, list []*runs.Run) error {
+	now := time.Now()
+	rows := make([][]string, len(list))
+	for i, r := range list {
+		failed := ""
+		if t := r.Tests; t != nil {
+			failed = fmt.Sprintf("%d of %d", t.Failed, t.Total)
+		}
+		rows[i] = []string{outcome(r), failed, age(now.Sub(r.Started)), r.Invoker, r.Of, fmt.Sprintf("%.8s", r.Fingerprint), l.Short(r.ID)}
+	}
+	return p.show(out, struct {
+		Schema int         `json:"schema"`
+		Runs   []*runs.Run `json:"runs"`
+	}{runsSchema, append([]*runs.Run{}, list...)}, "OUTCOME|FAILED|AGE|INVOKER|RUN|ENV|ID", rows)
+}
+
+// outcome is how a run ended, in a word: the verdict, if it was a sweep's.
+func outcome(r *runs.Run) string {
+	switch {
+	case r.Verdict != "":
+		return string(r.Verdict)
+	case r.Outcome == runs.Unasked:
+		return "-"
+	}
+	return string(r.Outcome)
+}
+
+// age is how long ago something was, in its largest unit.
+func age(d time.Duration) string {
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", max(0, d/time.Second))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 2*day:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%dd", d/day)
+}
+
+func runsShowCommand(p Process, shared *run.Options) *cobra.Command {
+	var out output
+	cmd := &cobra.Command{
+		Use:   "show [flags] ID",
+		Short: "Show one run: who started what, in which environment, and how it ended",
+		Long: `show brings together what was recorded when a run started and how the run ended:
+invoker, command, environment, process state, each test (those that failed come
+first), and the log. ID can be the beginning of an ID, if no other run's ID begins
+so, and for a run of a sweep also the sweep's name for the run.
+
+With --output json, show also has the whole record, and of each test the whole
+message and trace.`,
+		Example: `  cc-ci-run runs show 20261126T054950
+  cc-ci-run runs show --output json 20261126T054950 | jq -r '.tests[0].trace'`,
+		Args:              oneArgument("ID", "`cc-ci-run runs` lists the IDs"),
+		ValidArgsFunction: completeRuns(p, shared),
+		RunE: func(_ *cobra.Command, args []string) error {
+			l, m, err := p.openRuns(shared)
+			if err != nil {
+				return err
+			}
+			defer l.Close()
+			r, entry, err := l.Find(args[0])
+			if err != nil {
+				return err
+			}
+			tests, err := l.Tests(r)
+			if err != nil {
+				p.complain(err)
+			}
+			if out == "json" {
+				return p.show(out, struct {
+					Schema int             `json:"schema"`
+					Run    *runs.Run       `json:"run"`
+					Record json.RawMessage `json:"record"`
+					Tests  []record.Test   `json:"tests"`
+				}{runsSchema, r, entry.AppendJSON(nil), append([]record.Test{}, tests...)}, "", nil)
+			}
+			return p.showRun(shared, m, r, entry, tests)
+		},
+	}
+	addState(cmd, shared)
+	out.addTo(cmd)
+	return cmd
+}
+
+func (p Process) showRun(shared *run.Options, m *toolset.Manifest, r *runs.Run, entry *record.Record, tests []record.Test) error {
+	var rows [][]string
+	row := func(name, value string) {
+		if value != "" {
+			rows = append(rows, []string{name, value})
+		}
+	}
+	ended := outcome(r)
+	if r.Tests != nil {
+		ended += fmt.Sprintf(", %d of %d tests failed", r.Tests.Failed, r.Tests.Total)
+	}
+	if r.Why != "" {
+		ended += ": " + r.Why
+	}
+	row("outcome", ended)
+	if r.Mode == "script" && r.Of != filepath.Base(entry.Program) {
+		row("recipe", r.Of)
+	}
+	row("revision", r.Revision)
+	row("invoker", strings.TrimSpace(r.Invoker+" "+r.InvokerID))
+	row("started", r.Started.UTC().Format(time.RFC3339))
+	if r.Took > 0 {
+		row("took", r.Took.Round(time.Millisecond).String())
+	}
+	row("command", strings.Join(append([]string{entry.Program}, entry.Args...), " "))
+	row("directory", entry.Directory)
+	row("environment", p.environmentOf(shared, m, entry))
+	row("process", processOf(entry))
+	if d := entry.Docker; d != nil {
+		row("docker", strings.TrimSpace(string(d.State)+" "+d.Version+" "+d.Reason))
+	}
+	row("log", r.Log)
+	row("result", r.Result)
+	if err := p.table(p.Stdout, "RUN|"+r.ID, rows); err != nil || len(tests) == 0 {
+		return err
+	}
+	rows = nil
+	for _, t := range tests {
+		rows = append(rows, []string{t.Status, (time.Duration(t.Duration) * time.Millisecond).String(), filepath.Base(t.Name), shorten(t.Message)})
+	}
+	fmt.Fprintln(p.Stdout)
+	return p.table(p.Stdout, "OUTCOME|TIME|TEST|MESSAGE", rows)
+}
+
+// shorten is a message as far as a table has room for it.
+func shorten(message string) string {
+	const most = 300
+	message = strings.TrimSpace(message)
+	text := []rune(message)
+	if len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return message
+}
+
+// environmentOf says which environment a run had, compared with the present one.
+func (p Process) environmentOf(shared *run.Options, m *toolset.Manifest, entry *record.Record) string {
+	text := fmt.Sprintf("%.12s", entry.Fingerprint)
+	if entry.Fingerprint == m.Fingerprint() {
+		return text + ", the present one"
+	}
+	then, err := parity.Kept(shared.StateDir(p.Environ, m.State), entry.Fingerprint)
+	if err != nil {
+		return text + ", whose manifest is not kept"
+	}
+	changes := toolset.Strings(toolset.Difference(then, m))
+	if len(changes) == 0 {
+		return text + ", which the present one equals but for reasons and places"
+	}
+	const most = 3
+	text += "; since then " + strings.Join(changes[:min(len(changes), most)], ", ")
+	if len(changes) > most {
+		text += fmt.Sprintf(" and %d more changes (cc-ci-run env diff %.12s)", len(changes)-most, entry.Fingerprint)
+	}
+	return text
+}
+
+// processOf is the process state of a run in brief.
+func processOf(entry *record.Record) string {
+	s := entry.Process
+	first := func(ids string) string {
+		id, _, _ := strings.Cut(ids, " ")
+		return id
+	}
+	parts := []string{"user " + first(s.UID), "group " + first(s.GID), "umask " + s.Umask, fmt.Sprintf("nice %d", s.Nice)}
+	if entry.Surroundings != nil {
+		parts = append(parts, "on "+entry.Surroundings.Hostname)
+	}
+	for _, f := range []struct {
+		is   bool
+		what string
+	}{{s.NoNewPrivs, "no_new_privs"}, {entry.Pty, "pty"}, {entry.Audited, "audited"}, {entry.Sealed == "full", "sealed"}} {
+		if f.is {
+			parts = append(parts, f.what)
+		}
+	}
+	return strings.Join(parts, ", ")
+}
