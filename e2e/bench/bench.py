@@ -306,17 +306,30 @@ def sweeping(build, rounds):
 
 
 def make_many(many, runner, skip, environ):
-    """10,000 recipes, promoted: one really, the others' states made after it."""
-    recipes, states = many / "recipes", many / "state" / "sweep" / "recipes"
+    """10,000 recipes, promoted: one really, the others' memory made after it."""
+    recipes, known = many / "recipes", many / "known"
     (recipes / "r00000").mkdir(parents=True)
+    known.mkdir()
     (recipes / "r00000" / "test.txt").write_text("the same")
     start(skip, environ)
-    state = (states / "r00000.json").read_text()
-    for n in range(1, 10_000):
+    git = ["git", f"--git-dir={many / 'state' / 'sweep.git'}"]
+    state = subprocess.run(
+        [*git, "show", "refs/cc-ci/sweep/r00000:state.json"], check=True, capture_output=True, text=True
+    ).stdout
+    commits = []
+    for n in range(10_000):
         name = f"r{n:05d}"
-        (recipes / name).mkdir()
+        (recipes / name).mkdir(exist_ok=True)
         (recipes / name / "test.txt").write_text("the same")
-        (states / f"{name}.json").write_text(state.replace("r00000", name))
+        content = state.replace("r00000", name)
+        (known / name).write_text(content)  # for the loop in Bash
+        if n > 0:
+            commits.append(
+                f"commit refs/cc-ci/sweep/{name}\ncommitter bench <bench> 0 +0000\ndata 0\n"
+                f"M 100644 inline state.json\ndata {len(content.encode())}\n{content}\n"
+            )
+    subprocess.run([*git, "fast-import", "--quiet"], check=True, input="".join(commits), text=True)
+    subprocess.run([*git, "pack-refs", "--all"], check=True)
 
 
 @contextlib.contextmanager

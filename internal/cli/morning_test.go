@@ -51,6 +51,7 @@ type world struct {
 	first    time.Time // two o'clock of night 1
 	manifest [2][]byte // with perl u2, and u4 in the last night
 	runs     map[string]int
+	plan     string // of the built environment, which says whether a file changed since
 }
 
 func newWorld(t *testing.T) *world {
@@ -59,7 +60,7 @@ func newWorld(t *testing.T) *world {
 		dir = t.TempDir()
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	w := &world{t: t, dir: dir, runs: map[string]int{}}
+	w := &world{t: t, dir: dir, runs: map[string]int{}, plan: "../../build/toolset/manifest.plan"}
 	now := time.Now().UTC()
 	w.first = time.Date(now.Year(), now.Month(), now.Day(), 2, 0, 0, 0, time.UTC).AddDate(0, 0, -nights)
 	built, err := os.ReadFile("../../build/toolset/manifest.json")
@@ -259,7 +260,7 @@ func (w *world) ask(args ...string) string {
 	}
 	status := cli.Main(cli.Process{
 		Args: append([]string{"cc-ci-run"}, args...), Environ: []string{"CC_CI_RUN_STATE=" + w.path("state")},
-		Stdin: os.Stdin, Stdout: out[1], Stderr: said[1], Manifest: w.path("manifest.json"), Program: w.path("program"), Self: w.path("cc-ci-run-full"),
+		Stdin: os.Stdin, Stdout: out[1], Stderr: said[1], Manifest: w.path("manifest.json"), Program: w.path("program"), Plan: w.plan, Self: w.path("cc-ci-run-full"),
 	})
 	_ = out[1].Close()
 	_ = said[1].Close()
@@ -336,7 +337,7 @@ func TestMorning(t *testing.T) {
 	w.says(status.Headline, `^\d newly failing, 11 still failing, \d fixed, 1 never run; perl .*u2 → .*u4$`)
 
 	table := w.ask("sweep", "status")
-	w.says(table, `^\d newly failing, 11 still failing`, `^newly failing +news-00 +`+w.date(nights).Local().Format(time.DateOnly)+` +1 +1 failed: test_b`,
+	w.says(table, `^\d newly failing, 11 still failing`, `^newly failing +news-00 +`+w.date(nights).Local().Format(time.DateOnly)+` +1 +1 failed, 1 passed: test_b`,
 		`^still failing  breaks-03 +`+w.date(12).Local().Format(time.DateOnly)+` +19 `, `^59 recipes: .* 3 gone$`, `^last sweep: .*, by systemd, took `)
 	if strings.Contains(table, w.dir) {
 		t.Errorf("a path of this machine is in\n%s", table)
@@ -354,7 +355,7 @@ func TestMorning(t *testing.T) {
 	}
 	w.says(history[1], `^PROMOTE +\S+ \S+ +tree-\w+ +[0-9a-f]{8} +\S+ +1/1 +systemd +revision, environment$`)
 	w.says(w.ask("sweep", "history", "breaks-00"), `^HOLD .* 1/2 +systemd +environment$`, `^HOLD .* 1/2 +systemd +revision$`, `^PROMOTE .* 2/2 +systemd`)
-	w.says(w.ask("sweep", "history", "--tests", "slower-01"), `^test_a +\|\.{30}\| +\S+s +\S+s +1\.\d times slower$`)
+	w.says(w.ask("sweep", "history", "--tests", "slower-01"), `^test_a +\|\.{30}\| +\S+s +\S+s +\d\.\d times slower$`)
 	w.says(w.ask("sweep", "history", "--tests", "flaky-01"), `^test_b +\|[.F]+\| .*flaky$`)
 	if answer := w.ask("sweep", "history", "--tests", "passes-00"); strings.Contains(answer, "flaky") || strings.Contains(answer, "slower") {
 		t.Error(answer)

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
@@ -31,14 +32,21 @@ func Prune(dir state.Dir, git string, b state.Bounds, manifest string, dry bool)
 			return nil, state.Left{}, err
 		}
 	}
-	return expire(dir, git, b, manifest, dry)
+	s := &store{Dir: dir}
+	if err := s.recall(git, memory.Plain); err != nil {
+		return nil, state.Left{}, err
+	}
+	defer s.close()
+	return s.expire(b, manifest, dry)
 }
 
-func expire(dir state.Dir, git string, b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+// expire removes what is beyond the bounds. What is remembered says what stays.
+func (s *store) expire(b state.Bounds, manifest string, dry bool) ([]state.Expired, state.Left, error) {
+	dir := s.Dir
 	logs := map[string]bool{} // "RECIPE" or "RECIPE/STEM", as directories and files are called
 	environments := map[string]bool{}
 	unknown := false // whether a state could name any environment
-	err := eachState(dir, git, func(r *Remembered) {
+	s.each(func(r *Remembered) {
 		s, file := r.State, url.PathEscape(r.Recipe())
 		if r.Err != nil { // a newer cc-ci-run's, say: what it refers to stays
 			logs[file], unknown = true, true
@@ -53,9 +61,12 @@ func expire(dir state.Dir, git string, b state.Bounds, manifest string, dry bool
 			logs[file+"/"+stemOf(c.Time.UTC())] = true
 			environments[c.Fingerprint] = true
 		}
+		if s.Run != nil { // "env diff RECIPE" asks for it
+			environments[s.Run.Fingerprint] = true
+		}
 	})
-	if err != nil {
-		return nil, state.Left{}, err
+	if last, _ := Last(dir); last != nil { // the status says what changed
+		environments[last.Fingerprint], environments[last.Before] = true, true
 	}
 	records, err := record.Open(dir)
 	if err != nil {

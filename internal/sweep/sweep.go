@@ -260,7 +260,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		if err := s.store.memory.Maintain(); err != nil {
 			tell(Event{Note: "the memory could not be packed: " + err.Error()})
 		}
-		if _, _, err := expire(s.State, s.Git, s.Keep, s.Manifest, false); err != nil {
+		if _, _, err := s.store.expire(s.Keep, s.Manifest, false); err != nil {
 			tell(Event{Note: "not all that expired could be removed: " + err.Error()})
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"cc-ci-run/internal/exec/supervise"
-	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/state"
 )
 
@@ -504,41 +503,6 @@ func TestInterrupted(t *testing.T) {
 	}
 	if logs, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/logs/*/*.log")); len(logs) != 2 {
 		t.Errorf("%d runs were started, want 2: none after the interruption", len(logs))
-	}
-}
-
-// BenchmarkSkip is what an unchanged recipe costs: 10,000 in each iteration.
-func BenchmarkSkip(b *testing.B) {
-	bench := newBench(b)
-	for n := range 10_000 {
-		bench.recipe(fmt.Sprintf("r%05d", n), "exit 0")
-	}
-	now, err := bench.surroundings()
-	if err != nil {
-		b.Fatal(err)
-	}
-	now.Site = map[string]string{}
-	store, err := openStore(context.Background(), bench.State, false, false, bench.Git, memory.Plain)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for n := range 10_000 {
-		name := fmt.Sprintf("r%05d", n)
-		if now.Identity, err = identify(filepath.Join(bench.Recipes, name), name); err != nil {
-			b.Fatal(err)
-		}
-		known := State{Schema: Schema, Canonical: Promotion{Inputs: now, Time: time.Now()}, Last: Result{Verdict: Promote}}
-		if err := store.write(name, commit{next: known}); err != nil {
-			b.Fatal(err)
-		}
-	}
-	store.close()
-	bench.Jobs = 2
-	for b.Loop() {
-		results, err := Run(context.Background(), bench.Options, func(Event) {})
-		if err != nil || len(results) != 10_000 || results[9999].Verdict != Skip {
-			b.Fatal(err)
-		}
 	}
 }
 
