@@ -87,6 +87,17 @@ func TestSweepUnits(t *testing.T) {
 			nights[recipe] = ran(t, recipe, "nightly-sweep.service")
 		}
 	})
+	t.Run("what the night would run", func(t *testing.T) {
+		said := m.sh(t, "systemctl start nightly-sweep.timer; cc-ci-run sweep --dry-run --like-unit; cc-ci-run sweep status; systemctl stop nightly-sweep.timer")
+		for recipe := range recipesOfUnits {
+			if !regexp.MustCompile(`(?m)^SKIP +` + recipe + ` `).MatchString(said) {
+				t.Errorf("%s is not skipped:\n%s", recipe, said)
+			}
+		}
+		if !regexp.MustCompile(`(?m)^next sweep: 20..-..-.. ..:.., by nightly-sweep.timer$`).MatchString(said) {
+			t.Errorf("no next sweep:\n%s", said)
+		}
+	})
 	for _, recipe := range []string{"a-leaves", "b-looks"} {
 		t.Run(recipe+" by hand", func(t *testing.T) {
 			m.sh(t, "systemctl start nightly-sweep@"+recipe)
