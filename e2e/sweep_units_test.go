@@ -88,7 +88,7 @@ func TestSweepUnits(t *testing.T) {
 		}
 	})
 	t.Run("what the night would run", func(t *testing.T) {
-		said := m.sh(t, "systemctl start nightly-sweep.timer; cc-ci-run sweep --dry-run --like-unit; cc-ci-run sweep status; systemctl stop nightly-sweep.timer")
+		said := m.sh(t, "systemctl start nightly-sweep.timer; "+m.program+" sweep --dry-run --like-unit; "+m.program+" sweep status; systemctl stop nightly-sweep.timer")
 		for recipe := range recipesOfUnits {
 			if !regexp.MustCompile(`(?m)^SKIP +` + recipe + ` `).MatchString(said) {
 				t.Errorf("%s is not skipped:\n%s", recipe, said)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	osexec "os/exec"
 	"path/filepath"
@@ -366,9 +367,54 @@ func TestMorning(t *testing.T) {
 	tonight := w.ask("sweep", "--dry-run", "--recipes", w.path("recipes"), "--runner", w.path("runner/run.py"))
 	w.says(tonight, `^RUN +breaks-00 .*did not pass|^RUN +breaks-00`, `^RUN +unswept .*never promoted`, `^SKIP +passes-00 `, `^RUN +hangs `)
 
+	w.sameForm("status.txt", "sweep", "status")
+	w.sameForm("history.txt", "sweep", "history", "breaks-00")
+	w.sameForm("tests.txt", "sweep", "history", "--tests", "slower-00")
+	w.sameForm("diff.txt", "env", "diff", w.fingerprint(0), w.fingerprint(1))
+
 	diary := w.ask("sweep", "history", "news-00", "--output", "json")
 	w.says(diary, `"machine": "ci-1"`, `"invoker": "systemd"`)
 	w.says(git(t, w, "log", "--date=format:%F", "--format=%ad %an %s", "refs/cc-ci/sweep/hangs"), `^`+w.date(nights).Format(time.DateOnly)+` systemd HOLD tree-\w+: took longer than 1s`)
+}
+
+// form is the form of JSON: the path and the type of each value, of all elements of a list
+// together.
+func form(t *testing.T, text string) string {
+	t.Helper()
+	var v any
+	if err := json.NewDecoder(strings.NewReader(text)).Decode(&v); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	paths := map[string]bool{}
+	var walk func(path string, v any)
+	walk = func(path string, v any) {
+		switch v := v.(type) {
+		case map[string]any:
+			for name, value := range v {
+				walk(path+"."+name, value)
+			}
+		case []any:
+			for _, value := range v {
+				walk(path+"[]", value)
+			}
+		default:
+			paths[fmt.Sprintf("%s %T", path, v)] = true
+		}
+	}
+	walk("", v)
+	return strings.Join(slices.Sorted(maps.Keys(paths)), "\n") + "\n"
+}
+
+// sameForm compares JSON with the form that programs rely on. If the form changes by
+// more than new fields, raise the schema, and write the file anew.
+func (w *world) sameForm(file string, args ...string) {
+	w.t.Helper()
+	answer := w.ask(append(args, "--output", "json")...)
+	got := form(w.t, answer)
+	want, err := os.ReadFile(filepath.Join("testdata/json", file))
+	if err != nil || string(want) != got {
+		w.t.Errorf("%q: the form of its JSON is not that of testdata/json/%s (%v):\n%s", args, file, err, got)
+	}
 }
 
 func (w *world) fingerprint(i int) string {
