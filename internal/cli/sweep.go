@@ -18,6 +18,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/sweep"
@@ -27,7 +28,7 @@ import (
 func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var t told
-	var file, unit, notify string
+	var file, unit, notify, sharedURL string
 	var audited bool
 	var only []string
 	o := sweep.Options{}
@@ -90,6 +91,11 @@ environment changed since it was built.`,
 			if t.notify, err = configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
 			}
+			if sharedURL != "" {
+				if o.Shared, err = p.remote(sharedURL, o.Invoker); err != nil {
+					return err
+				}
+			}
 			if notify != "" {
 				t.notify = []string{notify}
 			}
@@ -119,6 +125,7 @@ environment changed since it was built.`,
 	f.Lookup("like-unit").NoOptDefVal = parity.Units["systemd"]
 	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, also one that is called like a command; may be repeated")
 	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
+	f.StringVar(&sharedURL, "shared", "", "`URL` of a git repository in which several machines remember their runs together")
 	f.StringVar(&notify, "notify", "", "`program` that is started with the status as its input, if a sweep of all recipes finds something new")
 	f.StringVar(&t.metrics, "metrics", "", "write the recipes' verdicts to `file`, for Prometheus's textfile collector")
 	addRunFlags(cmd, shared, "seal")
@@ -157,6 +164,20 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 		}
 		return now.Stale(context.Background(), faults)
 	}
+}
+
+// remote is the memory that machines share. git finds its way there in the environment that
+// tests have, too.
+func (p Process) remote(url, invoker string) (*memory.Remote, error) {
+	plan, err := run.ReadPlan(p.Plan)
+	if err != nil {
+		return nil, err
+	}
+	given, err := plan.Environment(p.Environ, invoker)
+	if err != nil {
+		return nil, err
+	}
+	return &memory.Remote{URL: url, Environ: given.Environ()}, nil
 }
 
 // configure takes from a sweep.toml what no flag has set. notify is the command

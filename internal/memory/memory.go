@@ -52,7 +52,9 @@ type Repository struct {
 	path   string
 	git    string
 	start  Start
-	writer *writer // nil: open for reading
+	writer *writer           // nil: open for reading
+	remote *Remote           // nil: shared with nobody
+	theirs map[string]string // the remote's commits, by the names of refs
 	// Notes says what of the repository was damaged and is set aside, beyond single
 	// recipes.
 	Notes []string
@@ -114,7 +116,12 @@ func (r *Repository) Heads(names ...string) ([]*Head, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = r.follow(heads, func(h *Head) string { return h.Commit }, "commit", func(h *Head, data []byte) error {
+	return heads, r.trees(heads)
+}
+
+// trees reads the trees of the heads' commits.
+func (r *Repository) trees(heads []*Head) error {
+	err := r.follow(heads, func(h *Head) string { return h.Commit }, "commit", func(h *Head, data []byte) error {
 		line, _, _ := bytes.Cut(data, []byte("\n"))
 		hash, ok := bytes.CutPrefix(line, []byte("tree "))
 		if h.tree = string(hash); !ok || !isHash(h.tree) {
@@ -128,7 +135,7 @@ func (r *Repository) Heads(names ...string) ([]*Head, error) {
 			return err
 		})
 	}
-	return heads, err
+	return err
 }
 
 // follow reads an object of each head that has no fault yet.

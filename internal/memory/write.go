@@ -97,12 +97,19 @@ func (w *writer) end() {
 }
 
 // Commit writes a commit, and makes it the recipe's. When Commit returns, both are
-// on the disk. The error is ErrMoved if the ref is not what the entry says.
+// on the disk, and at the remote, if there is one. The error is ErrMoved if the ref is not
+// what the entry says.
 func (r *Repository) Commit(e Entry) (commit string, err error) {
 	w := r.writer
 	w.lock.Lock()
 	defer w.lock.Unlock()
-	if commit, err = w.commit(e); err != nil {
+	if commit, err = w.write(e); err == nil && r.remote != nil {
+		err = r.push(Escape(e.Recipe), commit)
+	}
+	if err == nil {
+		err = w.update(e, commit)
+	}
+	if err != nil {
 		w.end() // a process that failed does not answer any more
 		return "", err
 	}
@@ -110,7 +117,8 @@ func (r *Repository) Commit(e Entry) (commit string, err error) {
 	return commit, nil
 }
 
-func (w *writer) commit(e Entry) (string, error) {
+// write writes the objects of a commit.
+func (w *writer) write(e Entry) (string, error) {
 	if w.dir == "" {
 		dir, err := os.MkdirTemp(w.r.path, "writing.")
 		if err != nil {
@@ -147,7 +155,7 @@ func (w *writer) commit(e Entry) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return commit, w.update(e, commit)
+	return commit, nil
 }
 
 // ident is a name that git takes for an author's.

@@ -117,7 +117,7 @@ func BenchmarkStatus(b *testing.B) {
 // directory: 30 runs are there before, with a result of 100 tests and 64 KiB of output.
 func BenchmarkVerdict(b *testing.B) {
 	bench := newBench(b)
-	s, err := openStore(context.Background(), bench.State, false, false, git, memory.Plain)
+	s, err := openStore(context.Background(), bench.State, false, false, git, nil, memory.Plain)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"strings"
 
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
@@ -105,6 +106,28 @@ func siteHashes(key []byte, site []string) map[string]string {
 
 // keyFile is in the sweep's directory. Who may read it runs tests as well.
 const keyFile = "key"
+
+// siteKey is the key of the machine, or that of all machines. Without the shared one
+// nothing is skipped, as no hash is the same, and what would be run is an ERROR.
+func (s *sweep) siteKey() ([]byte, error) {
+	if s.Shared == nil || s.DryRun {
+		return siteKey(s.State, s.DryRun)
+	}
+	key := make([]byte, sha256.Size)
+	if s.store.unreachable != nil {
+		// The last that was known.
+		return siteKey(s.State, true)
+	}
+	key, err := s.store.memory.Key(sha256.Size)
+	if errors.Is(err, memory.ErrUnreachable) {
+		s.store.unreachable = err
+		return siteKey(s.State, true)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return key, s.State.PutSynced(state.Sweep, keyFile, key, 0o640)
+}
 
 // siteKey reads the key of siteHashes, or makes one. A dry run, which writes
 // nothing, has one of its own if there is none.

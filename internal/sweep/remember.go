@@ -115,6 +115,9 @@ type store struct {
 	memory *memory.Repository // nil: there is none, in a dry run
 	left   []string           // what a killed sweep left and could not be ended
 	notes  []string
+	shared *memory.Remote // nil: the memory is this machine's alone
+	// unreachable says why the shared memory is not known.
+	unreachable error
 
 	lock  sync.Mutex
 	known map[string]*Remembered // by the names of refs
@@ -136,14 +139,50 @@ func (s *store) recall(git string, start memory.Start) (err error) {
 		return err
 	}
 	s.notes = append(s.notes, s.memory.Notes...)
+	if s.shared != nil && s.unlock != nil {
+		s.memory.Share(*s.shared)
+		if err := s.memory.Fetch(); errors.Is(err, memory.ErrUnreachable) {
+			s.unreachable = err
+		} else if err != nil {
+			return err
+		}
+	}
 	list, err := Recall(s.memory)
 	if err != nil {
 		return err
 	}
 	for _, r := range list {
-		s.known[r.Name] = r
+		s.known[r.Name] = s.checkShared(r)
 	}
 	return s.takeOver()
+}
+
+// checkShared takes away what only this machine remembers: the shared memory is the
+// truth. While that cannot be reached, the copy is what there is.
+func (s *store) checkShared(r *Remembered) *Remembered {
+	if s.shared != nil && s.unlock != nil && s.unreachable == nil && !s.memory.Shared(r.Name) {
+		r.Err = errNotShared
+	}
+	return r
+}
+
+var errNotShared = errors.New("the shared repository does not have it")
+
+// refresh reads anew what the shared memory has of a recipe.
+func (s *store) refresh(recipe string) (State, error) {
+	name := memory.Escape(recipe)
+	if err := s.memory.Fetch(name); err != nil {
+		return State{}, err
+	}
+	list, err := Recall(s.memory, recipe)
+	if err != nil || len(list) == 0 {
+		return State{}, errors.Join(err, errNotShared)
+	}
+	s.lock.Lock()
+	s.known[name] = s.checkShared(list[0])
+	s.lock.Unlock()
+	known, _, err := s.read(recipe)
+	return known, err
 }
 
 // takeOver takes over the state files of an earlier cc-ci-run, STATE/sweep/recipes/NAME.json,
@@ -314,12 +353,20 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 	return &Remembered{Name: was.Name, State: c.next, head: memory.NewHead(was.Name, hash, e.Files)}, nil
 }
 
-// remember writes down what follows from a verdict, and the run. Nothing is promoted
-// that is not written. A run that has no verdict, or whose verdict is not for this
-// sweep to remember, changes nothing but the history.
-func (s *sweep) remember(j *job, ran *Inputs, kept *commit) *job {
+// remember writes down what follows from a verdict without a run. Nothing is promoted
+// that is not written.
+func (s *sweep) remember(j *job) *job {
+	if err := s.write(j, nil, nil); err != nil {
+		return j.verdict(Error, "its state was not written: %v", err)
+	}
+	return j
+}
+
+// write writes down what follows from a verdict, and the run. A run that has no verdict,
+// or whose verdict is not for this sweep to remember, changes nothing but the history.
+func (s *sweep) write(j *job, ran *Inputs, kept *commit) error {
 	if s.DryRun {
-		return j
+		return nil
 	}
 	p := s.policy(j.Recipe)
 	next := j.known.after(j.Result, ran, p)
@@ -327,7 +374,7 @@ func (s *sweep) remember(j *job, ran *Inputs, kept *commit) *job {
 		next.Last.Promoted = next.Canonical.Revision
 		j.Promoted = next.Canonical.Revision
 	} else if ran == nil {
-		return j
+		return nil
 	}
 	c := commit{}
 	if kept != nil {
@@ -341,10 +388,10 @@ func (s *sweep) remember(j *job, ran *Inputs, kept *commit) *job {
 	c.message = diary(j, c.past)
 	if err := s.store.write(j.Recipe, c); err != nil {
 		j.Promoted = j.known.Canonical.Revision
-		return j.verdict(Error, "its state was not written: %v", err)
+		return err
 	}
 	j.known = next
-	return j
+	return nil
 }
 
 // diary is the message of a commit: a line for people who read the log, and what

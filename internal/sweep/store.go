@@ -29,8 +29,8 @@ const lockFile = "lock"
 
 // openStore locks the directory for this sweep, and waits for the lock if it is
 // told to. A dry run writes nothing, so it needs no lock and makes no directory.
-func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, start memory.Start) (*store, error) {
-	s := &store{Dir: dir}
+func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, shared *memory.Remote, start memory.Start) (*store, error) {
+	s := &store{Dir: dir, shared: shared}
 	if dry {
 		return s, s.recall(git, start)
 	}

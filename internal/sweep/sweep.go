@@ -49,6 +49,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec/supervise"
+	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
@@ -98,6 +99,9 @@ type Options struct {
 	Environ  []string  // for the runs: the caller's
 	Site     []string  // of it, what a site gives to tests, as "NAME=VALUE"
 	Git      string    // the toolset's git; "" if it has none
+	// Shared is the repository whose memory the sweep shares with other machines; nil
+	// for none.
+	Shared *memory.Remote `json:"-"`
 	// Supervisor are the first words of the command that is supervise.Main.
 	Supervisor []string
 	// Intact says how the environment changed since it was built; nil if it
@@ -186,11 +190,11 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if s.runs, err = supervise.New(o.Supervisor); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait, o.Git, s.runs.Begin); err != nil {
+	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait, o.Git, o.Shared, s.runs.Begin); err != nil {
 		return nil, err
 	}
 	defer s.store.close()
-	key, err := siteKey(o.State, o.DryRun)
+	key, err := s.siteKey()
 	if err != nil {
 		return nil, err
 	}
@@ -236,7 +240,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		results = append(results, j.Result)
 	}
 	for _, j := range gone { // remembered as it is told, so that a killed sweep tells nobody and forgets nothing
-		s.remember(j, nil, nil)
+		s.remember(j)
 		t.settled(j.Result)
 		results = append(results, j.Result)
 	}
@@ -480,7 +484,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	j.known, j.Promoted = known, known.Canonical.Revision
 	now := s.now
 	if now.Identity, err = identify(filepath.Join(s.Recipes, name), name); err != nil {
-		return s.remember(j.verdict(Error, "%v", err), nil, nil)
+		return s.remember(j.verdict(Error, "%v", err))
 	}
 	j.Revision = now.Revision
 	switch j.why = known.decide(now, s.policy(name), j.Started); {
@@ -492,12 +496,15 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		// whose the recipe is.
 		claimed := s.Invoker != "manual" && (known.Invoker == "" || known.Invoker == "manual")
 		if known.Held || claimed || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
-			s.remember(j, nil, nil)
+			s.remember(j)
 		}
 		return j
 	}
-	if s.DryRun {
+	switch {
+	case s.DryRun:
 		return j.verdict(WouldRun, "%s", j.why)
+	case s.store.unreachable != nil:
+		return j.verdict(Error, "%v, and it would be run: %s", s.store.unreachable, j.why)
 	}
 	return j
 }
@@ -527,7 +534,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	// All of it anew: a sweep takes hours, and what is promoted is what ran.
 	before, err := s.inputs(name)
 	if err != nil {
-		s.remember(j.verdict(Error, "%v", err), nil, nil)
+		s.remember(j.verdict(Error, "%v", err))
 		return
 	}
 	j.Revision = before.Revision
@@ -546,13 +553,52 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 		o.Ended = stale.Error()
 	}
 	s.compare(&o, name)
-	v, why := judge(o, j.known, s.policy(name))
-	j.verdict(v, "%s", printable(why))
-	if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
-		// It had a turn, or all the time there is: next time others come first.
-		j.known.Ran = s.Now().UTC()
+	kept := s.keep(&o, name, j.Started)
+	for try := 1; ; try++ {
+		v, why := judge(o, j.known, s.policy(name))
+		j.verdict(v, "%s", printable(why))
+		if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
+			// It had a turn, or all the time there is: next time others come first.
+			j.known.Ran = s.Now().UTC()
+		}
+		err := s.write(j, &before, kept)
+		if err == nil {
+			return
+		}
+		if !s.reread(j, err, before, try) {
+			return
+		}
 	}
-	s.remember(j, &before, s.keep(&o, name, j.Started))
+}
+
+// rereads is how often a sweep that lost against other machines judges anew.
+const rereads = 3
+
+// reread looks at what another machine has written of the recipe meanwhile, and says
+// whether the run is to be judged once more, by that.
+func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) {
+	if s.Shared == nil || !errors.Is(lost, memory.ErrMoved) || try > rereads {
+		j.verdict(Error, "its state was not written: %v", lost)
+		return false
+	}
+	known, err := s.store.refresh(j.Recipe)
+	if err != nil {
+		j.verdict(Error, "its state was not written, as another machine was quicker, and that is not known: %v", err)
+		return false
+	}
+	p := s.policy(j.Recipe)
+	p.Force = false // it was run just now
+	if known.Directory = s.Recipes; j.Verdict != Cut && known.decide(before, p, s.Now()) == "" {
+		j.known, j.Promoted = known, known.Canonical.Revision
+		machine := ""
+		if known.Run != nil {
+			machine = " on " + known.Run.Machine
+		}
+		j.verdict(Skip, "it passed%s meanwhile, with the same inputs", machine)
+		return false
+	}
+	j.known = known
+	return true
 }
 
 // compare reads the inputs once more, and holds the folder against its commit:

@@ -25,6 +25,7 @@ let
     ]
     ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
     ++ lib.optionals (cfg.rerunAfter != null) [ "--max-age ${cfg.rerunAfter}" ]
+    ++ lib.optionals (cfg.shared != null) [ "--shared ${cfg.shared}" ]
     ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
     ++ lib.optionals cfg.audit [ "--audit" ]
     ++ lib.optionals (cfg.keepFor != null) [ "--keep-for ${cfg.keepFor}" ]
@@ -163,6 +164,17 @@ in
       description = "How much all of these files may have together, in MiB. If this option is null, 1024 applies.";
     };
 
+    shared = lib.mkOption {
+      type = lib.types.nullOr lib.types.str;
+      default = null;
+      example = "https://git.example.org/ci/memory.git";
+      description = ''
+        Git repository in which several machines remember their runs together, so that what one has
+        tested the others skip. Whoever can read it can read what tests print: it has to be private. git
+        finds its password in `.netrc` of the sweep's home, `/var/lib/nightly-sweep`.
+      '';
+    };
+
     notify = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
@@ -255,8 +267,9 @@ in
         assertion = lib.all (path: builtins.match "[^ %\"'\\]*" (toString path) != null) [
           cfg.notify
           cfg.metrics
+          cfg.shared
         ];
-        message = "services.cc-ci.nightly-sweep.notify and .metrics: systemd would interpret spaces, quotes and %: use paths without them.";
+        message = "services.cc-ci.nightly-sweep: notify, metrics and shared: systemd would interpret spaces, quotes and %: write them without.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
