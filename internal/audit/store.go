@@ -48,7 +48,7 @@ func parse(path string, data []byte) (*Report, error) {
 
 // Limits of what [Newest] looks at.
 const (
-	maxNames  = 20_000
+	maxOpened = 20_000
 	maxCost   = 48 << 20 // bytes in memory, roughly
 	costValue = 32       // of each value of the JSON
 	maxFaults = 20
@@ -72,15 +72,20 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 	if err != nil {
 		return nil, nil, err
 	}
-	older, faults := max(0, len(names)-maxNames), 0
+	opened, faults := 0, 0
 	buffer := make([]byte, headSize)
+	named := string(state.AppendRecipe(nil, recipe))
 	now, cost := time.Now(), 0
 	for i, name := range slices.Backward(names) { // names sort by time
-		if i < older || cost > maxCost {
+		of, _ := state.RunOf(name)
+		if recipe != "" && of != "" && of != named {
+			continue
+		}
+		if opened++; opened > maxOpened || cost > maxCost {
 			skipped = append(skipped, fmt.Errorf("%s: %d older reports are not read (--last N reads fewer)", f.Path(""), i+1))
 			break
 		}
-		if recipe != "" {
+		if recipe != "" && of == "" { // of an earlier cc-ci-run
 			head, err := f.Peek(name, buffer)
 			if err == nil && len(head) < len(buffer) && bytes.HasSuffix(bytes.TrimSpace(head), []byte("}")) && !bytes.Contains(head, []byte(strconv.Quote(recipe))) {
 				continue

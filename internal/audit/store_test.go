@@ -104,6 +104,13 @@ func TestNewest(t *testing.T) {
 			t.Errorf("%+v: %s, %v, %v", row, got, skipped, err)
 		}
 	}
+	// What is of another recipe by its name is not opened.
+	if err := os.Symlink("/dev/zero", where.Path(state.Audits, "20260102T030405.000000000Z-1-nextcloud-drone.json")); err != nil {
+		t.Fatal(err)
+	}
+	if reports, skipped, err := Newest(where, "gitea", 0); len(reports) != 3 || len(skipped) > 0 || err != nil {
+		t.Errorf("%d reports, %v, %v", len(reports), skipped, err)
+	}
 	if err := os.WriteFile(filepath.Join(string(where), "file"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}

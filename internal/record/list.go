@@ -24,7 +24,7 @@ type Which struct {
 // [Runs.Newest]), until visit says that it has enough. It reads little more than what
 // is visited: what a name does not tell is read from the beginning of a file.
 func (runs *Runs) Each(which Which, visit func(*Record) (more bool)) (passedOver []error) {
-	s := search{Runs: runs, invoker: which.Invoker, recipe: which.Recipe, budget: maxRead}
+	s := runs.search(which.Invoker, which.Recipe)
 	defer func() {
 		if s.more > 0 {
 			s.faults = append(s.faults, fmt.Errorf("%s: %d more files are not used", runs.path, s.more))

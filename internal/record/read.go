@@ -101,8 +101,8 @@ type Runs struct {
 	// invokers are those of names, as far as they are known.
 	invokers []string
 	// unlooked is how many of names, the oldest, are not opened to find out their
-	// invokers.
-	unlooked int
+	// invokers, or their recipes and invokers.
+	unlooked, unlookedRecipe int
 }
 
 // Open lists the records.
@@ -121,16 +121,23 @@ func Open(dir state.Dir) (*Runs, error) {
 }
 
 // maxLooked is how many files are opened of those whose names do not tell the
-// invoker: more than a night has, and few enough to be looked through at once. An
-// earlier cc-ci-run wrote such names.
+// invoker or the recipe: more than a night has, and few enough to be looked through at
+// once. An earlier cc-ci-run wrote such names.
 const maxLooked = 10_000
 
 // know takes the invokers from the names.
 func (runs *Runs) know() {
 	runs.invokers = make([]string, len(runs.names))
-	look := 0
+	look, lookRecipe := 0, 0
 	for i, name := range slices.Backward(runs.names) {
-		if runs.invokers[i] = state.InvokerOf(name); runs.invokers[i] != "" {
+		var recipe string
+		if recipe, runs.invokers[i] = state.RunOf(name); recipe != "" {
+			continue
+		}
+		if lookRecipe++; lookRecipe > maxLooked && runs.unlookedRecipe == 0 {
+			runs.unlookedRecipe = i + 1
+		}
+		if runs.invokers[i] != "" {
 			continue
 		}
 		if look++; look > maxLooked && runs.unlooked == 0 {
@@ -146,8 +153,8 @@ func (runs *Runs) Close() {
 	}
 }
 
-// Newest finds the newest record of an invoker; of one recipe (an argument of
-// the run) if recipe is not "". It believes a record
+// Newest finds the newest record of an invoker; of one recipe, see [Recipe], if
+// recipe is not "". It believes a record
 //
 //   - of drone or systemd, if the file is the state directory's owner's, for whom
 //     Drone and the timer run, or root's;
@@ -157,7 +164,7 @@ func (runs *Runs) Close() {
 // Newer files that are passed over are named in passedOver: what cannot be read,
 // is damaged, or is not believed.
 func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error, err error) {
-	s := search{Runs: runs, invoker: invoker, recipe: recipe, budget: maxRead}
+	s := runs.search(invoker, recipe)
 	r, _ = s.newest()
 	if s.more > 0 {
 		s.faults = append(s.faults, fmt.Errorf("%s: %d more files are not used", runs.path, s.more))
@@ -169,8 +176,8 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 	if recipe != "" {
 		of = " of " + recipe
 	}
-	if runs.unlooked > 0 {
-		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
+	if s.unlooked > 0 {
+		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the recipe or the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
 	}
 	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one (%s)", ErrNone, of, invoker, runs.path, HowToStart(invoker, recipe))
 }
@@ -187,9 +194,18 @@ const (
 type search struct {
 	*Runs
 	invoker, recipe string
+	unlooked        int // of the names, the oldest: see Runs
 	budget          int // bytes to read
 	faults          []error
 	more            int // faults that are only counted
+}
+
+func (runs *Runs) search(invoker, recipe string) *search {
+	s := &search{Runs: runs, invoker: invoker, recipe: recipe, budget: maxRead, unlooked: runs.unlooked}
+	if recipe != "" {
+		s.unlooked = runs.unlookedRecipe
+	}
+	return s
 }
 
 func (s *search) fault(err error) {
@@ -222,17 +238,23 @@ func (s *search) newest() (*Record, string) {
 // peek says which of the files from one name on may be wanted.
 func (s *search) peek(from, to int) []bool {
 	may := make([]bool, to-from)
+	named := string(state.AppendRecipe(nil, s.recipe))
+	w := writer{}
+	w.quote(printable(s.recipe))
+	mention := bytes.Trim(w.b, `\"`) // without the quotes, which may be a longer path's
 	workers := runtime.GOMAXPROCS(0)
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
 			buffer := make([]byte, headSize)
 			for i := w; i < len(may); i += workers {
-				if s.invokers[from+i] == "" && from+i < s.unlooked {
+				recipe, _ := state.RunOf(s.names[from+i])
+				unknown := s.invokers[from+i] == "" || s.recipe != "" && recipe == ""
+				if unknown && from+i < s.unlooked || s.recipe != "" && recipe != "" && recipe != named {
 					continue
 				}
 				invoker := s.invokerOf(from+i, buffer)
-				may[i] = invoker == "" || (s.invoker == "" || invoker == s.invoker) && (s.recipe == "" || s.mentions(from+i, buffer))
+				may[i] = invoker == "" || (s.invoker == "" || invoker == s.invoker) && (s.recipe == "" || recipe != "" || s.mentions(from+i, mention, buffer))
 			}
 		})
 	}
@@ -267,9 +289,9 @@ func (runs *Runs) invokerOf(i int, buffer []byte) string {
 }
 
 // mentions says whether a record may be of the recipe that is looked for.
-func (s *search) mentions(i int, buffer []byte) bool {
+func (s *search) mentions(i int, mention, buffer []byte) bool {
 	head, err := s.folder.Peek(s.names[i], buffer)
-	return err != nil || len(head) == len(buffer) || bytes.Contains(head, []byte(strconv.Quote(s.recipe)))
+	return err != nil || len(head) == len(buffer) || bytes.Contains(head, mention)
 }
 
 // read reads a record, nil if it is of something else.
@@ -299,7 +321,7 @@ func (s *search) read(name string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Invoker.Name != s.invoker || s.recipe != "" && !slices.Contains(r.Args, s.recipe) {
+	if r.Invoker.Name != s.invoker || s.recipe != "" && r.recipe() != s.recipe {
 		return nil, nil
 	}
 	if future || r.Time.After(s.now.Add(time.Minute)) {
@@ -318,8 +340,7 @@ func notYet(path string) error {
 
 // File is the name of the file of an invoker's newest record, "" for none.
 func (runs *Runs) File(invoker string) string {
-	runs.unlooked = 0 // nobody waits
-	s := search{Runs: runs, invoker: invoker, budget: maxRead}
+	s := search{Runs: runs, invoker: invoker, budget: maxRead} // looks at all: nobody waits
 	_, name := s.newest()
 	return name
 }

@@ -283,7 +283,7 @@ func (r *Request) result(now time.Time, invoker string, plan *env.Plan, p Proces
 			exec.Tell(p.Stderr, "cc-ci-run: no result: "+err.Error()+"\n")
 			return ""
 		}
-		path = dir.Path(state.Results, record.ID(now, invoker)+".json")
+		path = dir.Path(state.Results, record.ID(now, invoker, r.Program, r.Args)+".json")
 	}
 	// The script may go to another directory.
 	if !filepath.IsAbs(path) {

@@ -307,22 +307,43 @@ func (f *Folder) keepNewest(list []unit, now time.Time) {
 		if stamp := Stamp(name); !u.official || stamp.IsZero() || stamp.After(now.Add(clockSlack)) {
 			continue
 		}
-		if invoker := InvokerOf(name); !kept[invoker] {
+		if _, invoker := RunOf(name); !kept[invoker] {
 			kept[invoker], u.keep = true, true
 		}
 	}
 }
 
-// InvokerOf is the invoker that a file's name tells, "" for none: names are
-// TIME-PID-INVOKER, and were TIME-PID.
-func InvokerOf(name string) string {
+// RunOf is what a file's name tells of its run, "" for what it does not tell: names
+// are TIME-PID-RECIPE-INVOKER, with the recipe as [AppendRecipe] writes it. They
+// were TIME-PID-INVOKER, and before that TIME-PID.
+func RunOf(name string) (recipe, invoker string) {
 	if len(name) < len(stampForm) || name[8] != 'T' {
-		return ""
+		return "", ""
 	}
-	stem := Stem(name)
-	pid, invoker := strings.IndexByte(stem, '-'), strings.LastIndexByte(stem, '-')
-	if pid == invoker {
-		return ""
+	_, run, _ := strings.Cut(Stem(name), "-")
+	_, run, _ = strings.Cut(run, "-")
+	end := strings.LastIndexByte(run, '-')
+	return run[:max(end, 0)], run[end+1:]
+}
+
+// longestRecipe is how many bytes of a file's name are a recipe's: together with
+// what is written beside the file while a run lasts, the name stays below the 143
+// bytes that the strictest file system allows.
+const longestRecipe = 64
+
+// AppendRecipe appends a recipe's name as names of files have it: escaped by
+// percent signs, and cut. Two long names may become one, so whoever finds a file by
+// it asks the file.
+func AppendRecipe(b []byte, recipe string) []byte {
+	const hex = "0123456789ABCDEF"
+	end := len(b) + longestRecipe
+	for i := 0; i < len(recipe) && len(b) < end; i++ {
+		switch c := recipe[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+			b = append(b, c)
+		default:
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
 	}
-	return stem[invoker+1:]
+	return b[:min(len(b), end)]
 }
