@@ -102,8 +102,8 @@ func (d Dir) Expire(b Bounds, now time.Time, keep func(p Place, below, stem stri
 	for {
 		var units []unit
 		more := false
-		for _, p := range []Place{Runs, Results, Audits, Logs, Recipes} {
-			found, again, e := d.units(p, now, keep)
+		for _, rule := range Rules()[1:] {
+			found, again, e := d.units(rule.Place, now, keep)
 			err = errors.Join(err, e)
 			units, more = append(units, found...), more || again
 		}
@@ -170,7 +170,7 @@ func (b Bounds) beyond(units []unit, now time.Time) (list []removal) {
 			why = "its writing was never ended"
 		case !u.time.IsZero() && now.Sub(u.time) > b.Age:
 			why = fmt.Sprintf("is older than %s", days(b.Age))
-		case u.folder.place == Logs && numbers[below] >= b.Logs:
+		case len(u.folder.below) > 0 && numbers[below] >= b.Logs:
 			why = fmt.Sprintf("there are %d newer logs of the recipe", b.Logs)
 		case numbers[place] >= b.Number:
 			why = fmt.Sprintf("there are %d newer ones", b.Number)
@@ -196,7 +196,7 @@ func days(d time.Duration) string {
 }
 
 // remove removes the files of units, each only if it is not a directory that
-// holds something.
+// holds something, or if it was set aside.
 func (d Dir) remove(list []removal) (gone []Expired, err error) {
 	var f *Folder
 	var of *listed
@@ -220,6 +220,13 @@ func (d Dir) remove(list []removal) (gone []Expired, err error) {
 		failed := false
 		for _, name := range r.folder.names[r.from:r.to] {
 			switch e := f.Remove(name); {
+			case errors.Is(e, unix.ENOTEMPTY) && isAside(name):
+				if e = f.removeAll(name); errors.Is(e, fs.ErrPermission) {
+					e = fmt.Errorf("%w: run `sudo cc-ci-run prune`", e)
+				}
+				if e != nil {
+					err, failed = errors.Join(err, e), true
+				}
 			case errors.Is(e, unix.ENOTEMPTY): // no file of ours
 				failed = true
 			case e != nil:
@@ -244,10 +251,12 @@ func (d Dir) units(p Place, now time.Time, keep func(Place, string, string) bool
 		return nil, false, err
 	}
 	defer f.Close()
-	if p != Logs {
-		return f.units(&listed{place: p, path: f.path}, now, func(stem string) bool { return keep(p, "", stem) })
+	list, more, err = f.units(&listed{place: p, path: f.path}, now, func(stem string) bool { return keep(p, "", stem) })
+	if p != Logs || err != nil {
+		return list, more, err
 	}
-	recipes, more, err := f.names(func(string) bool { return true })
+	recipes, again, err := f.names(func(name string) bool { return !isLeft(name) })
+	more = more || again
 	for _, name := range recipes {
 		below, e := f.Folder(name)
 		if e != nil { // not a directory: nobody's log
@@ -260,12 +269,24 @@ func (d Dir) units(p Place, now time.Time, keep func(Place, string, string) bool
 	return list, more, err
 }
 
+// expires are the places, and the directories in those of Logs, of which each file
+// expires. Of others only what was left there does.
+func (of *listed) expires() bool {
+	return of.place == Runs || of.place == Results || of.place == Audits || len(of.below) > 0
+}
+
+// isLeft says whether a file was set aside, or was being written when a process was
+// killed.
+func isLeft(name string) bool { return strings.HasPrefix(name, ".") || isAside(name) }
+
+func isAside(name string) bool {
+	was, damaged := strings.CutSuffix(name, damagedSuffix)
+	return damaged && len(was) > len(stampForm) && !Stamp(was[len(was)-len(stampForm):]).IsZero() ||
+		strings.HasPrefix(name, ".") && strings.HasSuffix(name, asideSuffix)
+}
+
 func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (list []unit, more bool, err error) {
-	// Of the sweep's memory only what was set aside expires, and what was being
-	// written when a process was killed.
-	of.names, more, err = f.names(func(name string) bool {
-		return of.place != Recipes || strings.HasSuffix(name, asideSuffix) || strings.HasPrefix(name, ".")
-	})
+	of.names, more, err = f.names(func(name string) bool { return of.expires() || isLeft(name) })
 	for i := 0; i < len(of.names); {
 		u := unit{folder: of, from: i, official: true, time: Stamp(of.names[i])}
 		u.named = !u.time.IsZero()
@@ -277,18 +298,31 @@ func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (
 			}
 			u.size += max(s.Size, s.Blocks*512)
 			u.official = u.official && (f.Official(int(s.Uid)) || int(s.Uid) == os.Geteuid())
-			if changed := time.Unix(s.Mtim.Unix()); u.time.IsZero() && !changed.After(now) {
-				u.time = changed
+			if u.time.IsZero() {
+				u.time = changed(s, now)
 			}
 		}
 		u.to = i
-		writing := strings.HasPrefix(stem, ".")
+		writing := strings.HasPrefix(stem, ".") && !isAside(stem)
 		u.left = writing && now.Sub(u.time) > writeLimit
 		u.keep = writing && !u.left || keep(stem)
 		list = append(list, u)
 	}
-	f.keepNewest(list, now)
+	if of.expires() {
+		f.keepNewest(list, now)
+	}
 	return list, more, err
+}
+
+// changed is when a file was written or set aside, zero if both claim to be yet to
+// come.
+func changed(s unix.Stat_t, now time.Time) (last time.Time) {
+	for _, t := range []unix.Timespec{s.Mtim, s.Ctim} {
+		if at := time.Unix(t.Unix()); at.After(last) && !at.After(now) {
+			last = at
+		}
+	}
+	return last
 }
 
 // writeLimit is more than the writing of one file takes.
@@ -297,9 +331,6 @@ const writeLimit = 24 * time.Hour
 // keepNewest keeps the newest run of each invoker, whose name is the end of the
 // stem, and of those without: a directory never loses its last.
 func (f *Folder) keepNewest(list []unit, now time.Time) {
-	if f.rule.Place == Recipes {
-		return
-	}
 	kept := map[string]bool{}
 	for i := len(list) - 1; i >= 0; i-- {
 		u := &list[i]

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -372,7 +373,7 @@ func (f *Folder) SetAside(name string) (aside string, err error) {
 	if err != nil {
 		return "", err
 	}
-	aside = name + time.Now().UTC().Format(".20060102T150405") + asideSuffix
+	aside = name + time.Now().UTC().Format(".20060102T150405") + damagedSuffix
 	if err := unix.Renameat(f.fd, name, f.fd, aside); err != nil {
 		return "", &fs.PathError{Op: "set aside", Path: path, Err: err}
 	}
@@ -394,7 +395,7 @@ func (f *Folder) MoveAside(name string, d Dir, p Place) (aside string, err error
 		return "", err
 	}
 	defer to.Close()
-	aside = name + time.Now().UTC().Format(".20060102T150405") + asideSuffix
+	aside = name + time.Now().UTC().Format(".20060102T150405") + damagedSuffix
 	if err := unix.Renameat(f.fd, name, to.fd, aside); err != nil {
 		return "", &fs.PathError{Op: "set aside", Path: path, Err: err}
 	}
@@ -418,4 +419,70 @@ func (f *Folder) SyncAll() error {
 	return nil
 }
 
-const asideSuffix = ".damaged"
+// damagedSuffix is of what [Folder.SetAside] sets aside, and asideSuffix of the
+// directories that a file took the place of; these are hidden.
+const (
+	damagedSuffix = ".damaged"
+	asideSuffix   = ".aside"
+)
+
+// removeAll removes a directory with all that is in it, however deep that is: a
+// directory in it that is not empty is first moved up, beside it.
+func (f *Folder) removeAll(name string) error {
+	for waiting := []string{name}; len(waiting) > 0; {
+		name, waiting = waiting[0], waiting[1:]
+		more, err := f.emptyOut(name, func(in int, below string) error {
+			up := "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(puts.Add(1), 10) + asideSuffix
+			waiting = append(waiting, up)
+			return unix.Renameat(in, below, f.fd, up)
+		})
+		if err == nil && more {
+			waiting = append(waiting, name)
+		} else if err == nil {
+			err = f.Remove(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyOut removes what is in a directory; a directory there that is not empty is
+// moved. more says that it is not all that is in it.
+func (f *Folder) emptyOut(name string, move func(in int, below string) error) (more bool, err error) {
+	openUp(f.fd, name)
+	fd, err := openDirectory(f.fd, name, f.Path(name))
+	if err != nil {
+		return false, err
+	}
+	dir := &Folder{path: f.Path(name), fd: fd, owner: f.owner, rule: f.rule}
+	defer dir.Close()
+	names, more, err := dir.names(func(string) bool { return true })
+	for _, name := range names {
+		e := dir.Remove(name)
+		if errors.Is(e, unix.ENOTEMPTY) {
+			openUp(fd, name)
+			if e = move(fd, name); e != nil {
+				e = &fs.PathError{Op: "remove", Path: dir.Path(name), Err: e}
+			}
+		}
+		if e != nil {
+			return false, e
+		}
+	}
+	return more, err
+}
+
+// openUp gives this process's user all rights to a directory of its own: without
+// them, only root can empty or move the directory.
+func openUp(parent int, name string) {
+	fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if os.Geteuid() != 0 {
+		_ = unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700)
+	}
+}

@@ -91,7 +91,7 @@ func readers() []reader {
 		{"record of an earlier version", state.Runs, "20260102T030405.000000000Z-1.json", func(dir state.Dir) []error { return anyInvoker(dir, "drone") }, nil},
 		{"record of a person", state.Runs, id + "manual.json", func(dir state.Dir) []error { return anyInvoker(dir, "manual") }, map[string]string{"another user's file": ""}},
 		{"record of another name", state.Runs, "x.json", func(dir state.Dir) []error { return anyInvoker(dir, "systemd") }, map[string]string{"another user's file": ""}},
-		{"manifest", state.Manifests, "f.json", func(dir state.Dir) []error { _, err := parity.Kept(dir, "f"); return []error{err} }, map[string]string{"another user's file": "f.json: "}},
+		{"manifest", state.Manifests, "f.json", func(dir state.Dir) []error { _, err := parity.Kept(dir, "f", nil); return []error{err} }, map[string]string{"another user's file": "f.json: "}},
 		{"audit", state.Audits, id + "drone.json", func(dir state.Dir) []error {
 			_, skipped, err := audit.Newest(dir, "", 0)
 			return append(skipped, err)
