@@ -234,6 +234,9 @@ func compareSSH(a, b exec.Pairs) []Finding {
 	if a == nil || b == nil {
 		return []Finding{{Declared, what, "", "", "not known for one of them: an older cc-ci-run did not record them"}}
 	}
+	if x, y := a.Get(exec.Passwd), b.Get(exec.Passwd); x != "" || y != "" {
+		return []Finding{{Declared, what, cmp.Or(x, "known"), cmp.Or(y, "known"), "not known for one of them: the password database could not be read"}}
+	}
 	var list []Finding
 	see := func(files exec.Pairs, name string) string { return cmp.Or(files.Get(name), "none") }
 	for _, name := range names(a, b) {

@@ -83,6 +83,8 @@ func TestCompareSSH(t *testing.T) {
 		{exec.Pairs{}, file("7 bytes"), Drift},
 		{nil, file("7 bytes"), Declared},
 		{exec.Pairs{}, nil, Declared},
+		{exec.Pairs{{Name: exec.Passwd, Value: "not known: read /etc/passwd: x"}}, file("7 bytes"), Declared},
+		{exec.Pairs{}, exec.Pairs{{Name: exec.Passwd, Value: "not known: read /etc/passwd: x"}}, Declared},
 	} {
 		if list := compareSSH(row.a, row.b); len(list) != 1 || list[0].Verdict != row.want {
 			t.Errorf("%v and %v: %+v, want %s", row.a, row.b, list, row.want)
