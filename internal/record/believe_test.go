@@ -291,6 +291,68 @@ func BenchmarkNewest(b *testing.B) {
 	}
 }
 
+// Whatever a member of the group puts beside the records, in whatever number: the
+// newest real record is found, and the search reads little.
+func TestCrowd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a file to another user: run the test as root")
+	}
+	us, now := os.Geteuid(), time.Now().UTC()
+	const many = maxLooked + 2000
+	recipes := []string{"today", "without-recipe", "without-invoker"} // and forms of the real records' names
+	link := func(name func(n int) string) func(dir state.Dir, file string) error {
+		return func(dir state.Dir, file string) error {
+			for n := range many {
+				if err := os.Link(file, dir.Path(state.Runs, name(n))); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	past := func(n int) time.Time { return now.Add(-time.Duration(n) * time.Millisecond) }
+	year := func(n int) string { return fmt.Sprintf("2999%s", past(n).Format("0102T150405.000000000Z")) }
+	for name, flood := range map[string]func(dir state.Dir, file string) error{
+		"of the future":                   link(func(n int) string { return year(n) + "-1-" + recipes[n%3] + "-drone.json" }),
+		"of the future, without a recipe": link(func(n int) string { return year(n) + "-1-drone.json" }),
+		"of the future, without all":      link(func(n int) string { return year(n) + "-1.json" }),
+		"without a time":                  link(func(n int) string { return fmt.Sprint("z", n, ".json") }),
+		"without a time, named for drone": link(func(n int) string { return fmt.Sprint("z", n, "-1-"+recipes[n%3]+"-drone.json") }),
+		"of now":                          link(func(n int) string { return today.id(past(n), "drone", recipes[n%3]) + ".json" }),
+		"of now, of a person":             link(func(n int) string { return today.id(past(n), "manual", recipes[n%3]) + ".json" }),
+		"of now, without a recipe":        link(func(n int) string { return withoutRecipe.id(past(n), "drone", recipes[n%3]) + ".json" }),
+		"of now, of one without a recipe": link(func(n int) string { return withoutRecipe.id(past(n), "manual", recipes[n%3]) + ".json" }),
+		"of now, without recipe, invoker": link(func(n int) string { return withoutInvoker.id(past(n), "drone", recipes[n%3]) + ".json" }),
+		"of now, of a person, and large": func(dir state.Dir, file string) error {
+			for n := range 30 {
+				path := dir.Path(state.Runs, today.id(past(n), "manual", recipes[n%3])+".json")
+				if err := errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, 4<<20), os.Chown(path, member, member)); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		dir := state.Dir(t.TempDir())
+		file := dir.Path(state.Manifests, "x")
+		if err := errors.Join(dir.Make(state.Manifests), dir.Make(state.Runs), os.WriteFile(file, []byte("{"), 0o644), os.Chown(file, member, member), flood(dir, file)); err != nil {
+			t.Fatal(err)
+		}
+		for _, invoker := range []string{"drone", "manual"} {
+			newest := ""
+			for n, recipe := range recipes {
+				newest = claim{invoker: invoker, recipe: recipe, age: time.Hour - time.Duration(n)*time.Minute, uid: us, form: form(n)}.put(t, dir)
+				if r, passedOver, err := Newest(dir, invoker, recipe); err != nil || r.ID != newest || len(passedOver) > maxFaults+1 {
+					t.Errorf("%s, form %d, %s: %+v, %v, %d passed over", name, n, invoker, r, err, len(passedOver))
+				}
+			}
+			if r, _, err := Newest(dir, invoker, ""); err != nil || r.ID != newest {
+				t.Errorf("%s, %s: %+v, %v", name, invoker, r, err)
+			}
+		}
+	}
+}
+
 // Of very many names that lack what is looked for only the newest are opened; what
 // prune must not remove is found all the same.
 func TestNamesOfAnEarlierVersion(t *testing.T) {

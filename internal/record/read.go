@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -97,12 +98,10 @@ type Runs struct {
 	folder *state.Folder // nil: there are none
 	path   string
 	names  []string
+	left   int // files that are not in names, see [state.Folder.RunNames]
 	now    time.Time
 	// invokers are those of names, as far as they are known.
 	invokers []string
-	// unlooked is how many of names, the oldest, are not opened to find out their
-	// invokers, or their recipes and invokers.
-	unlooked, unlookedRecipe int
 }
 
 // Open lists the records.
@@ -114,36 +113,13 @@ func Open(dir state.Dir) (*Runs, error) {
 	}
 	if err == nil {
 		runs.folder = f
-		runs.names, err = f.Names(".json")
-		runs.know()
+		runs.names, runs.left, err = f.RunNames(".json", runs.now)
+		runs.invokers = make([]string, len(runs.names))
+		for i, name := range runs.names {
+			_, runs.invokers[i] = state.RunOf(name)
+		}
 	}
 	return runs, err
-}
-
-// maxLooked is how many files are opened of those whose names do not tell the
-// invoker or the recipe: more than a night has, and few enough to be looked through at
-// once. An earlier cc-ci-run wrote such names.
-const maxLooked = 10_000
-
-// know takes the invokers from the names.
-func (runs *Runs) know() {
-	runs.invokers = make([]string, len(runs.names))
-	look, lookRecipe := 0, 0
-	for i, name := range slices.Backward(runs.names) {
-		var recipe string
-		if recipe, runs.invokers[i] = state.RunOf(name); recipe != "" {
-			continue
-		}
-		if lookRecipe++; lookRecipe > maxLooked && runs.unlookedRecipe == 0 {
-			runs.unlookedRecipe = i + 1
-		}
-		if runs.invokers[i] != "" {
-			continue
-		}
-		if look++; look > maxLooked && runs.unlooked == 0 {
-			runs.unlooked = i + 1
-		}
-	}
 }
 
 // Close closes the directory.
@@ -176,36 +152,42 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 	if recipe != "" {
 		of = " of " + recipe
 	}
-	if s.unlooked > 0 {
-		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the recipe or the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
+	if s.unlooked {
+		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the recipe or the invoker, only the newest %d were opened, and %d of other users: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked, maxForeign)
 	}
 	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one (%s)", ErrNone, of, invoker, runs.path, HowToStart(invoker, recipe))
 }
 
+// Limits of a search. maxLooked is how many files are opened of those whose names do
+// not tell the invoker or the recipe: more than a night has, and few enough to be looked
+// through at once. An earlier cc-ci-run wrote such names. Of users other than the state
+// directory's owner there are fewer, and their files have a limit of their own, so that
+// nobody's crowd out the owner's.
 const (
-	batch     = 1024 // files that are looked at together
-	maxRead   = 32 << 20
-	maxFaults = 5
-	shortHead = 1 << 10
-	headSize  = 16 << 10 // most records are shorter
+	batch      = 1024 // files that are looked at together
+	maxLooked  = 10_000
+	maxForeign = 1000
+	maxRead    = 32 << 20 // bytes of one user's files
+	maxFaults  = 5
+	shortHead  = 1 << 10
+	headSize   = 16 << 10 // most records are shorter
 )
 
 // search is a Newest under way.
 type search struct {
 	*Runs
 	invoker, recipe string
-	unlooked        int // of the names, the oldest: see Runs
-	budget          int // bytes to read
-	faults          []error
-	more            int // faults that are only counted
+	// looks and foreignLooks are how many more files may be opened to find out what
+	// their names do not tell, and unlooked says that there were more.
+	looks, foreignLooks int
+	unlooked            bool
+	readOf              map[int]int // bytes, of each user's files
+	faults              []error
+	more                int // faults that are only counted
 }
 
 func (runs *Runs) search(invoker, recipe string) *search {
-	s := &search{Runs: runs, invoker: invoker, recipe: recipe, budget: maxRead, unlooked: runs.unlooked}
-	if recipe != "" {
-		s.unlooked = runs.unlookedRecipe
-	}
-	return s
+	return &search{Runs: runs, invoker: invoker, recipe: recipe, looks: maxLooked, foreignLooks: maxForeign, more: runs.left}
 }
 
 func (s *search) fault(err error) {
@@ -238,6 +220,11 @@ func (s *search) newest() (*Record, string) {
 // peek says which of the files from one name on may be wanted.
 func (s *search) peek(from, to int) []bool {
 	may := make([]bool, to-from)
+	for i := range slices.Backward(may) {
+		recipe, _ := state.RunOf(s.names[from+i])
+		known := s.invokers[from+i] != "" && (s.recipe == "" || recipe != "")
+		may[i] = known || s.mayLook(s.names[from+i])
+	}
 	named := string(state.AppendRecipe(nil, s.recipe))
 	w := writer{}
 	w.quote(printable(s.recipe))
@@ -249,8 +236,8 @@ func (s *search) peek(from, to int) []bool {
 			buffer := make([]byte, headSize)
 			for i := w; i < len(may); i += workers {
 				recipe, _ := state.RunOf(s.names[from+i])
-				unknown := s.invokers[from+i] == "" || s.recipe != "" && recipe == ""
-				if unknown && from+i < s.unlooked || s.recipe != "" && recipe != "" && recipe != named {
+				if !may[i] || s.recipe != "" && recipe != "" && recipe != named {
+					may[i] = false
 					continue
 				}
 				invoker := s.invokerOf(from+i, buffer)
@@ -260,6 +247,24 @@ func (s *search) peek(from, to int) []bool {
 	}
 	all.Wait()
 	return may
+}
+
+// mayLook says whether a file may be opened to find out what its name does not tell.
+func (s *search) mayLook(name string) bool {
+	if s.looks == 0 {
+		s.unlooked = true
+		return false
+	}
+	left := &s.looks
+	if uid, _ := s.folder.Owner(name); !s.folder.Official(uid) {
+		left = &s.foreignLooks
+	}
+	if *left == 0 {
+		s.unlooked = true
+		return false
+	}
+	*left--
+	return true
 }
 
 // invokerOf is the invoker of a file, by its name or by its beginning. There may be
@@ -309,11 +314,14 @@ func (s *search) read(name string) (*Record, error) {
 	if !official && s.invoker != "manual" {
 		return nil, s.folder.Foreign(name, uid)
 	}
-	if s.budget <= 0 {
-		return nil, fmt.Errorf("%s: is not looked at: newer files have more than %d MiB", path, maxRead>>20)
+	if s.readOf[uid] >= maxRead {
+		return nil, fmt.Errorf("%s: is not looked at: newer files of user %d have more than %d MiB", path, uid, maxRead>>20)
 	}
 	data, uid, err := s.folder.Read(name)
-	s.budget -= len(data)
+	if s.readOf == nil {
+		s.readOf = map[int]int{}
+	}
+	s.readOf[uid] += len(data)
 	if err != nil {
 		return nil, err
 	}
@@ -340,7 +348,8 @@ func notYet(path string) error {
 
 // File is the name of the file of an invoker's newest record, "" for none.
 func (runs *Runs) File(invoker string) string {
-	s := search{Runs: runs, invoker: invoker, budget: maxRead} // looks at all: nobody waits
+	s := runs.search(invoker, "")
+	s.looks = math.MaxInt // nobody waits
 	_, name := s.newest()
 	return name
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +61,12 @@ func Stamp(name string) time.Time {
 	return t
 }
 
+// dated says whether a file's name begins with a time that has come.
+func dated(name string, now time.Time) bool {
+	stamp := Stamp(name)
+	return !stamp.IsZero() && !stamp.After(now.Add(clockSlack))
+}
+
 // Future says whether a file's name claims that it was written after now.
 func Future(name string, now time.Time) bool { return Stamp(name).After(now.Add(clockSlack)) }
 
@@ -82,7 +87,7 @@ type unit struct {
 	time     time.Time // zero: not known
 	size     int64
 	official bool // not another user's
-	named    bool // with a time
+	named    bool // with a time that has come
 	keep     bool
 	left     bool // by a process that was killed while it wrote
 }
@@ -153,7 +158,7 @@ func (b Bounds) beyond(units []unit, now time.Time) (list []removal) {
 		switch {
 		case u.keep:
 			return 0
-		case u.official && u.named && !u.time.After(now.Add(clockSlack)):
+		case u.official && u.named:
 			return 1
 		}
 		return 2
@@ -288,8 +293,10 @@ func isAside(name string) bool {
 func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (list []unit, more bool, err error) {
 	of.names, more, err = f.names(func(name string) bool { return of.expires() || isLeft(name) })
 	for i := 0; i < len(of.names); {
-		u := unit{folder: of, from: i, official: true, time: Stamp(of.names[i])}
-		u.named = !u.time.IsZero()
+		u := unit{folder: of, from: i, official: true, named: dated(of.names[i], now)}
+		if u.named {
+			u.time = Stamp(of.names[i])
+		}
 		stem := Stem(of.names[i])
 		for ; i < len(of.names) && Stem(of.names[i]) == stem; i++ {
 			var s unix.Stat_t
@@ -297,9 +304,9 @@ func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (
 				continue
 			}
 			u.size += max(s.Size, s.Blocks*512)
-			u.official = u.official && (f.Official(int(s.Uid)) || int(s.Uid) == os.Geteuid())
-			if u.time.IsZero() {
-				u.time = changed(s, now)
+			u.official = u.official && f.ours(int(s.Uid))
+			if at := changed(s, now); !u.named && at.After(u.time) {
+				u.time = at
 			}
 		}
 		u.to = i
@@ -335,7 +342,7 @@ func (f *Folder) keepNewest(list []unit, now time.Time) {
 	for i := len(list) - 1; i >= 0; i-- {
 		u := &list[i]
 		name := u.folder.names[u.from]
-		if stamp := Stamp(name); !u.official || stamp.IsZero() || stamp.After(now.Add(clockSlack)) {
+		if !u.official || !dated(name, now) {
 			continue
 		}
 		if _, invoker := RunOf(name); !kept[invoker] {

@@ -41,6 +41,7 @@ func TestExpire(t *testing.T) {
 	type file struct {
 		name  string // below the state directory
 		size  int64
+		age   float64 // days since it was written
 		goes  bool
 		owner int
 	}
@@ -108,6 +109,12 @@ func TestExpire(t *testing.T) {
 			{name: "sweep/logs/a/20990101T000000.000000000Z.log"},
 			{name: "sweep/logs/a/20260429T000000.000000000Z.log"},
 		}},
+		"of the future, long ago": {func(b *Bounds) { b.Age = 24 * time.Hour }, "", []file{
+			{name: "runs/" + at(-900, "drone") + ".json", age: 2, goes: true},
+			{name: "runs/" + at(-901, "drone") + ".json"},
+			{name: "runs/x.json", age: 2, goes: true},
+			{name: "runs/" + at(0.5, "drone") + ".json", age: 2},
+		}},
 		"of another user": {func(b *Bounds) { b.Number = 2 }, "", []file{
 			{name: "runs/" + at(1, "manual") + ".json", owner: 65534, goes: true}, {name: "runs/" + at(2, "manual") + ".json"}, {name: "runs/" + at(3, "manual") + ".json"},
 		}},
@@ -121,6 +128,12 @@ func TestExpire(t *testing.T) {
 				path := place(t, filepath.Join(string(dir), f.name), f.size)
 				if f.goes {
 					want = append(want, path)
+				}
+				if f.age != 0 {
+					written := clock.Add(-time.Duration(f.age * 24 * float64(time.Hour)))
+					if err := os.Chtimes(path, written, written); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if f.owner != 0 {
 					if os.Geteuid() != 0 {
