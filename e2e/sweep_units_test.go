@@ -61,7 +61,7 @@ func TestSweepUnits(t *testing.T) {
 		if err != nil {
 			m.fatalf(t, "%v", err)
 		}
-		environment, err := parity.Kept(dir, r.Fingerprint)
+		environment, err := parity.Kept(dir, r.Fingerprint, nil)
 		if err != nil {
 			t.Error(err)
 		}

@@ -115,7 +115,7 @@ def run_id(environ):
     """The ID of the run's record. Outside cc-ci-run there is none: then an ID made of the time and the PID."""
     result = os.path.basename(environ.get("CC_CI_RUN_RESULT", ""))
     return (
-        re.sub(r"[^\w.-]", "_", os.path.splitext(result)[0])
+        re.sub(r"[^\w.%-]", "_", os.path.splitext(result)[0])
         or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{os.getpid()}"
     )
 

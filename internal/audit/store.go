@@ -48,8 +48,10 @@ func parse(path string, data []byte) (*Report, error) {
 
 // Limits of what [Newest] looks at.
 const (
-	maxNames  = 20_000
+	maxOpened = 20_000
 	maxCost   = 48 << 20 // bytes in memory, roughly
+	maxWaste  = 48 << 20 // the same, of other users' files that are not used,
+	costFile  = 32 << 10 // and of each of them
 	costValue = 32       // of each value of the JSON
 	maxFaults = 20
 	headSize  = 16 << 10
@@ -68,30 +70,62 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 		return nil, nil, err
 	}
 	defer f.Close()
-	names, err := f.Names(".json")
+	now := time.Now()
+	names, faults, err := f.RunNames(".json", now)
 	if err != nil {
 		return nil, nil, err
 	}
-	older, faults := max(0, len(names)-maxNames), 0
+	opened, cost, waste, told := 0, 0, 0, 0
 	buffer := make([]byte, headSize)
-	now, cost := time.Now(), 0
+	named := string(state.AppendRecipe(nil, recipe))
+	fault := func(err error) {
+		if told++; told <= maxFaults {
+			skipped = append(skipped, err)
+		} else {
+			faults++
+		}
+	}
 	for i, name := range slices.Backward(names) { // names sort by time
-		if i < older || cost > maxCost {
+		of, by := state.RunOf(name)
+		if recipe != "" && of != "" && of != named {
+			continue
+		}
+		uid, err := f.Owner(name)
+		official := f.Official(uid)
+		switch {
+		case err != nil:
+		case state.Future(name, now):
+			err = &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+		case !official && by != "manual" && by != "":
+			err = f.Foreign(name, uid)
+		case !official && waste > maxWaste:
+			err = fmt.Errorf("%s: is not looked at: newer files of other users are too many or too large", f.Path(name))
+		}
+		if err != nil {
+			fault(err)
+			continue
+		}
+		if opened++; opened > maxOpened || cost > maxCost {
 			skipped = append(skipped, fmt.Errorf("%s: %d older reports are not read (--last N reads fewer)", f.Path(""), i+1))
 			break
 		}
-		if recipe != "" {
+		if recipe != "" && of == "" { // of an earlier cc-ci-run
 			head, err := f.Peek(name, buffer)
 			if err == nil && len(head) < len(buffer) && bytes.HasSuffix(bytes.TrimSpace(head), []byte("}")) && !bytes.Contains(head, []byte(strconv.Quote(recipe))) {
+				if !official {
+					waste, opened = waste+costFile, opened-1
+				}
 				continue
 			}
 		}
-		r, spent, err := read(f, name, now)
-		cost += spent
+		r, spent, err := read(f, name)
+		if err != nil && !official {
+			waste, opened = waste+spent+costFile, opened-1
+		} else {
+			cost += spent
+		}
 		if err != nil {
-			if faults++; faults <= maxFaults {
-				skipped = append(skipped, err)
-			}
+			fault(err)
 			continue
 		}
 		if recipe != "" && r.Run.Recipe != recipe {
@@ -102,15 +136,15 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 			break
 		}
 	}
-	if faults > maxFaults {
-		skipped = append(skipped, fmt.Errorf("%s: %d more files are not used", f.Path(""), faults-maxFaults))
+	if faults > 0 {
+		skipped = append(skipped, fmt.Errorf("%s: %d more files are not used", f.Path(""), faults))
 	}
 	slices.Reverse(reports)
 	return reports, skipped, nil
 }
 
 // read reads a report, if it is believed, and says what that costs.
-func read(f *state.Folder, name string, now time.Time) (r *Report, cost int, err error) {
+func read(f *state.Folder, name string) (r *Report, cost int, err error) {
 	data, uid, err := f.Read(name)
 	if err == nil {
 		cost = len(data) + costValue*state.Values(data)
@@ -118,9 +152,6 @@ func read(f *state.Folder, name string, now time.Time) (r *Report, cost int, err
 	}
 	if err == nil && !f.Official(uid) && r.Run.Invoker != "manual" {
 		err = f.Foreign(name, uid)
-	}
-	if err == nil && state.Future(name, now) {
-		err = &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
 	}
 	return r, cost, err
 }

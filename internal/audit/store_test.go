@@ -2,6 +2,8 @@ package audit
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -104,11 +106,47 @@ func TestNewest(t *testing.T) {
 			t.Errorf("%+v: %s, %v, %v", row, got, skipped, err)
 		}
 	}
+	// What is of another recipe by its name is not opened.
+	if err := os.Symlink("/dev/zero", where.Path(state.Audits, "20260102T030405.000000000Z-1-nextcloud-drone.json")); err != nil {
+		t.Fatal(err)
+	}
+	if reports, skipped, err := Newest(where, "gitea", 0); len(reports) != 3 || len(skipped) > 0 || err != nil {
+		t.Errorf("%d reports, %v, %v", len(reports), skipped, err)
+	}
 	if err := os.WriteFile(filepath.Join(string(where), "file"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := Newest(state.Dir(filepath.Join(string(where), "file")), "", 0); err == nil {
 		t.Error("a state directory that is a file has no reports, and nobody says so")
+	}
+}
+
+// Whatever a member of the group puts beside the reports, in whatever number: the
+// owner's are read.
+func TestCrowd(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to give a file to another user: run the test as root")
+	}
+	p := newPlace(t, toolset.BackendHost)
+	where := state.Dir(t.TempDir())
+	r := p.report()
+	r.Run = Run{ID: "20260102T030405.000000000Z-1-gitea-drone", Recipe: "gitea", Invoker: "drone"}
+	file := where.Path(state.Manifests, "x")
+	if err := errors.Join(r.Write(where), where.Make(state.Manifests), os.WriteFile(file, []byte(`{"schema": 1, "run": {"recipe": "gitea", "invoker": "drone"}}`), 0o644), os.Chown(file, 65534, 65534)); err != nil {
+		t.Fatal(err)
+	}
+	for n := range maxOpened / 3 {
+		for _, name := range []string{"29990102T030405.%09dZ-1-gitea-drone", "29990102T030405.%09dZ-1", "z%d", "20260102T030406.%09dZ-1-gitea-drone", "20260102T030406.%09dZ-1-drone", "20260102T030406.%09dZ-1"} {
+			if err := os.Link(file, where.Path(state.Audits, fmt.Sprintf(name, n)+".json")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, recipe := range []string{"", "gitea"} {
+		reports, skipped, err := Newest(where, recipe, 0)
+		if err != nil || len(reports) != 1 || reports[0].Run != r.Run || len(skipped) != maxFaults+1 {
+			t.Errorf("recipe %q: %d reports, %d skipped, %v", recipe, len(reports), len(skipped), err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
 )
@@ -23,7 +24,8 @@ installed, that a browser launches, and that the host's paths exist. check
 lists every fault with its fix, and also duplicate commands, absent tools, and
 docker plugins that only this host has. A docker daemon that does not answer is
 shown, but is not a fault. A directory of the state directory with another owner
-or mode is a fault. Exit status 1 if there is a fault.`,
+or mode is a fault; the copy of the manifest there is replaced if it is damaged.
+Exit status 1 if there is a fault.`,
 		Example: "  cc-ci-run check\n  cc-ci-run check --output json | jq '.[] | select(.verdict == \"fault\")'",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -38,7 +40,8 @@ or mode is a fault. Exit status 1 if there is a fault.`,
 			if err != nil {
 				return err
 			}
-			results = append(results, shared.StateDir(p.Environ, m.State).Check()...)
+			dir := shared.StateDir(p.Environ, m.State)
+			results = append(append(results, dir.Check()...), parity.CheckKept(dir, m)...)
 			faults := 0
 			var rows [][]string
 			for _, r := range results {

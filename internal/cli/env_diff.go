@@ -51,7 +51,7 @@ the state directory, where each run keeps that of its environment.`,
 				if sides[i] = present; e.Fingerprint == present.Fingerprint() {
 					continue
 				}
-				if sides[i], err = parity.Kept(shared.StateDir(p.Environ, present.State), e.Fingerprint); err != nil {
+				if sides[i], err = parity.Kept(shared.StateDir(p.Environ, present.State), e.Fingerprint, present); err != nil {
 					return fmt.Errorf("the manifest of %s is needed: %w", e.Of, err)
 				}
 			}

@@ -26,6 +26,8 @@ type parityOptions struct {
 	live   bool
 	recipe string
 	state  state.Dir
+	// present is the environment of this cc-ci-run.
+	present *toolset.Manifest
 }
 
 // comparison is of two invokers, as --output json has it.
@@ -67,7 +69,7 @@ Starting units needs root.`,
 			if err != nil {
 				return err
 			}
-			o.state = shared.StateDir(p.Environ, m.State)
+			o.state, o.present = shared.StateDir(p.Environ, m.State), m
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop() // a probe is cleared away
 			return p.parity(ctx, o, args)
@@ -153,7 +155,7 @@ func (p Process) newest(o parityOptions, names []string, runs map[string]parity.
 		}
 		var m *toolset.Manifest
 		if err == nil {
-			m, err = parity.Kept(o.state, r.Fingerprint)
+			m, err = parity.Kept(o.state, r.Fingerprint, o.present)
 		}
 		if err != nil {
 			errs = multierror.Append(errs, err)

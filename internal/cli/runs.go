@@ -233,7 +233,7 @@ func (p Process) environmentOf(shared *run.Options, m *toolset.Manifest, entry *
 	if entry.Fingerprint == m.Fingerprint() {
 		return text + ", the present one"
 	}
-	then, err := parity.Kept(shared.StateDir(p.Environ, m.State), entry.Fingerprint)
+	then, err := parity.Kept(shared.StateDir(p.Environ, m.State), entry.Fingerprint, m)
 	if err != nil {
 		return text + ", whose manifest is not kept"
 	}

@@ -62,8 +62,8 @@ func environmentChanges(dir state.Dir, last *sweep.Summary) (list []string) {
 	if last.Before == "" {
 		return nil
 	}
-	before, err := parity.Kept(dir, last.Before)
-	now, err2 := parity.Kept(dir, last.Fingerprint)
+	before, err := parity.Kept(dir, last.Before, nil)
+	now, err2 := parity.Kept(dir, last.Fingerprint, nil)
 	if err != nil || err2 != nil { // they have expired
 		return []string{fmt.Sprintf("environment %.12s → %.12s", last.Before, last.Fingerprint)}
 	}

@@ -22,18 +22,11 @@ func ReadRegular(path string, limit int) ([]byte, error) {
 // ReadPart is ReadRegular for a file whose beginning says how much of it is
 // wanted: size is asked with the first head bytes.
 func ReadPart(path string, limit, head int, size func(head []byte) int) ([]byte, error) {
-	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	fd, length, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer unix.Close(fd)
-	var s unix.Stat_t
-	if err := unix.Fstat(fd, &s); err != nil {
-		return nil, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if s.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, &os.PathError{Op: "read", Path: path, Err: errors.New("is not a regular file")}
-	}
 	var data []byte
 	if size != nil {
 		if data, err = read(fd, make([]byte, 0, head), head); err == nil {
@@ -41,12 +34,31 @@ func ReadPart(path string, limit, head int, size func(head []byte) int) ([]byte,
 		}
 	}
 	if err == nil {
-		data, err = read(fd, append(make([]byte, 0, min(int(s.Size)+1, limit)), data...), limit)
+		data, err = read(fd, append(make([]byte, 0, min(int(length)+1, limit)), data...), limit)
 	}
 	if err != nil {
 		return nil, &os.PathError{Op: "read", Path: path, Err: err}
 	}
 	return data, nil
+}
+
+// openRegular opens a regular file to read, and gives its size.
+func openRegular(path string) (fd int, size int64, err error) {
+	fd, err = open(path, unix.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, 0, err
+	}
+	var s unix.Stat_t
+	if err = unix.Fstat(fd, &s); err != nil {
+		err = &os.PathError{Op: "stat", Path: path, Err: err}
+	} else if s.Mode&unix.S_IFMT != unix.S_IFREG {
+		err = &os.PathError{Op: "read", Path: path, Err: errors.New("is not a regular file")}
+	}
+	if err != nil {
+		unix.Close(fd)
+		return -1, 0, err
+	}
+	return fd, s.Size, nil
 }
 
 // read appends the rest of a file to data, up to limit bytes in all.

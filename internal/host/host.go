@@ -258,7 +258,7 @@ func (h Host) parity(context.Context) []finding.Finding {
 		}
 		if err == nil {
 			runs[i].Record = r
-			runs[i].Environment, err = parity.Kept(h.State, r.Fingerprint)
+			runs[i].Environment, err = parity.Kept(h.State, r.Fingerprint, h.Manifest)
 		}
 		switch {
 		case errors.Is(err, record.ErrNone):

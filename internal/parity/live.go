@@ -185,7 +185,7 @@ func left(stateDir, invoker, look string) (Run, error) {
 	if err != nil {
 		return Run{}, fmt.Errorf("it left no record of %s", invoker)
 	}
-	m, err := Kept(state.Dir(stateDir), r.Fingerprint)
+	m, err := Kept(state.Dir(stateDir), r.Fingerprint, nil)
 	run := Run{Record: r, Environment: m, Probe: true}
 	// An older cc-ci-run has no closer look, and leaves an empty file.
 	if data, err := readLook(look); err == nil && len(data) > 0 {

@@ -15,7 +15,6 @@ import (
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
-	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -37,26 +36,6 @@ const (
 	Declared  Parity = "declared" // it differs, and may
 	Drift     Parity = "drift"    // it differs, and must not
 )
-
-// Kept is the manifest with a fingerprint, from beside the records.
-func Kept(dir state.Dir, fingerprint string) (*toolset.Manifest, error) {
-	path := dir.Path(state.Manifests, fingerprint+".json")
-	data, err := dir.Read(state.Manifests, fingerprint+".json")
-	if err != nil {
-		return nil, err
-	}
-	if err := state.Decode(path, data, toolset.Schema, &struct{}{}); err != nil {
-		return nil, err
-	}
-	m, err := toolset.ParseManifest(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	if m.Fingerprint() != fingerprint {
-		return nil, fmt.Errorf("%s: is another manifest than its name says; remove it: the next run keeps it again", path)
-	}
-	return m, nil
-}
 
 // Run is one of the two runs that [Compare] compares.
 type Run struct {
@@ -254,6 +233,9 @@ func compareSSH(a, b exec.Pairs) []Finding {
 	const what = "files of ssh"
 	if a == nil || b == nil {
 		return []Finding{{Declared, what, "", "", "not known for one of them: an older cc-ci-run did not record them"}}
+	}
+	if x, y := a.Get(exec.Passwd), b.Get(exec.Passwd); x != "" || y != "" {
+		return []Finding{{Declared, what, cmp.Or(x, "known"), cmp.Or(y, "known"), "not known for one of them: the password database could not be read"}}
 	}
 	var list []Finding
 	see := func(files exec.Pairs, name string) string { return cmp.Or(files.Get(name), "none") }

@@ -1,15 +1,12 @@
 package parity
 
 import (
-	"strings"
-	"syscall"
 	"testing"
 
 	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/env"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/record"
-	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -86,6 +83,8 @@ func TestCompareSSH(t *testing.T) {
 		{exec.Pairs{}, file("7 bytes"), Drift},
 		{nil, file("7 bytes"), Declared},
 		{exec.Pairs{}, nil, Declared},
+		{exec.Pairs{{Name: exec.Passwd, Value: "not known: read /etc/passwd: x"}}, file("7 bytes"), Declared},
+		{exec.Pairs{}, exec.Pairs{{Name: exec.Passwd, Value: "not known: read /etc/passwd: x"}}, Declared},
 	} {
 		if list := compareSSH(row.a, row.b); len(list) != 1 || list[0].Verdict != row.want {
 			t.Errorf("%v and %v: %+v, want %s", row.a, row.b, list, row.want)
@@ -140,22 +139,5 @@ func TestCompareDaemons(t *testing.T) {
 	gone, closed := docker.Daemon{Socket: "/s", State: docker.Absent, Reason: "is not there"}, docker.Daemon{Socket: "/s", State: docker.Absent, Reason: "connection refused"}
 	if f := compareDaemons(&gone, &closed); f[0].Verdict != Identical {
 		t.Errorf("%+v", f)
-	}
-}
-
-// The tests' user may write where manifests are kept: what is no file there is an
-// error at once, not a wait.
-func TestKept(t *testing.T) {
-	dir := state.Dir(t.TempDir())
-	if err := dir.Put(state.Manifests, "damaged.json", []byte("{")); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(dir.Path(state.Manifests, "fifo.json"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for fingerprint, want := range map[string]string{"damaged": "damaged.json: is damaged", "fifo": "is a FIFO, not a file", "none": "no such file"} {
-		if _, err := Kept(dir, fingerprint); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v, want %q", fingerprint, err, want)
-		}
 	}
 }

@@ -24,7 +24,7 @@ type Which struct {
 // [Runs.Newest]), until visit says that it has enough. It reads little more than what
 // is visited: what a name does not tell is read from the beginning of a file.
 func (runs *Runs) Each(which Which, visit func(*Record) (more bool)) (passedOver []error) {
-	s := search{Runs: runs, invoker: which.Invoker, recipe: which.Recipe, budget: maxRead}
+	s := runs.search(which.Invoker, which.Recipe)
 	defer func() {
 		if s.more > 0 {
 			s.faults = append(s.faults, fmt.Errorf("%s: %d more files are not used", runs.path, s.more))
@@ -50,7 +50,7 @@ func (runs *Runs) Each(which Which, visit func(*Record) (more bool)) (passedOver
 			if r == nil || r.Fingerprint == which.Not && r.Fingerprint != "" {
 				continue
 			}
-			s.budget = maxRead // what was visited is not held
+			s.readOf = nil // what was visited is not held
 			if !visit(r) {
 				return
 			}
@@ -94,7 +94,7 @@ func (runs *Runs) Get(id string) (*Record, error) {
 	if !found {
 		return nil, &fs.PathError{Op: "read", Path: runs.path + "/" + id + ".json", Err: fs.ErrNotExist}
 	}
-	s := search{Runs: runs, invoker: runs.invokerOf(i, make([]byte, headSize)), budget: maxRead}
+	s := search{Runs: runs, invoker: runs.invokerOf(i, make([]byte, headSize))}
 	r, err := s.read(id + ".json")
 	if err == nil && r == nil {
 		err = &state.Fault{Path: runs.folder.Path(id + ".json"), Is: "is of another invoker than its name says", Fix: "it is not used; remove it"}

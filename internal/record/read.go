@@ -22,6 +22,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -97,12 +98,10 @@ type Runs struct {
 	folder *state.Folder // nil: there are none
 	path   string
 	names  []string
+	left   int // files that are not in names, see [state.Folder.RunNames]
 	now    time.Time
 	// invokers are those of names, as far as they are known.
 	invokers []string
-	// unlooked is how many of names, the oldest, are not opened to find out their
-	// invokers.
-	unlooked int
 }
 
 // Open lists the records.
@@ -114,29 +113,13 @@ func Open(dir state.Dir) (*Runs, error) {
 	}
 	if err == nil {
 		runs.folder = f
-		runs.names, err = f.Names(".json")
-		runs.know()
+		runs.names, runs.left, err = f.RunNames(".json", runs.now)
+		runs.invokers = make([]string, len(runs.names))
+		for i, name := range runs.names {
+			_, runs.invokers[i] = state.RunOf(name)
+		}
 	}
 	return runs, err
-}
-
-// maxLooked is how many files are opened of those whose names do not tell the
-// invoker: more than a night has, and few enough to be looked through at once. An
-// earlier cc-ci-run wrote such names.
-const maxLooked = 10_000
-
-// know takes the invokers from the names.
-func (runs *Runs) know() {
-	runs.invokers = make([]string, len(runs.names))
-	look := 0
-	for i, name := range slices.Backward(runs.names) {
-		if runs.invokers[i] = state.InvokerOf(name); runs.invokers[i] != "" {
-			continue
-		}
-		if look++; look > maxLooked && runs.unlooked == 0 {
-			runs.unlooked = i + 1
-		}
-	}
 }
 
 // Close closes the directory.
@@ -146,8 +129,8 @@ func (runs *Runs) Close() {
 	}
 }
 
-// Newest finds the newest record of an invoker; of one recipe (an argument of
-// the run) if recipe is not "". It believes a record
+// Newest finds the newest record of an invoker; of one recipe, see [Recipe], if
+// recipe is not "". It believes a record
 //
 //   - of drone or systemd, if the file is the state directory's owner's, for whom
 //     Drone and the timer run, or root's;
@@ -157,7 +140,7 @@ func (runs *Runs) Close() {
 // Newer files that are passed over are named in passedOver: what cannot be read,
 // is damaged, or is not believed.
 func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error, err error) {
-	s := search{Runs: runs, invoker: invoker, recipe: recipe, budget: maxRead}
+	s := runs.search(invoker, recipe)
 	r, _ = s.newest()
 	if s.more > 0 {
 		s.faults = append(s.faults, fmt.Errorf("%s: %d more files are not used", runs.path, s.more))
@@ -169,27 +152,42 @@ func (runs *Runs) Newest(invoker, recipe string) (r *Record, passedOver []error,
 	if recipe != "" {
 		of = " of " + recipe
 	}
-	if runs.unlooked > 0 {
-		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the invoker, only the newest %d were opened: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked)
+	if s.unlooked {
+		return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s; of the records whose names lack the recipe or the invoker, only the newest %d were opened, and %d of other users: start a run, or remove old ones (cc-ci-run prune)", ErrNone, of, invoker, runs.path, maxLooked, maxForeign)
 	}
 	return nil, s.faults, fmt.Errorf("%w of a run%s by %s in %s: start one (%s)", ErrNone, of, invoker, runs.path, HowToStart(invoker, recipe))
 }
 
+// Limits of a search. maxLooked is how many files are opened of those whose names do
+// not tell the invoker or the recipe: more than a night has, and few enough to be looked
+// through at once. An earlier cc-ci-run wrote such names. Of users other than the state
+// directory's owner there are fewer, and their files have a limit of their own, so that
+// nobody's crowd out the owner's.
 const (
-	batch     = 1024 // files that are looked at together
-	maxRead   = 32 << 20
-	maxFaults = 5
-	shortHead = 1 << 10
-	headSize  = 16 << 10 // most records are shorter
+	batch      = 1024 // files that are looked at together
+	maxLooked  = 10_000
+	maxForeign = 1000
+	maxRead    = 32 << 20 // bytes of one user's files
+	maxFaults  = 5
+	shortHead  = 1 << 10
+	headSize   = 16 << 10 // most records are shorter
 )
 
 // search is a Newest under way.
 type search struct {
 	*Runs
 	invoker, recipe string
-	budget          int // bytes to read
-	faults          []error
-	more            int // faults that are only counted
+	// looks and foreignLooks are how many more files may be opened to find out what
+	// their names do not tell, and unlooked says that there were more.
+	looks, foreignLooks int
+	unlooked            bool
+	readOf              map[int]int // bytes, of each user's files
+	faults              []error
+	more                int // faults that are only counted
+}
+
+func (runs *Runs) search(invoker, recipe string) *search {
+	return &search{Runs: runs, invoker: invoker, recipe: recipe, looks: maxLooked, foreignLooks: maxForeign, more: runs.left}
 }
 
 func (s *search) fault(err error) {
@@ -222,22 +220,51 @@ func (s *search) newest() (*Record, string) {
 // peek says which of the files from one name on may be wanted.
 func (s *search) peek(from, to int) []bool {
 	may := make([]bool, to-from)
+	for i := range slices.Backward(may) {
+		recipe, _ := state.RunOf(s.names[from+i])
+		known := s.invokers[from+i] != "" && (s.recipe == "" || recipe != "")
+		may[i] = known || s.mayLook(s.names[from+i])
+	}
+	named := string(state.AppendRecipe(nil, s.recipe))
+	w := writer{}
+	w.quote(printable(s.recipe))
+	mention := bytes.Trim(w.b, `\"`) // without the quotes, which may be a longer path's
 	workers := runtime.GOMAXPROCS(0)
 	var all sync.WaitGroup
 	for w := range workers {
 		all.Go(func() {
 			buffer := make([]byte, headSize)
 			for i := w; i < len(may); i += workers {
-				if s.invokers[from+i] == "" && from+i < s.unlooked {
+				recipe, _ := state.RunOf(s.names[from+i])
+				if !may[i] || s.recipe != "" && recipe != "" && recipe != named {
+					may[i] = false
 					continue
 				}
 				invoker := s.invokerOf(from+i, buffer)
-				may[i] = invoker == "" || (s.invoker == "" || invoker == s.invoker) && (s.recipe == "" || s.mentions(from+i, buffer))
+				may[i] = invoker == "" || (s.invoker == "" || invoker == s.invoker) && (s.recipe == "" || recipe != "" || s.mentions(from+i, mention, buffer))
 			}
 		})
 	}
 	all.Wait()
 	return may
+}
+
+// mayLook says whether a file may be opened to find out what its name does not tell.
+func (s *search) mayLook(name string) bool {
+	if s.looks == 0 {
+		s.unlooked = true
+		return false
+	}
+	left := &s.looks
+	if uid, _ := s.folder.Owner(name); !s.folder.Official(uid) {
+		left = &s.foreignLooks
+	}
+	if *left == 0 {
+		s.unlooked = true
+		return false
+	}
+	*left--
+	return true
 }
 
 // invokerOf is the invoker of a file, by its name or by its beginning. There may be
@@ -267,9 +294,9 @@ func (runs *Runs) invokerOf(i int, buffer []byte) string {
 }
 
 // mentions says whether a record may be of the recipe that is looked for.
-func (s *search) mentions(i int, buffer []byte) bool {
+func (s *search) mentions(i int, mention, buffer []byte) bool {
 	head, err := s.folder.Peek(s.names[i], buffer)
-	return err != nil || len(head) == len(buffer) || bytes.Contains(head, []byte(strconv.Quote(s.recipe)))
+	return err != nil || len(head) == len(buffer) || bytes.Contains(head, mention)
 }
 
 // read reads a record, nil if it is of something else.
@@ -287,11 +314,14 @@ func (s *search) read(name string) (*Record, error) {
 	if !official && s.invoker != "manual" {
 		return nil, s.folder.Foreign(name, uid)
 	}
-	if s.budget <= 0 {
-		return nil, fmt.Errorf("%s: is not looked at: newer files have more than %d MiB", path, maxRead>>20)
+	if s.readOf[uid] >= maxRead {
+		return nil, fmt.Errorf("%s: is not looked at: newer files of user %d have more than %d MiB", path, uid, maxRead>>20)
 	}
 	data, uid, err := s.folder.Read(name)
-	s.budget -= len(data)
+	if s.readOf == nil {
+		s.readOf = map[int]int{}
+	}
+	s.readOf[uid] += len(data)
 	if err != nil {
 		return nil, err
 	}
@@ -299,7 +329,7 @@ func (s *search) read(name string) (*Record, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Invoker.Name != s.invoker || s.recipe != "" && !slices.Contains(r.Args, s.recipe) {
+	if r.Invoker.Name != s.invoker || s.recipe != "" && r.recipe() != s.recipe {
 		return nil, nil
 	}
 	if future || r.Time.After(s.now.Add(time.Minute)) {
@@ -318,8 +348,8 @@ func notYet(path string) error {
 
 // File is the name of the file of an invoker's newest record, "" for none.
 func (runs *Runs) File(invoker string) string {
-	runs.unlooked = 0 // nobody waits
-	s := search{Runs: runs, invoker: invoker, budget: maxRead}
+	s := runs.search(invoker, "")
+	s.looks = math.MaxInt // nobody waits
 	_, name := s.newest()
 	return name
 }

@@ -18,11 +18,19 @@ func Recipe(program string, args []string) string {
 	return filepath.Base(program)
 }
 
-// recipe is the recipe that a run is of, and the folder that it is in; "" for
-// a script that is not called as a runner is.
+// recipe is what a recorded run is of.
+func (r *Record) recipe() string {
+	args := make([]string, len(r.Args))
+	for i, arg := range r.Args {
+		args[i] = unprinted(arg)
+	}
+	return Recipe(unprinted(r.Program), args)
+}
+
+// recipe is the recipe that a run is of, "" for a script that is not called as a
+// runner is; and the folder of recipes that its arguments name.
 func recipe(program string, args []string) (name, recipes string) {
 	runner := filepath.Base(program) == "run_recipe_ci.py"
-	recipes = filepath.Join(filepath.Dir(program), "..", "recipes")
 	if len(args) > 2 && args[0] == "--recipes" {
 		runner, recipes, args = true, args[1], args[2:]
 	} else if i := slices.Index(args, "--recipes"); runner && i > 0 && i+1 < len(args) && !slices.Contains(args[:i], "--") {
@@ -41,6 +49,9 @@ func folder(program string, args []string, dir string) string {
 	name, recipes := recipe(program, args)
 	if name == "" {
 		return dir
+	}
+	if recipes == "" {
+		recipes = filepath.Join(filepath.Dir(program), "..", "recipes")
 	}
 	if !filepath.IsAbs(recipes) {
 		recipes = filepath.Join(dir, recipes)

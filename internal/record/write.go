@@ -58,11 +58,15 @@ type Record struct {
 	Docker *docker.Daemon `json:"docker,omitempty"`
 }
 
-// ID names a run by when it starts, by this process and by its invoker. IDs sort
-// by time, and whoever looks for the newest run of an invoker needs no file but
-// that one. An earlier cc-ci-run left the invoker out.
-func ID(now time.Time, invoker string) string {
-	return now.UTC().Format("20060102T150405.000000000Z") + "-" + strconv.Itoa(os.Getpid()) + "-" + invoker
+// ID names a run by when it starts, by this process, by what it is of ([Recipe]) and
+// by its invoker. IDs sort by time, and whoever looks for the newest run of an
+// invoker, or of a recipe by an invoker, opens no file but that one. An earlier
+// cc-ci-run left the recipe out, and before that the invoker.
+func ID(now time.Time, invoker, program string, args []string) string {
+	b := now.UTC().AppendFormat(make([]byte, 0, 128), "20060102T150405.000000000Z")
+	b = append(strconv.AppendInt(append(b, '-'), int64(os.Getpid()), 10), '-')
+	b = append(state.AppendRecipe(b, Recipe(program, args)), '-')
+	return string(append(b, invoker...))
 }
 
 // New gathers the record of a run that is about to start. The process
@@ -74,7 +78,7 @@ func New(now time.Time, p *env.Plan, e env.Environment, caller []string, invoker
 	recipe := folder(program, args, dir)
 	r := &Record{
 		Schema: Schema,
-		ID:     ID(now, invoker.Name),
+		ID:     ID(now, invoker.Name, program, args),
 		Time:   now, PID: pid,
 		Invoker: env.Invoker{Name: invoker.Name, ID: printable(invoker.ID)},
 		Mode:    mode, Program: printable(program), Args: printables(args),
@@ -166,6 +170,14 @@ func printable(s string) string {
 		return s
 	}
 	return strconv.QuoteToASCII(s)
+}
+
+// unprinted is the inverse of printable.
+func unprinted(s string) string {
+	if raw, err := strconv.Unquote(s); err == nil && !utf8.ValidString(raw) {
+		return raw
+	}
+	return s
 }
 
 func printables(list []string) []string {

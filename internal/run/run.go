@@ -76,9 +76,9 @@ func Start(r Request, p Process) error {
 		return err
 	}
 	tellAbsent(plan, p.Stderr)
-	ssh := exec.SSHFiles()
+	ssh, unknown := exec.SSHFiles()
 	if r.Mode == Script {
-		tellSSH(ssh, p.Stderr)
+		tellSSH(ssh, unknown, p.Stderr)
 	}
 	now := time.Now()
 	result := r.result(now, invoker.Name, plan, p)
@@ -223,8 +223,14 @@ func tellAbsent(plan *env.Plan, stderr *os.File) {
 	exec.Tell(stderr, "cc-ci-run: absent from this environment: "+strings.Join(names, ", ")+"\n")
 }
 
-// tellSSH names the files that ssh obeys and that are not the environment's.
-func tellSSH(files exec.Pairs, stderr *os.File) {
+// tellSSH names the files that ssh obeys and that are not the environment's, or says
+// why they are not known.
+func tellSSH(files exec.Pairs, unknown error, stderr *os.File) {
+	if unknown != nil {
+		exec.Tell(stderr, "cc-ci-run: which files ssh reads in this user's home is not known ("+unknown.Error()+
+			"): a test that uses ssh may pass for this user alone\n")
+		return
+	}
 	if len(files) == 0 {
 		return
 	}
@@ -283,7 +289,7 @@ func (r *Request) result(now time.Time, invoker string, plan *env.Plan, p Proces
 			exec.Tell(p.Stderr, "cc-ci-run: no result: "+err.Error()+"\n")
 			return ""
 		}
-		path = dir.Path(state.Results, record.ID(now, invoker)+".json")
+		path = dir.Path(state.Results, record.ID(now, invoker, r.Program, r.Args)+".json")
 	}
 	// The script may go to another directory.
 	if !filepath.IsAbs(path) {

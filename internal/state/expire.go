@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +61,12 @@ func Stamp(name string) time.Time {
 	return t
 }
 
+// dated says whether a file's name begins with a time that has come.
+func dated(name string, now time.Time) bool {
+	stamp := Stamp(name)
+	return !stamp.IsZero() && !stamp.After(now.Add(clockSlack))
+}
+
 // Future says whether a file's name claims that it was written after now.
 func Future(name string, now time.Time) bool { return Stamp(name).After(now.Add(clockSlack)) }
 
@@ -82,7 +87,7 @@ type unit struct {
 	time     time.Time // zero: not known
 	size     int64
 	official bool // not another user's
-	named    bool // with a time
+	named    bool // with a time that has come
 	keep     bool
 	left     bool // by a process that was killed while it wrote
 }
@@ -102,8 +107,8 @@ func (d Dir) Expire(b Bounds, now time.Time, keep func(p Place, below, stem stri
 	for {
 		var units []unit
 		more := false
-		for _, p := range []Place{Runs, Results, Audits, Logs, Recipes} {
-			found, again, e := d.units(p, now, keep)
+		for _, rule := range Rules()[1:] {
+			found, again, e := d.units(rule.Place, now, keep)
 			err = errors.Join(err, e)
 			units, more = append(units, found...), more || again
 		}
@@ -153,7 +158,7 @@ func (b Bounds) beyond(units []unit, now time.Time) (list []removal) {
 		switch {
 		case u.keep:
 			return 0
-		case u.official && u.named && !u.time.After(now.Add(clockSlack)):
+		case u.official && u.named:
 			return 1
 		}
 		return 2
@@ -170,7 +175,7 @@ func (b Bounds) beyond(units []unit, now time.Time) (list []removal) {
 			why = "its writing was never ended"
 		case !u.time.IsZero() && now.Sub(u.time) > b.Age:
 			why = fmt.Sprintf("is older than %s", days(b.Age))
-		case u.folder.place == Logs && numbers[below] >= b.Logs:
+		case len(u.folder.below) > 0 && numbers[below] >= b.Logs:
 			why = fmt.Sprintf("there are %d newer logs of the recipe", b.Logs)
 		case numbers[place] >= b.Number:
 			why = fmt.Sprintf("there are %d newer ones", b.Number)
@@ -196,7 +201,7 @@ func days(d time.Duration) string {
 }
 
 // remove removes the files of units, each only if it is not a directory that
-// holds something.
+// holds something, or if it was set aside.
 func (d Dir) remove(list []removal) (gone []Expired, err error) {
 	var f *Folder
 	var of *listed
@@ -220,6 +225,13 @@ func (d Dir) remove(list []removal) (gone []Expired, err error) {
 		failed := false
 		for _, name := range r.folder.names[r.from:r.to] {
 			switch e := f.Remove(name); {
+			case errors.Is(e, unix.ENOTEMPTY) && isAside(name):
+				if e = f.removeAll(name); errors.Is(e, fs.ErrPermission) {
+					e = fmt.Errorf("%w: run `sudo cc-ci-run prune`", e)
+				}
+				if e != nil {
+					err, failed = errors.Join(err, e), true
+				}
 			case errors.Is(e, unix.ENOTEMPTY): // no file of ours
 				failed = true
 			case e != nil:
@@ -244,10 +256,12 @@ func (d Dir) units(p Place, now time.Time, keep func(Place, string, string) bool
 		return nil, false, err
 	}
 	defer f.Close()
-	if p != Logs {
-		return f.units(&listed{place: p, path: f.path}, now, func(stem string) bool { return keep(p, "", stem) })
+	list, more, err = f.units(&listed{place: p, path: f.path}, now, func(stem string) bool { return keep(p, "", stem) })
+	if p != Logs || err != nil {
+		return list, more, err
 	}
-	recipes, more, err := f.names(func(string) bool { return true })
+	recipes, again, err := f.names(func(name string) bool { return !isLeft(name) })
+	more = more || again
 	for _, name := range recipes {
 		below, e := f.Folder(name)
 		if e != nil { // not a directory: nobody's log
@@ -260,15 +274,29 @@ func (d Dir) units(p Place, now time.Time, keep func(Place, string, string) bool
 	return list, more, err
 }
 
+// expires are the places, and the directories in those of Logs, of which each file
+// expires. Of others only what was left there does.
+func (of *listed) expires() bool {
+	return of.place == Runs || of.place == Results || of.place == Audits || len(of.below) > 0
+}
+
+// isLeft says whether a file was set aside, or was being written when a process was
+// killed.
+func isLeft(name string) bool { return strings.HasPrefix(name, ".") || isAside(name) }
+
+func isAside(name string) bool {
+	was, damaged := strings.CutSuffix(name, damagedSuffix)
+	return damaged && len(was) > len(stampForm) && !Stamp(was[len(was)-len(stampForm):]).IsZero() ||
+		strings.HasPrefix(name, ".") && strings.HasSuffix(name, asideSuffix)
+}
+
 func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (list []unit, more bool, err error) {
-	// Of the sweep's memory only what was set aside expires, and what was being
-	// written when a process was killed.
-	of.names, more, err = f.names(func(name string) bool {
-		return of.place != Recipes || strings.HasSuffix(name, asideSuffix) || strings.HasPrefix(name, ".")
-	})
+	of.names, more, err = f.names(func(name string) bool { return of.expires() || isLeft(name) })
 	for i := 0; i < len(of.names); {
-		u := unit{folder: of, from: i, official: true, time: Stamp(of.names[i])}
-		u.named = !u.time.IsZero()
+		u := unit{folder: of, from: i, official: true, named: dated(of.names[i], now)}
+		if u.named {
+			u.time = Stamp(of.names[i])
+		}
 		stem := Stem(of.names[i])
 		for ; i < len(of.names) && Stem(of.names[i]) == stem; i++ {
 			var s unix.Stat_t
@@ -276,19 +304,32 @@ func (f *Folder) units(of *listed, now time.Time, keep func(stem string) bool) (
 				continue
 			}
 			u.size += max(s.Size, s.Blocks*512)
-			u.official = u.official && (f.Official(int(s.Uid)) || int(s.Uid) == os.Geteuid())
-			if changed := time.Unix(s.Mtim.Unix()); u.time.IsZero() && !changed.After(now) {
-				u.time = changed
+			u.official = u.official && f.ours(int(s.Uid))
+			if at := changed(s, now); !u.named && at.After(u.time) {
+				u.time = at
 			}
 		}
 		u.to = i
-		writing := strings.HasPrefix(stem, ".")
+		writing := strings.HasPrefix(stem, ".") && !isAside(stem)
 		u.left = writing && now.Sub(u.time) > writeLimit
 		u.keep = writing && !u.left || keep(stem)
 		list = append(list, u)
 	}
-	f.keepNewest(list, now)
+	if of.expires() {
+		f.keepNewest(list, now)
+	}
 	return list, more, err
+}
+
+// changed is when a file was written or set aside, zero if both claim to be yet to
+// come.
+func changed(s unix.Stat_t, now time.Time) (last time.Time) {
+	for _, t := range []unix.Timespec{s.Mtim, s.Ctim} {
+		if at := time.Unix(t.Unix()); at.After(last) && !at.After(now) {
+			last = at
+		}
+	}
+	return last
 }
 
 // writeLimit is more than the writing of one file takes.
@@ -297,32 +338,50 @@ const writeLimit = 24 * time.Hour
 // keepNewest keeps the newest run of each invoker, whose name is the end of the
 // stem, and of those without: a directory never loses its last.
 func (f *Folder) keepNewest(list []unit, now time.Time) {
-	if f.rule.Place == Recipes {
-		return
-	}
 	kept := map[string]bool{}
 	for i := len(list) - 1; i >= 0; i-- {
 		u := &list[i]
 		name := u.folder.names[u.from]
-		if stamp := Stamp(name); !u.official || stamp.IsZero() || stamp.After(now.Add(clockSlack)) {
+		if !u.official || !dated(name, now) {
 			continue
 		}
-		if invoker := InvokerOf(name); !kept[invoker] {
+		if _, invoker := RunOf(name); !kept[invoker] {
 			kept[invoker], u.keep = true, true
 		}
 	}
 }
 
-// InvokerOf is the invoker that a file's name tells, "" for none: names are
-// TIME-PID-INVOKER, and were TIME-PID.
-func InvokerOf(name string) string {
+// RunOf is what a file's name tells of its run, "" for what it does not tell: names
+// are TIME-PID-RECIPE-INVOKER, with the recipe as [AppendRecipe] writes it. They
+// were TIME-PID-INVOKER, and before that TIME-PID.
+func RunOf(name string) (recipe, invoker string) {
 	if len(name) < len(stampForm) || name[8] != 'T' {
-		return ""
+		return "", ""
 	}
-	stem := Stem(name)
-	pid, invoker := strings.IndexByte(stem, '-'), strings.LastIndexByte(stem, '-')
-	if pid == invoker {
-		return ""
+	_, run, _ := strings.Cut(Stem(name), "-")
+	_, run, _ = strings.Cut(run, "-")
+	end := strings.LastIndexByte(run, '-')
+	return run[:max(end, 0)], run[end+1:]
+}
+
+// longestRecipe is how many bytes of a file's name are a recipe's: together with
+// what is written beside the file while a run lasts, the name stays below the 143
+// bytes that the strictest file system allows.
+const longestRecipe = 64
+
+// AppendRecipe appends a recipe's name as names of files have it: escaped by
+// percent signs, and cut. Two long names may become one, so whoever finds a file by
+// it asks the file.
+func AppendRecipe(b []byte, recipe string) []byte {
+	const hex = "0123456789ABCDEF"
+	end := len(b) + longestRecipe
+	for i := 0; i < len(recipe) && len(b) < end; i++ {
+		switch c := recipe[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_', c == '.':
+			b = append(b, c)
+		default:
+			b = append(b, '%', hex[c>>4], hex[c&15])
+		}
 	}
-	return stem[invoker+1:]
+	return b[:min(len(b), end)]
 }

@@ -41,6 +41,7 @@ func TestExpire(t *testing.T) {
 	type file struct {
 		name  string // below the state directory
 		size  int64
+		age   float64 // days since it was written
 		goes  bool
 		owner int
 	}
@@ -108,6 +109,12 @@ func TestExpire(t *testing.T) {
 			{name: "sweep/logs/a/20990101T000000.000000000Z.log"},
 			{name: "sweep/logs/a/20260429T000000.000000000Z.log"},
 		}},
+		"of the future, long ago": {func(b *Bounds) { b.Age = 24 * time.Hour }, "", []file{
+			{name: "runs/" + at(-900, "drone") + ".json", age: 2, goes: true},
+			{name: "runs/" + at(-901, "drone") + ".json"},
+			{name: "runs/x.json", age: 2, goes: true},
+			{name: "runs/" + at(0.5, "drone") + ".json", age: 2},
+		}},
 		"of another user": {func(b *Bounds) { b.Number = 2 }, "", []file{
 			{name: "runs/" + at(1, "manual") + ".json", owner: 65534, goes: true}, {name: "runs/" + at(2, "manual") + ".json"}, {name: "runs/" + at(3, "manual") + ".json"},
 		}},
@@ -121,6 +128,12 @@ func TestExpire(t *testing.T) {
 				path := place(t, filepath.Join(string(dir), f.name), f.size)
 				if f.goes {
 					want = append(want, path)
+				}
+				if f.age != 0 {
+					written := clock.Add(-time.Duration(f.age * 24 * float64(time.Hour)))
+					if err := os.Chtimes(path, written, written); err != nil {
+						t.Fatal(err)
+					}
 				}
 				if f.owner != 0 {
 					if os.Geteuid() != 0 {
@@ -212,6 +225,100 @@ func TestExpireOdd(t *testing.T) {
 	}
 	if _, err := os.Stat(precious); err != nil {
 		t.Error(err)
+	}
+}
+
+// What was set aside, in whatever place, expires, with all that is in it; what a
+// link there leads to stays. So does what killed processes left, and what else is
+// there stays.
+func TestExpireAside(t *testing.T) {
+	outside := place(t, filepath.Join(t.TempDir(), "precious"), 3)
+	directory := func(path string) error {
+		return errors.Join(os.MkdirAll(path+"/a/b/c", 0o755), os.WriteFile(path+"/a/b/f", nil, 0), os.Symlink(filepath.Dir(outside), path+"/a/l"), syscall.Mkfifo(path+"/a/b/c/p", 0))
+	}
+	deep := func(path string) error {
+		err := os.Mkdir(path, 0o755)
+		for range 2500 { // a longer path than the kernel takes
+			up := filepath.Join(filepath.Dir(path), "up")
+			err = errors.Join(err, os.Mkdir(up, 0o755), os.Rename(path, up+"/d"), os.Rename(up, path))
+		}
+		return err
+	}
+	closed := func(path string) error {
+		return errors.Join(directory(path), os.Chmod(path+"/a", 0), os.Chmod(path, 0))
+	}
+	for name, row := range map[string]struct {
+		suffix string
+		put    func(path string) error
+	}{
+		"a directory that a file took the place of": {".4711.1.aside", directory},
+		"an empty one":                       {".4711.1.aside", func(path string) error { return os.Mkdir(path, 0o755) }},
+		"a very deep one":                    {".4711.1.aside", deep},
+		"one without any right":              {".4711.1.aside", closed},
+		"a directory that could not be used": {".20260101T000000.damaged", directory},
+		"a file that could not be used":      {".20260101T000000.damaged", func(path string) error { return os.WriteFile(path, []byte("{"), 0o644) }},
+		"a link that could not be used":      {".20260101T000000.damaged", func(path string) error { return os.Symlink(outside, path) }},
+		"what a killed process wrote":        {".4711.1", func(path string) error { return os.WriteFile(path, []byte("{"), 0o644) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := Dir(t.TempDir())
+			var want []string
+			for _, rule := range Rules()[1:] {
+				if name == "a very deep one" && rule.Place != Running { // one is enough
+					continue
+				}
+				if err := dir.Make(rule.Place); err != nil {
+					t.Fatal(err)
+				}
+				left := "x.json" + row.suffix
+				if !strings.HasSuffix(left, damagedSuffix) {
+					left = "." + left
+				}
+				if err := row.put(dir.Path(rule.Place, left)); err != nil {
+					t.Fatal(err)
+				}
+				want = append(want, dir.Path(rule.Place, left))
+			}
+			stays := []string{
+				place(t, dir.Path(Logs, "x.damaged/"+at(1, "drone")+".log"), 1), // a recipe's
+				place(t, dir.Path(Recipes, "x.damaged.json"), 1),
+				place(t, dir.Path(Manifests, "x.json"), 1),
+				place(t, dir.Path(Sweep, "key"), 1),
+				place(t, dir.Path(Runs, at(1, "drone")+".json"), 1),
+			}
+			none := func(Place, string, string) bool { return false }
+			bounds := Bounds{Age: 30 * 24 * time.Hour, Number: 1000, MiB: 1000, Logs: 1000}
+			now := time.Now()
+			if gone, _, err := dir.Expire(bounds, now, none, false); len(gone) > 0 || err != nil {
+				t.Errorf("at once: %v, %v", gone, err)
+			}
+			gone, _, err := dir.Expire(bounds, now.Add(31*24*time.Hour), func(_ Place, _, stem string) bool { return !isLeft(stem) }, false)
+			var got []string
+			for _, e := range gone {
+				got = append(got, e.Path)
+			}
+			slices.Sort(got)
+			slices.Sort(want)
+			if err != nil || !slices.Equal(got, want) {
+				t.Errorf("%q, %v, want %q", got, err, want)
+			}
+			for _, path := range want {
+				if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+			for _, path := range append(stays, outside) {
+				if _, err := os.Stat(path); err != nil {
+					t.Error(err)
+				}
+			}
+			_ = filepath.WalkDir(string(dir), func(path string, _ os.DirEntry, _ error) error {
+				if isLeft(filepath.Base(path)) {
+					t.Errorf("left: %s", path)
+				}
+				return nil
+			})
+		})
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -84,7 +85,7 @@ func (f *Folder) Official(uid int) bool { return uid == f.owner || uid == 0 }
 // believe is the fault of what another user put into a place that is not
 // shared.
 func (f *Folder) believe(path string, uid int) error {
-	if f.rule.shared() || f.Official(uid) || uid == os.Geteuid() {
+	if f.rule.shared() || f.ours(uid) {
 		return nil
 	}
 	return f.Foreign(filepath.Base(path), uid)
@@ -240,8 +241,8 @@ func (f *Folder) open(name string) (int, error) {
 	})
 }
 
-// maxNames is how many names a listing has, and maxNameBytes how many bytes of them. Of
-// more, it has the last ones, which are the newest where names begin with a time.
+// maxNames is how many names a listing has, and maxNameBytes how many bytes of them.
+// [Folder.most] says which, of more.
 const (
 	maxNames     = 120_000
 	maxNameBytes = 12 << 20
@@ -252,6 +253,25 @@ const (
 func (f *Folder) Names(suffix string) ([]string, error) {
 	names, _, err := f.names(func(name string) bool { return strings.HasSuffix(name, suffix) && !strings.HasPrefix(name, ".") })
 	return names, err
+}
+
+// RunNames is [Folder.Names] of a place where names begin with the time of a run. Of
+// those that do not, or with a time that is yet to come, it gives only the last ones,
+// and how many it leaves out: whoever opens files until the right one is found must not
+// be kept busy with others.
+func (f *Folder) RunNames(suffix string, now time.Time) (names []string, left int, err error) {
+	const maxOdd = 1000
+	names, err = f.Names(suffix)
+	odd := 0
+	for i, name := range slices.Backward(names) {
+		if dated(name, now) {
+			continue
+		}
+		if odd++; odd > maxOdd {
+			names[i], left = "", left+1
+		}
+	}
+	return slices.DeleteFunc(names, func(name string) bool { return name == "" }), left, err
 }
 
 // names gives the names that are wanted, sorted, and whether there are more.
@@ -278,30 +298,72 @@ func (f *Folder) names(want func(string) bool) (names []string, more bool, err e
 			}
 		}
 		if len(names) >= 2*maxNames || size >= 2*maxNameBytes {
-			names, size = newest(names)
+			names, size = f.most(names)
 			more = true
 		}
 	}
 	all := len(names)
-	names, _ = newest(names)
+	names, _ = f.most(names)
 	return names, more || len(names) < all, nil
 }
 
-// newest sorts names, and gives those that a listing has and how many bytes they are.
-func newest(names []string) (list []string, size int) {
-	slices.Sort(names)
-	from := len(names)
-	for ; from > 0 && len(names)-from < maxNames; from-- {
-		if size+len(names[from-1]) > maxNameBytes {
-			break
-		}
-		size += len(names[from-1])
-	}
-	if from == 0 {
+// most sorts names, and gives those that a listing has and how many bytes they are. Of
+// too many it prefers those that begin with a time that has come, and of too many of
+// these, those of the state directory's owner, of root and of this process's user; then
+// the last ones, which are the newest. So nobody's names crowd out the owner's.
+func (f *Folder) most(names []string) (list []string, size int) {
+	if size, fits := sum(names); fits {
+		slices.Sort(names)
 		return names, size
 	}
-	return slices.Clone(names[from:]), size
+	now := time.Now()
+	come, odd := split(names, func(name string) bool { return dated(name, now) })
+	groups := [][]string{come, odd}
+	if _, fits := sum(come); !fits {
+		ours, others := split(come, f.isOurs)
+		groups = [][]string{ours, others, odd}
+	}
+	for _, group := range groups {
+		slices.Sort(group)
+		for _, name := range slices.Backward(group) {
+			if len(list) == maxNames || size+len(name) > maxNameBytes {
+				break
+			}
+			list, size = append(list, name), size+len(name)
+		}
+	}
+	slices.Sort(list)
+	return list, size
 }
+
+// sum is how many bytes names are, and whether a listing has room for them.
+func sum(names []string) (size int, fits bool) {
+	for _, name := range names {
+		size += len(name)
+	}
+	return size, len(names) <= maxNames && size <= maxNameBytes
+}
+
+// split puts those of which is says so before the others.
+func split(names []string, is func(string) bool) (those, others []string) {
+	n := 0
+	for i, name := range names {
+		if is(name) {
+			names[i], names[n] = names[n], name
+			n++
+		}
+	}
+	return names[:n], names[n:]
+}
+
+// isOurs is ours of a file, of whatever kind.
+func (f *Folder) isOurs(name string) bool {
+	var s unix.Stat_t
+	return unix.Fstatat(f.fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && f.ours(int(s.Uid))
+}
+
+// ours says whether a file's owner is [Folder.Official], or this process's user.
+func (f *Folder) ours(uid int) bool { return f.Official(uid) || uid == os.Geteuid() }
 
 // List gives the names in a place that end in suffix, sorted; none if the place
 // is not there.
@@ -372,7 +434,7 @@ func (f *Folder) SetAside(name string) (aside string, err error) {
 	if err != nil {
 		return "", err
 	}
-	aside = name + time.Now().UTC().Format(".20060102T150405") + asideSuffix
+	aside = name + time.Now().UTC().Format(".20060102T150405") + damagedSuffix
 	if err := unix.Renameat(f.fd, name, f.fd, aside); err != nil {
 		return "", &fs.PathError{Op: "set aside", Path: path, Err: err}
 	}
@@ -394,7 +456,7 @@ func (f *Folder) MoveAside(name string, d Dir, p Place) (aside string, err error
 		return "", err
 	}
 	defer to.Close()
-	aside = name + time.Now().UTC().Format(".20060102T150405") + asideSuffix
+	aside = name + time.Now().UTC().Format(".20060102T150405") + damagedSuffix
 	if err := unix.Renameat(f.fd, name, to.fd, aside); err != nil {
 		return "", &fs.PathError{Op: "set aside", Path: path, Err: err}
 	}
@@ -418,4 +480,70 @@ func (f *Folder) SyncAll() error {
 	return nil
 }
 
-const asideSuffix = ".damaged"
+// damagedSuffix is of what [Folder.SetAside] sets aside, and asideSuffix of the
+// directories that a file took the place of; these are hidden.
+const (
+	damagedSuffix = ".damaged"
+	asideSuffix   = ".aside"
+)
+
+// removeAll removes a directory with all that is in it, however deep that is: a
+// directory in it that is not empty is first moved up, beside it.
+func (f *Folder) removeAll(name string) error {
+	for waiting := []string{name}; len(waiting) > 0; {
+		name, waiting = waiting[0], waiting[1:]
+		more, err := f.emptyOut(name, func(in int, below string) error {
+			up := "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(puts.Add(1), 10) + asideSuffix
+			waiting = append(waiting, up)
+			return unix.Renameat(in, below, f.fd, up)
+		})
+		if err == nil && more {
+			waiting = append(waiting, name)
+		} else if err == nil {
+			err = f.Remove(name)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emptyOut removes what is in a directory; a directory there that is not empty is
+// moved. more says that it is not all that is in it.
+func (f *Folder) emptyOut(name string, move func(in int, below string) error) (more bool, err error) {
+	openUp(f.fd, name)
+	fd, err := openDirectory(f.fd, name, f.Path(name))
+	if err != nil {
+		return false, err
+	}
+	dir := &Folder{path: f.Path(name), fd: fd, owner: f.owner, rule: f.rule}
+	defer dir.Close()
+	names, more, err := dir.names(func(string) bool { return true })
+	for _, name := range names {
+		e := dir.Remove(name)
+		if errors.Is(e, unix.ENOTEMPTY) {
+			openUp(fd, name)
+			if e = move(fd, name); e != nil {
+				e = &fs.PathError{Op: "remove", Path: dir.Path(name), Err: e}
+			}
+		}
+		if e != nil {
+			return false, e
+		}
+	}
+	return more, err
+}
+
+// openUp gives this process's user all rights to a directory of its own: without
+// them, only root can empty or move the directory.
+func openUp(parent int, name string) {
+	fd, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if os.Geteuid() != 0 {
+		_ = unix.Chmod("/proc/self/fd/"+strconv.Itoa(fd), 0o700)
+	}
+}

@@ -196,7 +196,7 @@ func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) erro
 		err = unix.Renameat(dir, hidden, dir, name)
 	}
 	if errors.Is(err, unix.EISDIR) { // a directory that another user made, say: it is moved out of the way
-		if err = unix.Renameat(dir, name, dir, hidden+".aside"); err == nil {
+		if err = unix.Renameat(dir, name, dir, hidden+asideSuffix); err == nil {
 			err = unix.Renameat(dir, hidden, dir, name)
 		}
 	}

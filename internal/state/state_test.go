@@ -2,9 +2,11 @@ package state
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -68,6 +70,60 @@ func TestMake(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// Of more names than a listing has, those of the owner's files whose time has come
+// are there, whatever others put beside them.
+func TestMost(t *testing.T) {
+	dir := Dir(t.TempDir())
+	real := map[string]bool{}
+	for n := range 10 {
+		name := at(float64(n), "drone") + ".json"
+		if err := dir.Put(Runs, name, nil); err != nil {
+			t.Fatal(err)
+		}
+		real[name] = true
+	}
+	f, err := dir.Open(Runs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	flood := func(n int, name func(i int) string) (list []string) {
+		for i := range n {
+			list = append(list, name(i))
+		}
+		return list
+	}
+	come := func(i int) string { return at(-1e-6*float64(i), "manual") + ".json" } // nobody's file
+	long := strings.Repeat("z", 200)
+	for kind, names := range map[string][]string{
+		"none":                 nil,
+		"yet to come":          flood(200_001, func(i int) string { return fmt.Sprintf("2999%04d", i%10000) + come(i)[8:] }),
+		"without a time":       flood(200_001, func(i int) string { return fmt.Sprint("zzz", i, ".json") }),
+		"looks like a time":    flood(200_001, func(i int) string { return fmt.Sprintf("99999999T999999.%d-1-drone.json", i) }),
+		"long":                 flood(100_000, func(i int) string { return fmt.Sprint(long, i) }),
+		"long, has come":       flood(100_000, func(i int) string { return come(i) + long }),
+		"has come":             flood(200_001, come),
+		"all of these at once": slices.Concat(flood(100_000, come), flood(100_000, func(i int) string { return come(i) + long }), flood(100_000, func(i int) string { return "29990101" + come(i)[8:] })),
+	} {
+		for name := range real {
+			names = append(names, name)
+		}
+		got, size := f.most(names)
+		if len(got) > maxNames || size > maxNameBytes || !slices.IsSorted(got) {
+			t.Errorf("%s: %d names, %d bytes", kind, len(got), size)
+		}
+		found := 0
+		for _, name := range got {
+			if real[name] {
+				found++
+			}
+		}
+		if found != len(real) {
+			t.Errorf("%s: only %d of %d are there", kind, found, len(real))
+		}
+	}
 }
 
 // Hidden files are being written; what is there is whole or absent.

@@ -3,11 +3,13 @@ package sweep
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
 	"cc-ci-run/internal/config"
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
 )
 
 // ConfigName is the file of a recipes directory that says how to sweep it.
@@ -50,10 +52,35 @@ type form struct {
 	} `toml:"recipe"`
 }
 
+// maxConfig is more than a sweep.toml has, in bytes.
+const maxConfig = 1 << 20
+
+// readConfig reads a sweep.toml. What is no file is read only if a person names it, as
+// <(…) of a shell is: in a directory of recipes it would be a mistake, or a trap.
+func readConfig(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() && filepath.Base(file) == ConfigName {
+		return nil, fmt.Errorf("%s: is not a file: remove it", file)
+	}
+	var data []byte
+	if info.Mode().IsRegular() {
+		data, err = exec.ReadRegular(file, maxConfig+1) // does not wait, as a file of /proc may
+	} else {
+		data, err = os.ReadFile(file)
+	}
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("%s: is larger than %d KiB, as no %s is", file, maxConfig>>10, ConfigName)
+	}
+	return data, err
+}
+
 // ReadConfig reads a sweep.toml for a directory of recipes. All mistakes are
 // reported together, each with its line; a recipe that is not there is one.
 func ReadConfig(file, recipes string) (*Config, error) {
-	data, err := os.ReadFile(file)
+	data, err := readConfig(file)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -91,7 +92,7 @@ func readers() []reader {
 		{"record of an earlier version", state.Runs, "20260102T030405.000000000Z-1.json", func(dir state.Dir) []error { return anyInvoker(dir, "drone") }, nil},
 		{"record of a person", state.Runs, id + "manual.json", func(dir state.Dir) []error { return anyInvoker(dir, "manual") }, map[string]string{"another user's file": ""}},
 		{"record of another name", state.Runs, "x.json", func(dir state.Dir) []error { return anyInvoker(dir, "systemd") }, map[string]string{"another user's file": ""}},
-		{"manifest", state.Manifests, "f.json", func(dir state.Dir) []error { _, err := parity.Kept(dir, "f"); return []error{err} }, map[string]string{"another user's file": "f.json: "}},
+		{"manifest", state.Manifests, "f.json", func(dir state.Dir) []error { _, err := parity.Kept(dir, "f", nil); return []error{err} }, map[string]string{"another user's file": "f.json: "}},
 		{"audit", state.Audits, id + "drone.json", func(dir state.Dir) []error {
 			_, skipped, err := audit.Newest(dir, "", 0)
 			return append(skipped, err)
@@ -351,5 +352,214 @@ func TestForeignStateDirectory(t *testing.T) {
 	var s unix.Stat_t
 	if err := unix.Stat(b.State.Path(state.Results, ""), &s); err != nil || s.Uid != stranger || s.Gid != stranger {
 		t.Errorf("results belongs to %d:%d, %v", s.Uid, s.Gid, err)
+	}
+}
+
+// hostileRecipes are folders of recipes, each with what a sweep says of it.
+func hostileRecipes(t *testing.T) (list []hostile) {
+	elsewhere := t.TempDir()
+	add := func(name, says string, put func(dir string) error) { list = append(list, hostile{name, says, put}) }
+	in := func(path string, put func(path string) error) func(dir string) error {
+		return func(dir string) error {
+			path := filepath.Join(dir, path)
+			return errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), put(path))
+		}
+	}
+	link := func(target string) func(string) error {
+		return func(path string) error { return os.Symlink(target, path) }
+	}
+	sparse := func(size int64) func(string) error {
+		return func(path string) error { return errors.Join(os.WriteFile(path, nil, 0o644), os.Truncate(path, size)) }
+	}
+	fifo := func(path string) error { return unix.Mkfifo(path, 0o644) }
+	socket := func(path string) error { return unix.Mknod(path, unix.S_IFSOCK|0o644, 0) }
+	file := func(path string) error { return os.WriteFile(path, []byte("x"), 0o644) }
+
+	for name, target := range map[string]string{
+		"a link to procfs": "/proc", "a link to a process": "/proc/1", "a link to a file of procfs": "/proc/kmsg", "a link to mountinfo": "/proc/thread-self/mountinfo",
+		"a link to sysfs": "/sys/kernel", "a link to cgroups": "/sys/fs/cgroup",
+	} {
+		says := "is made up by the kernel (as /proc is): tests cannot be made of it"
+		if _, err := os.Stat(target); err != nil {
+			continue
+		}
+		add(name, says, in("x", link(target)))
+	}
+	add("a link to its own process", "leads to an open file or a directory of a process", in("x", link("/proc/self/cwd")))
+	add("a link to a terminal", "/dev/tty: is a device, not a file", in("x", link("/dev/tty")))
+	add("a link to an endless file", "/dev/zero: is a device, not a file", in("deep/er/x", link("/dev/zero")))
+	add("a link to random bytes", "/dev/urandom: is a device, not a file", in("x", link("/dev/urandom")))
+	add("a link to all devices", "tests cannot be made of it", in("x", link("/dev")))
+	add("a FIFO", "x: is a FIFO, not a file or a folder: tests cannot be made of it", in("x", fifo))
+	add("a FIFO with a name of two lines", "x <3>other: PROMOTE: is a FIFO", in("x\n<3>other: PROMOTE", fifo))
+	add("a FIFO elsewhere", "elsewhere-fifo: is a FIFO, not a file", func(dir string) error {
+		path := filepath.Join(elsewhere, "elsewhere-fifo")
+		return errors.Join(unix.Mkfifo(path, 0o644), os.Symlink(path, filepath.Join(dir, "x")))
+	})
+	add("a FIFO as git's", "HEAD: is a FIFO, not a file", in(".git/HEAD", fifo))
+	add("a FIFO as git's folder", ".git: is a FIFO, not a file", in(".git", fifo))
+	add("a FIFO as git's pack", "pack-x.pack: is a FIFO, not a file", in(".git/objects/pack/pack-x.pack", fifo))
+	add("a FIFO as Python's", "m.cpython-311.pyc: is a FIFO, not a file", in("__pycache__/m.cpython-311.pyc", fifo))
+	add("a socket", "x: is a socket, not a file or a folder: tests cannot be made of it", in("x", socket))
+	add("a link to an endless file as git's", "/dev/zero: is a device", in(".git/HEAD", link("/dev/zero")))
+	add("a sparse file of 10 GB", "holds more than 256 MiB", in("x", sparse(10<<30)))
+	add("a sparse file of 8 TB", "holds more than 256 MiB", in("x", sparse(8<<40)))
+	add("a sparse file as git's log", "holds more than 256 MiB", in(".git/logs/HEAD", sparse(10<<30)))
+	add("many sparse files", "holds more than 256 MiB", func(dir string) (err error) {
+		for n := range 300 {
+			err = errors.Join(err, sparse(1<<20)(filepath.Join(dir, strconv.Itoa(n))))
+		}
+		return err
+	})
+	add("very deep folders", "has folders so deep in folders that no program can open them", func(dir string) (err error) {
+		deep := filepath.Join(dir, "d")
+		err = os.Mkdir(deep, 0o755)
+		for range 2500 {
+			up := filepath.Join(dir, "up")
+			err = errors.Join(err, os.Mkdir(up, 0o755), os.Rename(deep, filepath.Join(up, "d")), os.Rename(up, deep))
+		}
+		return err
+	})
+	add("deep folders", "", func(dir string) error { return os.MkdirAll(filepath.Join(dir, strings.Repeat("d/", 1000)), 0o755) })
+	add("a git folder without a commit", "is a git work tree whose commit cannot be read", in(".git/x", file))
+	add("a git file that leads nowhere", "is a git work tree whose commit cannot be read", in(".git", func(path string) error { return os.WriteFile(path, []byte("gitdir: /nowhere\n"), 0o644) }))
+
+	add("a link to nothing", "", in("x", link("/nonexistent")))
+	add("links in a circle", "", func(dir string) error {
+		return errors.Join(os.Symlink("b", filepath.Join(dir, "a")), os.Symlink("a", filepath.Join(dir, "b")), os.Symlink(".", filepath.Join(dir, "d")))
+	})
+	add("a link of many links", "", func(dir string) (err error) {
+		for n := range 60 { // more than the kernel follows
+			err = errors.Join(err, os.Symlink(strconv.Itoa(n+1), filepath.Join(dir, strconv.Itoa(n))))
+		}
+		return err
+	})
+	for name, odd := range map[string]string{
+		"a newline": "a\nb", "a leading dash": "-x", "like an option": "--help", "percent": "%41%2F..%00", "an emoji": "\U0001f600", "no UTF-8": "\xff\xfe", "nearly ..": "...", "blanks": " x ", "a tab": "\t", "quotes": `'"`, "a pattern": "*[a]?",
+		"255 bytes": strings.Repeat("x", 255), "255 bytes of no UTF-8": strings.Repeat("\xff", 255), "an escape sequence": "\x1b[2J", "a backslash": `\`, "another direction": "\u202etxt", "variables": "$(touch x)`touch x`;",
+	} {
+		add("a file named with "+name, "", in(odd, file))
+		add("a folder named with "+name, "", in(odd+"/"+odd, file))
+		add("a link to a name with "+name, "", in("x", link(odd)))
+	}
+	return list
+}
+
+// Whatever is in a recipe's folder: the recipe has a verdict, which says what is
+// wrong, and the others are run.
+func TestHostileRecipes(t *testing.T) {
+	b := newBench(t)
+	b.recipe("fine", "exit 0")
+	says := map[string]string{"fine": ""}
+	for _, kind := range hostileRecipes(t) {
+		b.recipe(kind.name, "exit 0")
+		if err := kind.put(filepath.Join(b.Recipes, kind.name)); err != nil {
+			t.Fatalf("%s: %v", kind.name, err)
+		}
+		says[kind.name] = kind.says
+	}
+	b.Jobs = 2
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	results, err := Run(context.Background(), b.Options, func(Event) {})
+	runtime.ReadMemStats(&after)
+	if err != nil || len(results) != len(says) {
+		t.Fatalf("%d results of %d, %v", len(results), len(says), err)
+	}
+	for _, r := range results {
+		switch want := says[r.Recipe]; {
+		case want == "" && r.Verdict != Promote:
+			t.Errorf("%s: %s: %.300s", r.Recipe, r.Verdict, r.Why)
+		case want != "" && (r.Verdict != Error || !strings.Contains(r.Why, want)):
+			t.Errorf("%s: %s: %.300s, want %s", r.Recipe, r.Verdict, r.Why, want)
+		}
+		if strings.Contains(r.Why, "\n") || len(r.Why) > 5000 {
+			t.Errorf("%s: says too much: %.300q", r.Recipe, r.Why)
+		}
+	}
+	if used := (after.Sys - before.Sys) >> 20; used > 100 {
+		t.Errorf("%d MiB of memory", used)
+	}
+}
+
+// The name of a recipe's folder is a file's name, a word for the runner and a word of
+// the report: what cannot be all three is an ERROR, and hidden folders are none.
+func TestHostileNames(t *testing.T) {
+	const cannot, option, long = "its name cannot be printed", "the runner would take its name for an option", "its name is too long"
+	b := newBench(t)
+	says := map[string]string{
+		"a\nb": cannot, "\t": cannot, "\x1b[2J": cannot, "\xff\xfe": cannot, "\u202etxt": cannot, "\u200b": cannot, strings.Repeat("\xff", 255): cannot,
+		"-x": option, "--": option, "--help": option,
+		strings.Repeat("x", 255): long, strings.Repeat("\U0001f600", 60): long, strings.Repeat("%", 100): long,
+		strings.Repeat("x", 230): "", strings.Repeat("\U0001f600", 19): "",
+		"%41%2F..%00": "", "\U0001f600": "", "a b": "", "'": "", "*[a]?": "", "$(touch x)": "", "a.json": "", "a.lock": "", "x.20260101T000000.damaged": "", "gite\u0301a": "", "lock": "", "~": "", "@{-1}": "",
+	}
+	for name := range says {
+		b.recipe(name, "exit 0")
+	}
+	for _, hidden := range []string{"...", "..x", ".x", "__x"} {
+		b.recipe(hidden, "exit 1")
+	}
+	results, err := Run(context.Background(), b.Options, func(Event) {})
+	if err != nil || len(results) != len(says) {
+		t.Fatalf("%d results of %d, %v", len(results), len(says), err)
+	}
+	for _, r := range results {
+		name := r.Recipe
+		if unquoted, err := strconv.Unquote(name); err == nil && says[name] == "" && says[unquoted] != "" {
+			name = unquoted
+		}
+		want, known := says[name]
+		switch {
+		case !known:
+			t.Errorf("%q: %s: %s", r.Recipe, r.Verdict, r.Why)
+		case want == "" && r.Verdict != Promote:
+			t.Errorf("%q: %s: %.300s", r.Recipe, r.Verdict, r.Why)
+		case want != "" && (r.Verdict != Error || !strings.Contains(r.Why, want)):
+			t.Errorf("%q: %s: %.300s, want %s", r.Recipe, r.Verdict, r.Why, want)
+		}
+	}
+}
+
+// What the sweep's user may not read is an error that says so.
+func TestUnreadableRecipe(t *testing.T) {
+	for name, row := range map[string]struct {
+		path string
+		mode os.FileMode
+	}{
+		"a file": {"f", 0}, "a folder": {"d", 0}, "a folder whose names alone can be read": {"d", 0o644}, "a folder that can only be entered": {"d", 0o711}, "the recipe": {".", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			root := plant(t, "f=1", "d/g=1")
+			if err := os.Chmod(filepath.Join(root, row.path), row.mode); err != nil {
+				t.Fatal(err)
+			}
+			asStranger(t, filepath.Dir(root))
+			if _, err := treeHash(root); err == nil || !strings.Contains(err.Error(), "permission denied: the tests have the same user: let user ") {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+// Whatever lies where a sweep.toml is: an error at once, without a wait.
+func TestHostileConfig(t *testing.T) {
+	for _, kind := range hostiles(t) {
+		want := ": is not a file: remove it"
+		switch kind.name {
+		case "a huge file":
+			want = ": is larger than 1024 KiB, as no sweep.toml is"
+		case "a link to a file of /proc": // there is nothing to read just now, or it may not be
+			want = ": "
+		case "an empty file", "a truncated file", "zeros", "another form", "very many values", "a newer schema", "another user's file", "a file that may not be read", "a link to a file", "a link to nothing":
+			continue // TOML's reader says what is wrong, or the kernel
+		}
+		path := filepath.Join(t.TempDir(), ConfigName)
+		if err := kind.put(path); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadConfig(path, filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), path+want) {
+			t.Errorf("%s: %v, want %s", kind.name, err, want)
+		}
 	}
 }

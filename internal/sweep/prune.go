@@ -124,7 +124,8 @@ func expireManifests(dir state.Dir, named map[string]bool, gone []state.Expired,
 	names, err := f.Names("")
 	for _, name := range names {
 		size, written, e := f.Written(name)
-		if named[strings.TrimSuffix(name, ".json")] || e == nil && time.Since(written) < age {
+		old := time.Since(written) // negative: it claims to be of a time to come
+		if named[strings.TrimSuffix(name, ".json")] || e == nil && old < age && old > -time.Hour {
 			continue
 		}
 		if !dry {

@@ -33,6 +33,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -389,6 +390,9 @@ func recipesIn(dir string) ([]string, error) {
 	return all, nil
 }
 
+// longestName leaves room in the name of a file (255 bytes) for what is added to it.
+const longestName = 230
+
 // checkName says why a folder's name cannot be given to the runner.
 func checkName(name string) error {
 	switch {
@@ -396,6 +400,8 @@ func checkName(name string) error {
 		return errors.New("the runner would take its name for an option")
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(name):
 		return errors.New("its name cannot be printed")
+	case len(url.PathEscape(name)) > longestName:
+		return fmt.Errorf("its name is too long: its logs are named by it, with %%XX for some bytes, and that is more than %d bytes", longestName)
 	}
 	return nil
 }
@@ -452,7 +458,7 @@ type job struct {
 }
 
 func (j *job) verdict(v Verdict, why string, args ...any) *job {
-	j.Verdict, j.Why, j.settled = v, fmt.Sprintf(why, args...), true
+	j.Verdict, j.Why, j.settled = v, printable(fmt.Sprintf(why, args...)), true // a file's name may have a line of its own
 	j.Duration = j.now().Sub(j.Started)
 	return j
 }
@@ -556,7 +562,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	kept := s.keep(&o, name, j.Started)
 	for try := 1; ; try++ {
 		v, why := judge(o, j.known, s.policy(name))
-		j.verdict(v, "%s", printable(why))
+		j.verdict(v, "%s", why)
 		if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
 			// It had a turn, or all the time there is: next time others come first.
 			j.known.Ran = s.Now().UTC()

@@ -17,6 +17,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"cc-ci-run/internal/exec"
 )
 
 // Limits of what is hashed of one recipe: a folder that holds more is a
@@ -24,6 +26,7 @@ import (
 const (
 	maxTree    = 256 << 20 // bytes
 	maxEntries = 100_000
+	maxSeen    = 300_000 // entries with those that are left out
 )
 
 // treeHash is the SHA-256, in hex, of all that a folder's tests can be made of:
@@ -46,7 +49,7 @@ func treeHash(root string) (string, error) {
 		}
 	}
 	if err != nil {
-		return "", vanished(err)
+		return "", explained(root, err)
 	}
 	t := &tree{hash: sha256.New(), root: real, isRoot: map[string]bool{}, devices: map[uint64]bool{}}
 	t.add(real)
@@ -55,15 +58,21 @@ func treeHash(root string) (string, error) {
 	for i := 0; i < len(t.roots); i++ {
 		t.line("tree", t.name(t.roots[i]))
 		if err := t.walk(t.roots[i]); err != nil {
-			return "", vanished(err)
+			return "", explained(root, err)
 		}
 	}
 	return hex.EncodeToString(t.hash.Sum(nil)), nil
 }
 
-func vanished(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
+// explained says of an error what it means for the tests, and what to do.
+func explained(root string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("it vanished: %w", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: the tests have the same user: let user %d read it, or remove it", err, os.Geteuid())
+	case errors.Is(err, unix.ENAMETOOLONG): // the path of which would be the message
+		return fmt.Errorf("%s: has folders so deep in folders that no program can open them (%d bytes of path): remove them", root, unix.PathMax)
 	}
 	return err
 }
@@ -80,6 +89,7 @@ type tree struct {
 	devices map[uint64]bool // whose files are real ones
 	read    int64
 	entries int
+	seen    int
 }
 
 // line adds an entry. Each field is quoted, so no name can look like another
@@ -103,31 +113,59 @@ func (t *tree) walk(root string) error {
 	if err := unix.Stat(root, &s); err != nil {
 		return &fs.PathError{Op: "stat", Path: root, Err: err}
 	}
-	if s.Mode&unix.S_IFMT == unix.S_IFDIR {
-		if err := t.realFiles(root, s.Dev); err != nil {
-			return err
-		}
+	if s.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return t.entry(root, ".", 0)
 	}
-	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		rel, _ := filepath.Rel(root, path)
-		if leftOut(rel, d.IsDir()) && (d.IsDir() || isData(path, rel)) {
-			return nil
-		}
+	if err := t.realFiles(root, s.Dev); err != nil {
+		return err
+	}
+	return t.entry(root, ".", fs.ModeDir)
+}
+
+// entry adds what is at a path, and what is in it.
+func (t *tree) entry(path, rel string, kind fs.FileMode) error {
+	special := kind&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeDevice|fs.ModeCharDevice) != 0 // git would wait for it
+	if !leftOut(rel, kind.IsDir()) || special || !kind.IsDir() && !t.isData(path, rel) {
 		if t.entries++; t.entries > maxEntries {
 			return fmt.Errorf("%s: holds more than %d files", t.root, maxEntries)
 		}
 		switch {
-		case d.IsDir():
+		case kind.IsDir():
 			t.line("dir", rel)
-			return nil
-		case d.Type() == fs.ModeSymlink:
+		case kind == fs.ModeSymlink:
 			return t.link(path, rel)
+		default:
+			return t.file(path, rel)
 		}
-		return t.file(path, rel)
-	})
+	}
+	if !kind.IsDir() {
+		return nil
+	}
+	inside, err := t.list(path)
+	for _, d := range inside {
+		if err := t.entry(filepath.Join(path, d.Name()), filepath.Join(rel, d.Name()), d.Type()); err != nil {
+			return err
+		}
+	}
+	return err
+}
+
+// list gives what is in a directory, sorted.
+func (t *tree) list(path string) ([]fs.DirEntry, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	inside, err := f.ReadDir(maxSeen - t.seen + 1)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, err
+	}
+	if t.seen += len(inside); t.seen > maxSeen {
+		return nil, fmt.Errorf("%s: holds more than %d files, with those of git and Python", t.root, maxSeen)
+	}
+	slices.SortFunc(inside, func(a, b fs.DirEntry) int { return strings.Compare(a.Name(), b.Name()) })
+	return inside, nil
 }
 
 // link adds a link and where it leads, which becomes a root if it is in none.
@@ -206,6 +244,9 @@ func (t *tree) file(path, rel string) error {
 	if err := t.realFiles(path, s.Dev); err != nil {
 		return err
 	}
+	if s.Size > maxTree-t.read { // not after reading it
+		return t.tooLarge()
+	}
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return err
@@ -219,10 +260,14 @@ func (t *tree) file(path, rel string) error {
 		return err
 	}
 	if t.read += n; t.read > maxTree {
-		return fmt.Errorf("%s: holds more than %d MiB", t.root, maxTree>>20)
+		return t.tooLarge()
 	}
 	t.line("file", rel, fmt.Sprintf("%o", s.Mode&0o7111), hex.EncodeToString(content.Sum(nil)))
 	return nil
+}
+
+func (t *tree) tooLarge() error {
+	return fmt.Errorf("%s: holds more than %d MiB", t.root, maxTree>>20)
 }
 
 // realFiles is an error for a file system whose files the kernel makes up as
@@ -292,15 +337,16 @@ func leftOut(rel string, dir bool) bool {
 
 // isData says whether a file that leftOut names is git's by its content, too: a
 // script may lie among the logs.
-func isData(path, rel string) bool {
+func (t *tree) isData(path, rel string) bool {
 	if !textOf.MatchString(rel) {
 		return true
 	}
 	info, err := os.Lstat(path)
-	if err != nil || !info.Mode().IsRegular() || info.Size() > maxText {
+	if err != nil || !info.Mode().IsRegular() || info.Size() > min(maxText, maxTree-t.read) {
 		return false
 	}
-	data, err := os.ReadFile(path)
+	data, err := exec.ReadRegular(path, maxText)
+	t.read += int64(len(data))
 	return err == nil && gitsText.Match(data)
 }
 

@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"cc-ci-run/internal/record"
@@ -33,6 +35,9 @@ func (s *sweep) uncommitted(dir, commit string) ([]string, error) {
 	cmd := exec.CommandContext(ctx, s.Git, "--no-replace-objects", "-c", "safe.directory=*", "-C", dir, "ls-tree", "-r", "-z", "--full-tree", commit)
 	cmd.Env = []string{"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_NO_LAZY_FETCH=1", "GIT_TERMINAL_PROMPT=0", "LC_ALL=C"}
 	list, err := s.runs.Other(cmd)
+	if ctx.Err() != nil {
+		err = errors.New("did not end within a minute")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("git ls-tree %.12s: %w", commit, err)
 	}
@@ -104,14 +109,15 @@ func skipDir(d fs.DirEntry) error {
 
 // describe is what git would make of a file, without filters.
 func describe(path string, d fs.DirEntry, length int) (entry, error) {
-	var data []byte
+	var data io.Reader
+	var size int64
 	mode := modeFile
 	if d.Type() == fs.ModeSymlink {
 		target, err := os.Readlink(path)
 		if err != nil {
 			return entry{}, err
 		}
-		mode, data = modeLink, []byte(target)
+		mode, data, size = modeLink, strings.NewReader(target), int64(len(target))
 	} else {
 		info, err := d.Info()
 		if err != nil {
@@ -123,17 +129,20 @@ func describe(path string, d fs.DirEntry, length int) (entry, error) {
 		if info.Mode()&0o100 != 0 {
 			mode = modeExecutable
 		}
-		if data, err = os.ReadFile(path); err != nil {
+		f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+		if err != nil {
 			return entry{}, err
 		}
+		defer f.Close()
+		data, size = io.LimitReader(f, info.Size()), info.Size()
 	}
 	var h hash.Hash = sha1.New()
 	if length == hex.EncodedLen(sha256.Size) {
 		h = sha256.New()
 	}
-	fmt.Fprintf(h, "blob %d\x00", len(data))
-	h.Write(data)
-	return entry{mode, hex.EncodeToString(h.Sum(nil))}, nil
+	fmt.Fprintf(h, "blob %d\x00", size)
+	_, err := io.Copy(h, data)
+	return entry{mode, hex.EncodeToString(h.Sum(nil))}, err
 }
 
 // submodule says how a submodule's folder differs from the commit that its

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -345,6 +346,25 @@ func TestUncommittedExecutesNothing(t *testing.T) {
 		if strings.Contains(name, "promised") != (err != nil) {
 			t.Errorf("%s: %q, %v", name, list, err)
 		}
+	}
+}
+
+// A commit that names a file more often than any disk has files is an error, soon and
+// without its list.
+func TestEndlessCommit(t *testing.T) {
+	w := newWorktree(t)
+	tree := w.git("rev-parse", "HEAD^{tree}")
+	for range 10 { // each with ten times the files
+		var list strings.Builder
+		for n := range 10 {
+			fmt.Fprintf(&list, "040000 tree %s\t%d\n", tree, n)
+		}
+		w.write("../list", list.String(), 0o644)
+		tree = w.git("-c", "alias.mk=!git mktree <../list", "mk")
+	}
+	w.git("update-ref", "HEAD", w.git("commit-tree", "-m", "many", tree))
+	if _, err := w.differences(); err == nil || !strings.Contains(err.Error(), "it wrote more than 24 MiB") {
+		t.Errorf("%v", err)
 	}
 }
 

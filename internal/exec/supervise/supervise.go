@@ -169,6 +169,10 @@ func (r *Runs) forget(pid int) {
 	r.lock.Unlock()
 }
 
+// maxOutput is how much a command of [Runs.Other] may write, in bytes: some hundred
+// thousand lines. Who writes more is ended.
+const maxOutput = 24 << 20
+
 // Other runs another short command of the caller, and gives its output. Every
 // child of the process must be started through r: what is not is taken for
 // what a killed supervisor left.
@@ -181,7 +185,11 @@ func (r *Runs) Other(cmd *exec.Cmd) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := io.ReadAll(out)
+	data, err := io.ReadAll(io.LimitReader(out, maxOutput+1))
+	if err == nil && len(data) > maxOutput {
+		err = fmt.Errorf("it wrote more than %d MiB", maxOutput>>20)
+		_ = cmd.Process.Kill()
+	}
 	return data, errors.Join(err, wait())
 }
 
