@@ -100,7 +100,7 @@ func TestDecide(t *testing.T) {
 		check(row, false, changes...)
 	}
 	// The first three are no matter of decide.
-	rows = append(rows, "its folder is a link that leads nowhere, became a file, cannot be read, or holds what cannot be hashed", "its folder is a git work tree whose commit cannot be read", "its state file is damaged")
+	rows = append(rows, "its folder is a link that leads nowhere, became a file, cannot be read, or holds what cannot be hashed", "its folder is a git work tree whose commit cannot be read", "its state is damaged")
 	row("it was never promoted",
 		func(s *situation) { s.State = State{Schema: Schema} },
 		func(s *situation) { s.State = State{Schema: Schema, Held: true, Last: Result{Verdict: Hold}} })
