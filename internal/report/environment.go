@@ -108,16 +108,16 @@ type envRow struct {
 type envPage struct {
 	head
 	envRow
-	Print         string
-	Before        *envRow
-	Changes       []string
-	Known         bool
-	Tools         []toolRow
-	Absent        []toolRow
-	Python        string
-	Packages      []toolRow
-	Browsers      string
-	Backend, Kept string
+	Print    string
+	Before   *envRow
+	Changes  []string
+	Known    bool
+	Tools    []toolRow
+	Absent   []toolRow
+	Python   string
+	Packages []toolRow
+	Browsers string
+	Backend  string
 }
 
 type toolRow struct{ Name, Version, Commands, Why string }
@@ -186,7 +186,7 @@ func (p *envPage) fill(m *toolset.Manifest) {
 	}
 	p.Known, p.Backend = true, m.Backend
 	for _, t := range m.Tools {
-		p.Tools = append(p.Tools, toolRow{t.Name, versions(t.Packages), commandNames(t.Commands), t.Why})
+		p.Tools = append(p.Tools, toolRow{t.Name, versionOf(t), commandNames(t.Commands), t.Why})
 	}
 	for _, a := range m.Absent {
 		p.Absent = append(p.Absent, toolRow{Name: a.Name, Commands: strings.Join(a.Commands, " "), Why: a.Why})
@@ -196,6 +196,14 @@ func (p *envPage) fill(m *toolset.Manifest) {
 		p.Packages = append(p.Packages, toolRow{Name: k.Name, Version: k.Version})
 	}
 	p.Browsers = versions(m.Browsers.Packages)
+}
+
+// versionOf leaves out a package's name that is the tool's, too.
+func versionOf(t toolset.ResolvedTool) string {
+	if len(t.Packages) == 1 && t.Packages[0].Name == t.Name {
+		return t.Packages[0].Version
+	}
+	return versions(t.Packages)
 }
 
 func versions(packages []toolset.Package) string {

@@ -20,7 +20,6 @@ import (
 	"cc-ci-run/internal/finding"
 	"cc-ci-run/internal/host"
 	"cc-ci-run/internal/memory"
-	"cc-ci-run/internal/parity"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/sweep"
@@ -132,6 +131,15 @@ func (e *example) flush() {
 	e.must(e.stream.Truncate(0))
 	_, err = e.stream.Seek(0, io.SeekStart)
 	e.must(err)
+}
+
+// run runs git in the memory.
+func (e *example) run(args ...string) {
+	e.t.Helper()
+	cmd := exec.Command(e.git, append([]string{"--git-dir=" + e.dir.Path(state.Memory, "")}, args...)...)
+	if said, err := cmd.CombinedOutput(); err != nil {
+		e.t.Fatalf("git %s: %v: %s", args[0], err, said)
+	}
 }
 
 // source is the example as a report's source.
@@ -281,7 +289,7 @@ func (e *example) outcome(s story, r *sweep.Past, letters string, out map[string
 	out[r.ID] = printed{result: result, output: fmt.Sprintf("============================= test session starts ==============================\nplatform linux -- Python 3.11.2, pytest-9.0.2\nrootdir: /srv/recipes/%s\ncollected %d items\n\n%s\n=========================== short test summary info ============================\nFAILED %s\n", s.recipe, r.Tests.Tests, s.text, strings.Join(failed, "\nFAILED "))}
 }
 
-// times repeats what a night was.
+// nights repeats what a night was: a word and a number, and so on.
 func nights(parts ...any) (list []string) {
 	for i := 0; i < len(parts); i += 2 {
 		list = append(list, slices.Repeat([]string{parts[i].(string)}, parts[i+1].(int))...)
@@ -393,5 +401,3 @@ func (e *example) audits() {
 	}
 	e.must(r.Write(e.dir))
 }
-
-var _ = parity.Drift

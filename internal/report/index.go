@@ -97,10 +97,8 @@ func (w *writing) since(st sweep.Standing) string {
 		return ""
 	case !bad(st.Group) && st.Group != sweep.Fixed && st.Nights == 0:
 		return "since " + w.day(st.Since)
-	case st.Nights == 1:
-		return "since " + w.day(st.Since) + ", 1 run"
 	}
-	return fmt.Sprintf("since %s, %d runs", w.day(st.Since), st.Nights)
+	return "since " + w.day(st.Since) + ", " + plural(st.Nights, "run")
 }
 
 // counts are a run's tests by outcome, the bad ones first.
@@ -182,9 +180,6 @@ func (w *writing) lastSweep(d *index) {
 	}
 	d.Sweep = fmt.Sprintf("A sweep by %s began at %s and has not ended.", last.Invoker, w.at(last.Started))
 	if running, err := w.State.List(state.Running, ""); err == nil && len(running) > 0 {
-		d.Running = fmt.Sprintf("Under way now: %d runs.", len(running))
-		if len(running) == 1 {
-			d.Running = "Under way now: 1 run."
-		}
+		d.Running = "Under way now: " + plural(len(running), "run") + "."
 	}
 }

@@ -23,6 +23,9 @@ type parityPage struct {
 	Pairs []parityPair
 }
 
+// invokers are their names in a sentence.
+var invokers = map[string]string{"drone": "Drone", "systemd": "systemd", "manual": "hand"}
+
 type parityPair struct {
 	A, B               string
 	RunA, RunB         string
@@ -48,7 +51,7 @@ func (w *writing) parity(context.Context) error {
 			}
 			switch {
 			case errors.Is(err, record.ErrNone):
-				d.Notes = append(d.Notes, "No run by "+invoker+" is recorded.")
+				d.Notes = append(d.Notes, "No run by "+invokers[invoker]+" is recorded.")
 			case err != nil:
 				d.Notes = append(d.Notes, invoker+": "+err.Error())
 			default:
@@ -96,8 +99,10 @@ type auditPage struct {
 }
 
 type useRow struct {
-	Tool, Name, Fix, Recipes string
-	Times                    int
+	Tool, Name, Fix string
+	Times           int
+	Recipes         []nav
+	More            int // recipes
 }
 
 // maxAudits is how many reports of audits are summed up.
@@ -116,14 +121,14 @@ func (w *writing) audit(context.Context) error {
 		total := audit.Merge(w.Manifest, reports)
 		d.Runs, d.Unused = total.Runs, total.Unused
 		for _, u := range total.Used {
-			d.Used = append(d.Used, useRow{Tool: u.Tool, Name: u.Name, Times: u.Times, Recipes: recipes(u.Where)})
+			d.Used = append(d.Used, w.by(u.Where, useRow{Tool: u.Tool, Name: u.Name, Times: u.Times}))
 		}
 		slices.SortStableFunc(d.Used, func(a, b useRow) int { return compareTools(a.Tool, b.Tool) })
 		for _, m := range total.Missing {
-			d.Missing = append(d.Missing, useRow{Name: m.Name, Fix: m.Fix.String(), Times: m.Times, Recipes: recipes(m.Where)})
+			d.Missing = append(d.Missing, w.by(m.Where, useRow{Name: m.Name, Fix: m.Fix.String(), Times: m.Times}))
 		}
 		for _, u := range total.Undeclared {
-			d.Undeclared = append(d.Undeclared, useRow{Name: u.Name, Times: u.Times, Recipes: recipes(u.Where)})
+			d.Undeclared = append(d.Undeclared, w.by(u.Where, useRow{Name: u.Name, Times: u.Times}))
 		}
 	}
 	data, err := render("audit", d)
@@ -153,18 +158,20 @@ func compareTools(a, b string) int {
 // maxRecipes is how many recipes are named that executed a tool.
 const maxRecipes = 12
 
-func recipes(where audit.Where) string {
-	text := ""
+// by says which recipes executed something, with links to their pages.
+func (w *writing) by(where audit.Where, row useRow) useRow {
 	for i, recipe := range where.Recipes {
 		if i == maxRecipes {
-			return fmt.Sprintf("%s, and %d more", text, len(where.Recipes)-i)
+			row.More = len(where.Recipes) - i
+			break
 		}
-		if i > 0 {
-			text += ", "
+		ref := nav{Text: name(recipe)}
+		if file := recipeFile(recipe); w.out.wanted[file] {
+			ref.File = file
 		}
-		text += name(recipe)
+		row.Recipes = append(row.Recipes, ref)
 	}
-	return text
+	return row
 }
 
 // hostPage is what `cc-ci-run host` finds.
@@ -194,7 +201,7 @@ func (w *writing) host(ctx context.Context) error {
 	wrong := len(report.Wrong())
 	switch {
 	case wrong == 0:
-		d.Summary = fmt.Sprintf("The host is healthy: %d checks.", len(report.Results))
+		d.Summary = fmt.Sprintf("The host is healthy: %s", plural(len(report.Results), "check"))
 	default:
 		d.Summary = fmt.Sprintf("%d of %d checks found a fault, %d could not be made.", report.Count(finding.Fault), len(report.Results), report.Count(finding.Unknown))
 	}

@@ -21,7 +21,7 @@ var files embed.FS
 var (
 	style     = string(read("style.css"))
 	templates = template.Must(template.New("").Funcs(template.FuncMap{
-		"name": name, "short": short, "length": length, "link": link,
+		"name": name, "short": short, "length": length, "link": link, "plural": plural,
 	}).ParseFS(files, "pages/*.html"))
 	// form is of all that decides how a page is drawn, but for this program's code.
 	form = func() string {

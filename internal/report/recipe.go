@@ -44,6 +44,7 @@ type runRow struct {
 	Bad                                               bool
 	Revision, RevisionURL, BuildURL                   string
 	Env, EnvFile                                      string
+	SameRevision, SameEnv                             bool // as the run after it, which is above it: not linked again
 	Changed                                           []string
 }
 
@@ -90,11 +91,14 @@ func (w *writing) recipe(s *subject) error {
 	d.Strip = runStrip(s.history.Runs)
 	d.Tests = testRows(s.tests)
 	for i, r := range s.history.Runs {
-		var before *sweep.Past
+		var before, after *sweep.Past
 		if i+1 < len(s.history.Runs) {
 			before = &s.history.Runs[i+1]
 		}
-		d.Runs = append(d.Runs, w.runRow(s.Recipe, r, before))
+		if i > 0 {
+			after = &s.history.Runs[i-1]
+		}
+		d.Runs = append(d.Runs, w.runRow(s.Recipe, r, before, after))
 	}
 	data, err := render("recipe", d)
 	if err != nil {
@@ -124,7 +128,7 @@ func testRows(tests []sweep.TestHistory) []testRow {
 	return rows
 }
 
-func (w *writing) runRow(recipe string, r sweep.Past, before *sweep.Past) runRow {
+func (w *writing) runRow(recipe string, r sweep.Past, before, after *sweep.Past) runRow {
 	row := runRow{
 		ID: name(r.ID), Verdict: string(r.Verdict), Why: name(r.Why), When: w.at(r.Started), Took: length(r.Took), Counts: counts(r),
 		By: name(r.Invoker), Machine: name(r.Machine), Bad: r.Verdict.Bad(),
@@ -132,6 +136,12 @@ func (w *writing) runRow(recipe string, r sweep.Past, before *sweep.Past) runRow
 	}
 	if w.BuildURL != "" {
 		row.BuildURL = fill(w.BuildURL, recipe, r.Revision, r.ID, r.Machine)
+	}
+	if after != nil && after.Revision == r.Revision {
+		row.SameRevision, row.RevisionURL = true, ""
+	}
+	if after != nil && after.Fingerprint == r.Fingerprint {
+		row.SameEnv, row.EnvFile = true, ""
 	}
 	if before != nil {
 		row.Changed = w.changed(*before, r)

@@ -116,12 +116,22 @@ func length(d time.Duration) string {
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	case d < 10*time.Second:
 		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	switch d = d.Round(time.Second); {
 	case d < time.Minute:
 		return fmt.Sprintf("%.0f s", d.Seconds())
 	case d < time.Hour:
 		return fmt.Sprintf("%d min %02d s", int(d.Minutes()), int(d.Seconds())%60)
 	}
 	return fmt.Sprintf("%d h %02d min", int(d.Hours()), int(d.Minutes())%60)
+}
+
+// plural is a number of things.
+func plural(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // short is the beginning of a hash.
@@ -168,7 +178,7 @@ func command(words ...string) string {
 	for i, word := range words {
 		var shown bytes.Buffer
 		show(&shown, []byte(word))
-		if shown.String() != word || strings.ContainsAny(word, "\n\t") {
+		if shown.String() != word || stack(word) != word || strings.ContainsAny(word, "\n\t") {
 			return ""
 		}
 		if word == "" || strings.ContainsFunc(word, func(r rune) bool {
