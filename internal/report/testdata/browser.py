@@ -118,7 +118,11 @@ def look(browser, folder, axe=None, told=None, shots=None):
                 grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
                 if told is None:
                     continue
-                links.update(page.locator("a[href^='r-'], a[href^='env-'], a[href$='.html']").evaluate_all("list => list.map(a => a.href)"))
+                links.update(
+                    page.locator("a[href^='r-'], a[href^='env-'], a[href$='.html']").evaluate_all(
+                        "list => list.map(a => a.href)"
+                    )
+                )
                 if file == "index.html":
                     check_index(page, told)
                     if shots and width == 1600:
@@ -159,7 +163,13 @@ def main():
     axe, told, report, hostile, *shots = sys.argv[1:]
     told = json.loads(told)
     with sync_playwright() as playwright, playwright.chromium.launch() as browser:
-        look(browser, pathlib.Path(report), pathlib.Path(axe).read_text(), told, pathlib.Path(shots[0]) if shots else None)
+        look(
+            browser,
+            pathlib.Path(report),
+            pathlib.Path(axe).read_text(),
+            told,
+            pathlib.Path(shots[0]) if shots else None,
+        )
         look(browser, pathlib.Path(hostile))
         if plain(browser, pathlib.Path(report)) != told["headline"]:
             fault("without scripts, the index says something else")
