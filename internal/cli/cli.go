@@ -111,7 +111,7 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 	root.Flags().BoolVar(&version, "version", false, "show the version, as the command version does")
 	root.SetFlagErrorFunc(flagError)
 	addRunFlags(root, &o)
-	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), runsCommand(p, &o), envCommand(p, &o), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
+	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), reportCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), runsCommand(p, &o), envCommand(p, &o), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	for _, c := range root.Commands() {

@@ -43,6 +43,11 @@ func morning(dir state.Dir, r *memory.Repository) (sweep.Status, error) {
 	if err != nil {
 		return sweep.Status{}, err
 	}
+	return statusOf(dir, list)
+}
+
+// statusOf sums up what is remembered.
+func statusOf(dir state.Dir, list []*sweep.Remembered) (sweep.Status, error) {
 	last, err := sweep.Last(dir)
 	if err != nil {
 		return sweep.Status{}, err

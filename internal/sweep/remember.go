@@ -47,6 +47,14 @@ func (r *Remembered) Recipe() string {
 	return r.Name
 }
 
+// Commit is the newest commit of the recipe's ref, "" if not even that is known.
+func (r *Remembered) Commit() string {
+	if r.head == nil {
+		return ""
+	}
+	return r.head.Commit
+}
+
 // Recall reads the states of all recipes, or of those with the names, sorted by the names of their refs.
 func Recall(m *memory.Repository, recipes ...string) ([]*Remembered, error) {
 	var names []string
