@@ -91,6 +91,10 @@ environment changed since it was built.`,
 			if t.notify, err = configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
 			}
+			if err := t.links.check(); err != nil {
+				return err
+			}
+			t.manifest = m
 			if sharedURL != "" {
 				if o.Shared, err = p.remote(sharedURL, o.Invoker); err != nil {
 					return err
@@ -127,6 +131,8 @@ environment changed since it was built.`,
 	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
 	f.StringVar(&sharedURL, "shared", "", "`URL` of a git repository in which several machines remember their runs together")
 	f.StringVar(&notify, "notify", "", "`program` that is started with the status as its input, if a sweep of all recipes finds something new")
+	f.StringVar(&t.links.out, "report", "", "at the end, write the pages of the command report into `directory`")
+	t.links.addLinks(cmd)
 	f.StringVar(&t.metrics, "metrics", "", "write the recipes' verdicts to `file`, for Prometheus's textfile collector")
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
@@ -245,7 +251,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told)
 		unwritten = writeReport(t.junit, junitReport(results, failure, time.Since(begin)))
 	}
 	if !o.DryRun && len(results) > 0 {
-		unwritten = errors.Join(unwritten, p.tellAll(o, t))
+		unwritten = errors.Join(unwritten, p.tellAll(context.WithoutCancel(ctx), o, t))
 	}
 	if failure == nil || len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows))

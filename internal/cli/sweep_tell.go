@@ -18,8 +18,10 @@ import (
 
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/report"
 	"cc-ci-run/internal/sweep"
 	"cc-ci-run/internal/systemd"
+	"cc-ci-run/internal/toolset"
 )
 
 // This file is what a sweep tells beside its table: how far it is when it is
@@ -29,11 +31,14 @@ import (
 type told struct {
 	junit, metrics string   // files; "" for none
 	notify         []string // command
+	// links has the directory of the report, "" for none, and what its pages link to.
+	links    reportOptions
+	manifest *toolset.Manifest
 }
 
 // tellAll writes what others read, and tells people the news. Only a sweep of all
 // recipes has news: of single ones, whoever asked for them was told.
-func (p Process) tellAll(o sweep.Options, t told) error {
+func (p Process) tellAll(ctx context.Context, o sweep.Options, t told) error {
 	r, err := memory.Open(o.State, o.Git, memory.Plain)
 	if err != nil {
 		return err
@@ -50,6 +55,11 @@ func (p Process) tellAll(o sweep.Options, t told) error {
 	if t.metrics != "" {
 		if err := writeReport(t.metrics, []byte(status.Metrics()), renameio.IgnoreUmask()); err != nil {
 			return fmt.Errorf("metrics: %w", err)
+		}
+	}
+	if t.links.out != "" {
+		if err := report.Write(ctx, p.reportSource(o.State, t.manifest, t.links), t.links.out); err != nil {
+			return err
 		}
 	}
 	if len(t.notify) == 0 || !o.Removed || !status.News() {

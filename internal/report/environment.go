@@ -16,8 +16,9 @@ import (
 
 // environments are those that the remembered runs had.
 type environments struct {
-	state state.Dir
-	seen  map[string]*environment
+	state   state.Dir
+	present *toolset.Manifest
+	seen    map[string]*environment
 
 	lock    sync.Mutex
 	kept    map[string]*toolset.Manifest // nil for one that has expired
@@ -33,8 +34,8 @@ type environment struct {
 	recipe      string // that was counted last
 }
 
-func newEnvironments(dir state.Dir) *environments {
-	return &environments{state: dir, seen: map[string]*environment{}, kept: map[string]*toolset.Manifest{}, differs: map[[2]string][]string{}}
+func newEnvironments(dir state.Dir, present *toolset.Manifest) *environments {
+	return &environments{state: dir, present: present, seen: map[string]*environment{}, kept: map[string]*toolset.Manifest{}, differs: map[[2]string][]string{}}
 }
 
 // saw counts a recipe's runs.
@@ -66,7 +67,7 @@ func (e *environments) saw(recipe string, h sweep.History) {
 func (e *environments) manifest(print string) *toolset.Manifest {
 	m, ok := e.kept[print]
 	if !ok {
-		m, _ = parity.Kept(e.state, print)
+		m, _ = parity.Kept(e.state, print, e.present)
 		e.kept[print] = m
 	}
 	return m

@@ -382,7 +382,7 @@ func (e *example) records(drone *toolset.Manifest) {
 	for invoker, m := range map[string]*toolset.Manifest{"drone": drone, "systemd": e.current} {
 		started := night(0).Add(time.Hour)
 		r := &record.Record{
-			Schema: record.Schema, ID: record.ID(started, invoker), Time: started, Invoker: env.Invoker{Name: invoker},
+			Schema: record.Schema, ID: record.ID(started, invoker, "runner/run_recipe_ci.py", []string{"gitea"}), Time: started, Invoker: env.Invoker{Name: invoker},
 			Mode: "script", Program: "runner/run_recipe_ci.py", Args: []string{"gitea"}, Directory: "/srv/" + invoker,
 			Fingerprint: m.Fingerprint(), Backend: m.Backend, Absent: []string{}, Passed: []string{"HOME"}, Dropped: []string{},
 		}

@@ -47,7 +47,7 @@ func (w *writing) parity(context.Context) error {
 			r, _, err := records.Newest(invoker, "")
 			var m *toolset.Manifest
 			if err == nil {
-				m, err = parity.Kept(w.State, r.Fingerprint)
+				m, err = parity.Kept(w.State, r.Fingerprint, w.Manifest)
 			}
 			switch {
 			case errors.Is(err, record.ErrNone):

@@ -90,7 +90,7 @@ type writing struct {
 }
 
 func (s Source) write(ctx context.Context, out *folder) error {
-	w := &writing{Source: s, out: out, now: s.Clock(), envs: newEnvironments(s.State)}
+	w := &writing{Source: s, out: out, now: s.Clock(), envs: newEnvironments(s.State, s.Manifest)}
 	var list []*sweep.Remembered
 	var err error
 	w.memory, err = memory.Open(s.State, s.Git, memory.Plain)
