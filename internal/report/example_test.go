@@ -394,7 +394,7 @@ func (e *example) records(drone *toolset.Manifest) {
 func (e *example) audits() {
 	e.must(e.dir.Make(state.Audits))
 	r := &audit.Report{
-		Schema: audit.Schema, Run: audit.Run{ID: record.ID(night(1), "systemd"), Time: night(1), Recipe: "gitea", Invoker: "systemd", Fingerprint: e.current.Fingerprint()},
+		Schema: audit.Schema, Run: audit.Run{ID: record.ID(night(1), "systemd", "runner/run_recipe_ci.py", []string{"gitea"}), Time: night(1), Recipe: "gitea", Invoker: "systemd", Fingerprint: e.current.Fingerprint()},
 		Used:       []audit.Use{{Name: "git", Tool: "git", Times: 41, By: map[string]int{"python3": 41}}, {Name: "curl", Tool: "curl", Times: 12, By: map[string]int{"python3": 12}}, {Name: "docker", Tool: "docker", Times: 9, By: map[string]int{"python3": 9}}},
 		Missing:    []audit.Miss{{Name: "zstd", Times: 2, By: map[string]int{"tar": 2}}},
 		Undeclared: []audit.Use{{Name: "/usr/bin/dpkg", Times: 1, By: map[string]int{"/bin/sh": 1}}},
