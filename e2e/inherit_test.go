@@ -42,6 +42,7 @@ print(json.dumps({
     "flags": [fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_NONBLOCK | os.O_ASYNC | os.O_DIRECT) for fd in (0, 1, 2)],
     "owner of signals": [fcntl.fcntl(fd, fcntl.F_GETOWN) for fd in (0, 1, 2)],
     "address space": resource.getrlimit(resource.RLIMIT_AS), "data": resource.getrlimit(resource.RLIMIT_DATA),
+    "other limits": [resource.getrlimit(r) for r in (resource.RLIMIT_FSIZE, resource.RLIMIT_CPU, resource.RLIMIT_NPROC, resource.RLIMIT_MEMLOCK, resource.RLIMIT_STACK, 11, 12)],
     "version": os.uname().release,
 }), file=open(sys.argv[1], "w"))
 `
@@ -76,6 +77,13 @@ func TestInherited(t *testing.T) {
 		"memory of one node":          "call(238, 2, ctypes.byref(ctypes.c_ulong(1)), 64)",
 		"a soft limit of memory":      "resource.setrlimit(resource.RLIMIT_AS, (10**9, -1))",
 		"a very small one":            "resource.setrlimit(resource.RLIMIT_AS, (10**8, -1))",
+		"a soft limit of files' size": "resource.setrlimit(resource.RLIMIT_FSIZE, (1024, -1))",
+		"a soft limit of time":        "resource.setrlimit(resource.RLIMIT_CPU, (60, -1))",
+		"a small stack":               "resource.setrlimit(resource.RLIMIT_STACK, (1 << 18, resource.getrlimit(resource.RLIMIT_STACK)[1]))",
+		"few processes":               "resource.setrlimit(resource.RLIMIT_NPROC, (100, resource.getrlimit(resource.RLIMIT_NPROC)[1]))",
+		"no locked memory":            "resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, resource.getrlimit(resource.RLIMIT_MEMLOCK)[1]))",
+		"no pending signals":          "resource.setrlimit(11, (0, resource.getrlimit(11)[1]))",
+		"no message queues":           "resource.setrlimit(12, (0, resource.getrlimit(12)[1]))",
 		"a soft limit of data":        "resource.setrlimit(resource.RLIMIT_DATA, (10**7, -1))",
 		"a pipe that does not block":  "r, w = os.pipe(); os.dup2(w, 1); flags(1, os.O_NONBLOCK)",
 		"a pipe that signals":         "r, w = os.pipe(); os.dup2(w, 1); flags(1, os.O_ASYNC)",
@@ -223,5 +231,50 @@ func TestTooLittleMemory(t *testing.T) {
 				t.Errorf("ulimit %s, %q: exit status %d: %s", limit, args, status, said)
 			}
 		}
+	}
+}
+
+// TestLimitsOfSweep: a caller's limit neither holds a recipe nor makes an error of one. The
+// sweep raises the limit, or does not start, and says which limit that is.
+func TestLimitsOfSweep(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "recipes/a/test_it.py"), `
+def deep(n):
+    return n and 1 + deep(n - 1)
+def test_it(tmp_path):
+    (tmp_path / "large").write_bytes(bytes(5 << 20))
+    assert deep(900) == 900
+`, 0o644)
+	runner, err := filepath.Abs("../runner/run_recipe_ci.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for limit, says := range map[string]string{
+		"-f 1": "file size (ulimit -f, LimitFSIZE=) is 1024 bytes; tests may need unlimited", "-f 100000": "file size",
+		"-n 20": "open files (ulimit -n, LimitNOFILE=) is 20; tests may need 1040", "-n 500": "open files",
+		"-s 256": "stack (ulimit -s, LimitSTACK=) is 262144 bytes; tests may need 8388608 bytes", "-t 100": "processor time (ulimit -t, LimitCPU=) is 100 seconds",
+		"-v 3000000": "address space (ulimit -v, LimitAS=)", "-d 3000000": "data (ulimit -d, LimitDATA=)", "-u 900": "processes (ulimit -u, LimitNPROC=) is 900; tests may need 1024",
+		"-i 0": "pending signals (ulimit -i, LimitSIGPENDING=)", "-q 0": "message queues (ulimit -q, LimitMSGQUEUE=)", "-l 0": "locked memory (ulimit -l, LimitMEMLOCK=)",
+		"-f 1; ulimit -n 20": "open files (ulimit -n, LimitNOFILE=) is 20",
+		// Soft limits are raised, and these have no effect on tests.
+		"-S -f 1": "", "-S -n 20": "", "-S -s 256": "", "-S -t 100": "", "-S -v 3000000": "", "-S -u 900": "", "-S -i 0": "", "-S -q 0": "", "-S -l 0": "",
+		"-c 0": "", "-x 0": "", "-e 0": "", "-r 0": "", "-m 0": "",
+	} {
+		t.Run(limit, func(t *testing.T) {
+			t.Parallel()
+			s := start{env: []string{"HOME=/", "PATH=/usr/bin:/bin"}}
+			if os.Getuid() == 0 { // who could raise each limit
+				s.argv = []string{"/usr/bin/setpriv", "--bounding-set=-sys_resource"}
+			}
+			s.argv = slices.Concat(s.argv, sh("ulimit "+limit), []string{binary(t), "sweep", "--state", t.TempDir(), "--recipes", filepath.Join(dir, "recipes"), "--runner", runner})
+			status, said := s.run(t)
+			want := 0
+			if says != "" {
+				want = 125
+			}
+			if status != want || !strings.Contains(said, says) || says != "" && !strings.Contains(said, "cc-ci-run: sweep: the hard limit of ") {
+				t.Errorf("exit status %d, want %d and %q: %s", status, want, says, said)
+			}
+		})
 	}
 }

@@ -72,7 +72,8 @@ func (w wrapped) Unwrap() error { return w.err }
 //
 // Of each declared limit both the soft and the hard one are set, so that they
 // are the same from anywhere. A process that may not raise its hard limit
-// keeps that, and gets the soft limit as high as it goes.
+// keeps that, and gets the soft limit as high as it goes. Of other limits the soft
+// one is raised, see least.
 func Prepare(p env.Process) error {
 	umask, err := p.UmaskBits()
 	if err != nil {
@@ -90,6 +91,7 @@ func Prepare(p env.Process) error {
 	if err := setLimit(unix.RLIMIT_CORE, p.Core); err != nil {
 		return Wrap("limit of core files", err)
 	}
+	raiseLimits()
 	// A thread's, too; execve keeps it.
 	if p.NoNewPrivs {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {

@@ -200,6 +200,9 @@ func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) erro
 			err = unix.Renameat(dir, hidden, dir, name)
 		}
 	}
+	if errors.Is(err, unix.EFBIG) {
+		err = errors.New("the limit of file size (ulimit -f, LimitFSIZE=) is too low")
+	}
 	if err != nil {
 		_ = unix.Unlinkat(dir, hidden, 0)
 		return &fs.PathError{Op: "write", Path: filepath.Join(path, name), Err: err}

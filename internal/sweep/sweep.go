@@ -49,6 +49,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/supervise"
 	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
@@ -177,6 +178,11 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	names, err := o.names()
 	if err != nil {
 		return nil, err
+	}
+	if !o.DryRun {
+		if err := exec.LimitsOfTests(uint64(1024 + 16*o.Jobs)); err != nil {
+			return nil, err
+		}
 	}
 	if o.Now == nil {
 		o.Now = time.Now
