@@ -16,6 +16,7 @@ import os
 import platform
 import pty
 import random
+import re
 import select
 import signal
 import subprocess
@@ -332,6 +333,17 @@ def make_many(many, runner, skip, environ):
     subprocess.run([*git, "pack-refs", "--all"], check=True)
 
 
+def remembering():
+    """Milliseconds of Go's benchmarks: 10,000 recipes that are skipped, shown and written as pages."""
+    pattern = "^Benchmark(Skip|Hash|Status|Verdict|Sync|Write|Again)$"
+    argv = ["go", "test", "-run", "^$", "-bench", pattern, "-benchtime", "5x", "-timeout", "1h"]
+    done = subprocess.run(
+        [*argv, "./internal/sweep", "./internal/report"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    found = re.findall(r"^Benchmark(\w+?)(?:-\d+)?\s+\d+\s+(\d+(?:\.\d+)?) ns/op", done.stdout, re.MULTILINE)
+    return {name: float(nanoseconds) / 1e6 for name, nanoseconds in found}
+
+
 @contextlib.contextmanager
 def gitea():
     """The variables that name a real Gitea, which runs meanwhile; none if it was not built."""
@@ -458,6 +470,20 @@ def show_sweep(r):
     table("Sweeps, s", ("", "s"), [(n, spread(q, 2)) for n, q in r["sweep"].items()])
 
 
+def show_memory(r):
+    m = r["memory"]
+    rows = [
+        ("10,000 unchanged recipes are skipped", m["Skip"]),
+        ("of that, their folders are hashed", m["Hash"]),
+        ("sweep status, of 10,000 recipes with 30 runs each", m["Status"]),
+        ("one verdict, remembered on the disk", m["Verdict"]),
+        ("what the disk needs for as many files, each synced", m["Sync"]),
+        ("the pages, of 10,000 recipes with 30 runs each", m["Write"]),
+        ("the pages again, if nothing changed", m["Again"]),
+    ]
+    table("The sweep's memory, ms", ("what", "ms"), [(what, f"{value:.1f}") for what, value in rows])
+
+
 def show_audit(r):
     for work, ways in r["audit and seal"].items():
         rows = [(n, spread(e), f"{e['ratio']:.2f}") for n, e in ways.items()]
@@ -470,6 +496,7 @@ SHOW = {
     "spawning": show_spawning,
     "terminal": show_terminal,
     "sweep": show_sweep,
+    "memory": show_memory,
     "audit and seal": show_audit,
 }
 
@@ -528,6 +555,7 @@ def main():
         "spawning": lambda: spawning(build, max(1, 5 // less)),
         "terminal": lambda: terminal(build, (1 << 30) // less),
         "sweep": lambda: sweeping(build, max(1, 3 // less)),
+        "memory": remembering,
         "audit and seal": lambda: auditing(build, less),
     }
     sections = [o.only] if o.only else list(SHOW)
