@@ -113,9 +113,7 @@ func (s *sweep) siteKey() ([]byte, error) {
 	if s.Shared == nil || s.DryRun {
 		return siteKey(s.State, s.DryRun)
 	}
-	key := make([]byte, sha256.Size)
-	if s.store.unreachable != nil {
-		// The last that was known.
+	if s.store.unreachable != nil { // the last that was known
 		return siteKey(s.State, true)
 	}
 	key, err := s.store.memory.Key(sha256.Size)
