@@ -57,7 +57,7 @@ GO_TEST := go test -count=1 -timeout 1h -tags environment
 
 test: compiler build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race, with tests that need the built environment'
-	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
+	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories|TestProtocol)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
 	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments'
 	@$(GO_TEST) -p 3 ./e2e ./internal/cli ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
