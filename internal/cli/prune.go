@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,7 @@ remaining record or a canonical revision names.`,
 			var size int64
 			for _, e := range gone {
 				size += e.Size
-				rows = append(rows, []string{e.Path, e.Why})
+				rows = append(rows, []string{strings.TrimPrefix(e.Path, string(dir)+"/"), e.Why})
 			}
 			if out == "json" || len(rows) > 0 {
 				if err := p.show(out, struct {

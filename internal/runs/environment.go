@@ -85,6 +85,9 @@ func isID(word string) bool {
 
 // ofRecipe is the environment of a recipe's canonical run, or else of its last run.
 func (l *List) ofRecipe(recipe string) (e Environment, err error) {
+	if recipe == "" {
+		return e, nil
+	}
 	m, err := l.repository()
 	if err == nil {
 		var known []*sweep.Remembered
