@@ -110,7 +110,7 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 	root.Flags().SetInterspersed(false)
 	root.Flags().BoolVar(&version, "version", false, "show the version, as the command version does")
 	root.SetFlagErrorFunc(flagError)
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth)))
+	root.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth), "for more information about a command", "for more about a command").Replace(root.UsageTemplate()))
 	addRunFlags(root, &o)
 	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), reportCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), runsCommand(p, &o), envCommand(p, &o), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()

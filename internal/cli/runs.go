@@ -32,13 +32,13 @@ them: how each ended, how many of its tests failed, how long ago it started, its
 invoker, the recipe or script, the beginning of the environment's fingerprint,
 and the shortest beginning of its ID that is unique.
 
-The outcome of a run of a sweep is the sweep's verdict, in capital letters. Other
-runs of a recipe's tests passed, failed, ended before pytest did, are running, or
-left no result, as scripts do that are not a recipe's tests.`,
+The outcome of a run of a sweep is the sweep's verdict, in capital letters.
+Other runs of a recipe's tests passed, failed, ended before pytest did, are
+running, or left no result, as scripts do that are not a recipe's tests.`,
 		Example: `  cc-ci-run runs
   cc-ci-run runs --recipe gitea --invoker drone -n 5
   cc-ci-run runs show 20261126T054950
-  cc-ci-run runs --output json | jq -r '.runs[] | select(.outcome == "failed").id'`,
+  cc-ci-run runs -o json | jq -r '.runs[] | select(.outcome == "failed").id'`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if which.Invoker != "" && !slices.Contains(toolset.Invokers, which.Invoker) {
@@ -130,11 +130,11 @@ func runsShowCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "show [flags] ID",
-		Short: "Show one run: who started what, in which environment, and how it ended",
+		Short: "Show who started a run, in which environment, and how it ended",
 		Long: `show brings together what was recorded when a run started and how the run ended:
 invoker, command, environment, process state, each test (those that failed come
-first), and the log. ID can be the beginning of an ID, if no other run's ID begins
-so, and for a run of a sweep also the sweep's name for the run.
+first), and the log. ID can be the beginning of an ID, if no other run's ID
+begins so, and for a run of a sweep also the sweep's name for the run.
 
 With --output json, show also has the whole record, and of each test the whole
 message and trace.`,
