@@ -139,6 +139,7 @@ environment changed since it was built.`,
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	cmd.ValidArgsFunction = completeFolders(&o.Recipes)
+	_ = cmd.RegisterFlagCompletionFunc("only", completeFolders(&o.Recipes))
 	return cmd
 }
 

@@ -25,11 +25,15 @@ type Environment struct {
 
 // Kept are the fingerprints of the environments whose manifests are kept, sorted.
 func (l *List) Kept() ([]string, error) {
+	const digits = 64
 	names, err := l.dir.List(state.Manifests, ".json")
-	for i := range names {
-		names[i] = strings.TrimSuffix(names[i], ".json")
+	var kept []string
+	for _, name := range names {
+		if f := strings.TrimSuffix(name, ".json"); len(f) == digits && isHex(f) { // nobody else's file
+			kept = append(kept, f)
+		}
 	}
-	return names, err
+	return kept, err
 }
 
 // Environment finds the environment that a word names: a fingerprint or at least its

@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
@@ -450,5 +451,7 @@ func (l *List) Recipes() []string {
 		return looked < 200
 	})
 	slices.Sort(all)
-	return slices.Compact(all)
+	return slices.DeleteFunc(slices.Compact(all), func(name string) bool {
+		return strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+	})
 }

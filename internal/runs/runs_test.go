@@ -163,6 +163,16 @@ func TestNewest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Nobody's terminal is acted on by the name of a file.
+	put(t, dir, func(r *record.Record) { r.ID = r.Time.Format("20060102T150405") + "\x1b[31m" })
+	put(t, dir, func(r *record.Record) { r.Args = []string{"\x1b[31m"}; r.Time = r.Time.Add(-time.Hour) })
+	l := open(t, dir)
+	if words := strings.Join(append(l.IDs("", 100), l.Recipes()...), " "); strings.Contains(words, "\x1b") {
+		t.Errorf("%q", words)
+	}
+	if err := os.Remove(dir.Path(state.Runs, l.IDs("", 100)[5]) + ".json"); err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range []struct {
 		which      record.Which
 		n          int
@@ -177,6 +187,7 @@ func TestNewest(t *testing.T) {
 		{record.Which{Not: strings.Repeat("f", 64)}, 10, "", 0},
 		{record.Which{Not: "other", Recipe: "nextcloud"}, 1, "manual nextcloud", 0},
 		{record.Which{}, 0, "", 0},
+		{record.Which{Recipe: "x\ny"}, 1, "", 0},
 	} {
 		list, passedOver := open(t, dir).Newest(c.which, c.n)
 		var got []string
