@@ -67,6 +67,13 @@ type Tests struct {
 	Pending int `json:"pending"`
 }
 
+// String says how many tests had which outcome: "1 failed, 4 passed".
+func (t *Tests) String() string {
+	r := record.Result{}
+	r.Results.Summary = record.Summary{Tests: t.Total, Passed: t.Passed, Failed: t.Failed, Skipped: t.Skipped, Other: t.Other, Pending: t.Pending}
+	return r.Counts()
+}
+
 // Outcome is how a run ended, by its result.
 type Outcome string
 

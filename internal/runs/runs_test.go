@@ -320,8 +320,8 @@ func BenchmarkNewest(b *testing.B) {
 	r := record.Record{Schema: 1, Mode: "script", Invoker: env.Invoker{Name: "manual"}, Program: "runner/run_recipe_ci.py", CallerPath: strings.Repeat("x", 3000)}
 	for n := range 100_000 {
 		r.Time = time.Now().Add(-time.Duration(n) * time.Second).UTC()
-		r.ID = r.Time.Format("20060102T150405.000000000Z") + "-1-manual"
 		r.Args = []string{fmt.Sprint("recipe", n%60)}
+		r.ID = record.ID(r.Time, "manual", r.Program, r.Args)
 		if err := dir.Put(state.Runs, r.ID+".json", r.AppendJSON(nil)); err != nil {
 			b.Fatal(err)
 		}
