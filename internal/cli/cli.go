@@ -110,6 +110,7 @@ command cannot be executed; 127 if SCRIPT or a command does not exist; with
 	root.Flags().SetInterspersed(false)
 	root.Flags().BoolVar(&version, "version", false, "show the version, as the command version does")
 	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(strings.NewReplacer(".FlagUsages ", fmt.Sprintf(".FlagUsagesWrapped %d ", helpWidth), "for more information about a command", "for more about a command").Replace(root.UsageTemplate()))
 	addRunFlags(root, &o)
 	root.AddCommand(execCommand(p, &o), shellCommand(p, &o), auditCommand(p, &o), superviseCommand(), sweepCommand(p, &o), parityCommand(p, &o), reportCommand(p, &o), lookCommand(p), hostCommand(p, &o), pruneCommand(p, &o), runsCommand(p, &o), envCommand(p, &o), whichCommand(p), checkCommand(p, &o), manifestCommand(p, &o), versionCommand(p))
 	root.InitDefaultHelpCmd()
@@ -221,6 +222,7 @@ func unread(err error) error {
 }
 
 const (
+	helpWidth = 80
 	tableGap  = 2  // blanks between two columns
 	narrowest = 16 // a column is not made narrower than this
 	unlimited = 1 << 30
@@ -233,19 +235,36 @@ func columnLimits(rows [][]string, width int) []int {
 	if width == 0 {
 		return slices.Repeat([]int{unlimited}, columns)
 	}
-	limits := make([]int, columns)
+	limits, words := make([]int, columns), make([]int, columns)
 	for _, cells := range rows {
 		for i, cell := range cells {
 			limits[i] = max(limits[i], utf8.RuneCountInString(cell))
+			for word := range strings.FieldsSeq(cell) {
+				words[i] = max(words[i], utf8.RuneCountInString(word))
+			}
 		}
 	}
-	over := tableGap*(columns-1) - width
-	for _, n := range limits {
-		over += n
+	sum := func(list []int) int {
+		all := tableGap * (columns - 1)
+		for _, n := range list {
+			all += n
+		}
+		return all
 	}
-	for ; over > 0; over-- {
-		widest := slices.Index(limits, slices.Max(limits))
-		if limits[widest] <= narrowest {
+	// Where all words fit, no column becomes narrower than its longest word, which
+	// would be shown whole and put the columns after it too far to the right.
+	floors := slices.Repeat([]int{narrowest}, columns)
+	if sum(words) <= width {
+		floors = words
+	}
+	for over := sum(limits) - width; over > 0; over-- {
+		widest := -1
+		for i, n := range limits {
+			if n > floors[i] && (widest < 0 || n > limits[widest]) {
+				widest = i
+			}
+		}
+		if widest < 0 {
 			break
 		}
 		limits[widest]--

@@ -25,11 +25,11 @@ versions, commands, Python packages, browsers, variables, process state, host
 paths, the seal. Reasons ("why") and the places of a build are not compared, as
 no run depends on them.
 
-A and B are each a fingerprint or its first digits (at least 4), a run's ID or its
-beginning, or a recipe: the environment of its canonical run, or else of its last
-run. Without B, A is compared with the present environment; without both, the
-environment of the newest run that had another one is. The manifests come from
-the state directory, where each run keeps that of its environment.`,
+A and B are each a fingerprint or its first digits (at least 4), a run's ID or
+its beginning, or a recipe: the environment of its canonical run, or else of its
+last run. Without B, A is compared with the present environment; without both,
+the environment of the newest run that had another one is. The manifests come
+from the state directory, where each run keeps that of its environment.`,
 		Example: `  cc-ci-run env diff
   cc-ci-run env diff gitea
   cc-ci-run env diff 5246 8c0e

@@ -57,7 +57,8 @@ could not look. With --before, 0 if the host is no worse than it was.`,
 		Example: `  cc-ci-run host
   sudo cc-ci-run host --wait 5m        # after a deploy
   cc-ci-run host --watch
-  cc-ci-run host --output json > before.json; …; cc-ci-run host --before before.json
+  cc-ci-run host --output json > before.json
+  cc-ci-run host --before before.json
   cc-ci-run host --metrics /var/lib/node-exporter/cc-ci-run.prom`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {

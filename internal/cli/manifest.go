@@ -43,8 +43,8 @@ Each cc-ci-run runs scripts in the environment whose path the build linked into
 it. So this cc-ci-run uses the result only if DIR is that environment's
 directory.`,
 		Example: `  cc-ci-run manifest --toolset toolset.toml --out build/toolset --without abra
-  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt-get install -y
-  cc-ci-run manifest --toolset toolset.toml --nix resolved.json --out "$out/share/cc-ci-run"`,
+  cc-ci-run manifest --toolset toolset.toml --packages | xargs apt install
+  cc-ci-run manifest --nix resolved.json --out "$out/share/cc-ci-run"`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.state = shared.State

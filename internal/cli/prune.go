@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +20,9 @@ func pruneCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "prune [flags]",
 		Short: "Remove old records, results, audits and logs",
-		Long: `prune removes from the state directory the records, results, audits and logs that
-are too old, too many or too large, the oldest first. Each sweep does the same
-at its end. prune never removes the newest record, result and audit of each
+		Long: `prune removes from the state directory the records, results, audits and logs
+that are too old, too many or too large, the oldest first. Each sweep does the
+same at its end. prune never removes the newest record, result and audit of each
 invoker, the newest log of each recipe, the log of the run that made a recipe's
 revision canonical or that holds it, and the manifest of each environment that a
 remaining record or a canonical revision names.`,
@@ -42,7 +43,7 @@ remaining record or a canonical revision names.`,
 			var size int64
 			for _, e := range gone {
 				size += e.Size
-				rows = append(rows, []string{e.Path, e.Why})
+				rows = append(rows, []string{strings.TrimPrefix(e.Path, string(dir)+"/"), e.Why})
 			}
 			if out == "json" || len(rows) > 0 {
 				if err := p.show(out, struct {

@@ -49,21 +49,22 @@ func reportCommand(p Process, shared *run.Options) *cobra.Command {
 	var o reportOptions
 	cmd := &cobra.Command{
 		Use:   "report [flags]",
-		Short: "Write what the sweeps remember as pages for a browser, or serve them",
-		Long: `report writes a directory of static HTML pages: which recipes fail, since when, in
-which test and with what output; each recipe's last 30 runs, test by test; the
-environments and what changed between them; parity, audits and the host's health.
-The pages need no server and no scripts, and load nothing from anywhere.
+		Short: "Write what sweeps remember as pages for a browser, or serve them",
+		Long: `report writes a directory of static HTML pages: which recipes fail, since when,
+in which test and with what output; each recipe's last 30 runs, test by test;
+the environments and what changed between them; parity, audits and the host's
+health. The pages need no server and no scripts, and load nothing from anywhere.
 
 Written again are only pages that changed. Pages of recipes that are gone are
 removed; files that report did not write stay.
 
 With --serve, report serves the pages, and renews them while a sweep runs, until
-Ctrl-C. A browser asks again every 15 seconds, unless the address ends with "?still".
-docs/report.md has more.`,
+Ctrl-C. A browser asks again every 15 seconds, unless the address ends with
+"?still". docs/report.md has more.`,
 		Example: `  cc-ci-run report --out /srv/www/ci
   cc-ci-run report --serve 127.0.0.1:8080
-  cc-ci-run report --out /srv/www/ci --recipe-url 'https://git.example.org/recipes/{recipe}/commit/{revision}'`,
+  cc-ci-run report --out /srv/www/ci \
+    --recipe-url 'https://git.example.org/recipes/{recipe}/commit/{revision}'`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.out == "" && o.serve == "" {

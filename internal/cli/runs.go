@@ -32,13 +32,13 @@ them: how each ended, how many of its tests failed, how long ago it started, its
 invoker, the recipe or script, the beginning of the environment's fingerprint,
 and the shortest beginning of its ID that is unique.
 
-The outcome of a run of a sweep is the sweep's verdict, in capital letters. Other
-runs of a recipe's tests passed, failed, ended before pytest did, are running, or
-left no result, as scripts do that are not a recipe's tests.`,
+The outcome of a run of a sweep is the sweep's verdict, in capital letters.
+Other runs of a recipe's tests passed, failed, ended before pytest did, are
+running, or left no result, as scripts do that are not a recipe's tests.`,
 		Example: `  cc-ci-run runs
   cc-ci-run runs --recipe gitea --invoker drone -n 5
   cc-ci-run runs show 20261126T054950
-  cc-ci-run runs --output json | jq -r '.runs[] | select(.outcome == "failed").id'`,
+  cc-ci-run runs -o json | jq -r '.runs[] | select(.outcome == "failed").id'`,
 		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error {
 			if which.Invoker != "" && !slices.Contains(toolset.Invokers, which.Invoker) {
@@ -130,11 +130,11 @@ func runsShowCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "show [flags] ID",
-		Short: "Show one run: who started what, in which environment, and how it ended",
+		Short: "Show who started a run, in which environment, and how it ended",
 		Long: `show brings together what was recorded when a run started and how the run ended:
 invoker, command, environment, process state, each test (those that failed come
-first), and the log. ID can be the beginning of an ID, if no other run's ID begins
-so, and for a run of a sweep also the sweep's name for the run.
+first), and the log. ID can be the beginning of an ID, if no other run's ID
+begins so, and for a run of a sweep also the sweep's name for the run.
 
 With --output json, show also has the whole record, and of each test the whole
 message and trace.`,
@@ -179,14 +179,14 @@ func (p Process) showRun(shared *run.Options, m *toolset.Manifest, r *runs.Run, 
 			rows = append(rows, []string{name, value})
 		}
 	}
-	ended := outcome(r)
-	if r.Tests != nil {
-		ended += fmt.Sprintf(", %d of %d tests failed", r.Tests.Failed, r.Tests.Total)
+	var why []string
+	if r.Tests != nil && r.Verdict == "" { // the reason of a verdict has it
+		why = append(why, r.Tests.String())
 	}
 	if r.Why != "" {
-		ended += ": " + r.Why
+		why = append(why, r.Why)
 	}
-	row("outcome", ended)
+	row("outcome", strings.TrimSuffix(outcome(r)+": "+strings.Join(why, "; "), ": "))
 	if r.Mode == "script" && r.Of != filepath.Base(entry.Program) {
 		row("recipe", r.Of)
 	}
@@ -210,10 +210,39 @@ func (p Process) showRun(shared *run.Options, m *toolset.Manifest, r *runs.Run, 
 	}
 	rows = nil
 	for _, t := range tests {
-		rows = append(rows, []string{t.Status, (time.Duration(t.Duration) * time.Millisecond).String(), filepath.Base(t.Name), shorten(t.Message)})
+		rows = append(rows, []string{t.Status, (time.Duration(t.Duration) * time.Millisecond).String(), t.Name})
 	}
 	fmt.Fprintln(p.Stdout)
-	return p.table(p.Stdout, "OUTCOME|TIME|TEST|MESSAGE", rows)
+	if err := p.table(p.Stdout, "OUTCOME|TIME|TEST", rows); err != nil {
+		return err
+	}
+	if rows = messagesOf(tests); len(rows) == 0 {
+		return nil
+	}
+	fmt.Fprintln(p.Stdout)
+	return p.table(p.Stdout, "TEST|MESSAGE", rows)
+}
+
+// messagesOf are the messages of tests, each once: seven tests may be skipped for one
+// reason.
+func messagesOf(tests []record.Test) (rows [][]string) {
+	of := map[[2]string]int{}
+	for _, t := range tests {
+		of[[2]string{t.Status, t.Message}]++
+	}
+	for _, t := range tests {
+		key := [2]string{t.Status, t.Message}
+		n := of[key]
+		delete(of, key)
+		switch {
+		case t.Message == "" || n == 0:
+		case n == 1:
+			rows = append(rows, []string{t.Name[strings.LastIndexByte(t.Name, ':')+1:], shorten(t.Message)})
+		default:
+			rows = append(rows, []string{fmt.Sprintf("%d %s", n, t.Status), shorten(t.Message)})
+		}
+	}
+	return rows
 }
 
 // shorten is a message as far as a table has room for it.

@@ -35,8 +35,8 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
 		Short: "Run all recipes' tests, and promote those that pass",
-		Long: `sweep runs the tests of each recipe, each through cc-ci-run itself, and gives one
-verdict for each:
+		Long: `sweep runs the tests of each recipe, each through cc-ci-run itself, and gives
+one verdict for each:
 
   SKIP     the last run with the same inputs passed: revision, content,
            environment, runner and what the site gives are unchanged
@@ -47,12 +47,12 @@ verdict for each:
   CUT      the run was ended from outside, or not reached: nothing is remembered
   GONE     the recipe's folder was removed
 
-The recipe that waits longest is run first. docs/verdicts.md has all the rules. Each run is
-remembered: "sweep status", "sweep history" and "sweep log" show what failed, since
-when, and why.
+The recipe that waits longest is run first. docs/verdicts.md has all the rules.
+Each run is remembered: "sweep status", "sweep history" and "sweep log" show
+what failed, since when, and why.
 
-With --dry-run --like-unit, sweep shows what the timer's next sweep would run: it takes the
-options, recipes and variables of the unit.
+With --dry-run --like-unit, sweep shows what the timer's next sweep would run:
+it takes the options, recipes and variables of the unit.
 
 Exit status: 0 if all were promoted, passed or skipped, 1 if something was held,
 in error or cut off, 125 if the sweep could not do its work, as when the
@@ -139,6 +139,7 @@ environment changed since it was built.`,
 	out.addTo(cmd)
 	_ = cmd.MarkFlagDirname("recipes")
 	cmd.ValidArgsFunction = completeFolders(&o.Recipes)
+	_ = cmd.RegisterFlagCompletionFunc("only", completeFolders(&o.Recipes))
 	return cmd
 }
 

@@ -85,15 +85,15 @@ func sweepStatusCommand(p Process, shared *run.Options) *cobra.Command {
 		Use:   "status [flags]",
 		Short: "Show which recipes fail, and since when",
 		Long: `status shows how the recipes stand after the last sweep: newly failing, still
-failing, fixed, never run. Passing recipes are only counted, unless --all is given.
-NIGHTS is how many runs failed (or passed) since then.
+failing, fixed, never run. Passing recipes are only counted, unless --all is
+given. NIGHTS is how many runs failed (or passed) since then.
 
-status changes nothing, and a sweep under way does not disturb it. The exit status
-is 0 also if recipes fail: programs read --output json.`,
+status changes nothing, and a sweep under way does not disturb it. The exit
+status is 0 also if recipes fail: programs read --output json.`,
 		Example: `  cc-ci-run sweep status
   cc-ci-run sweep status --all
   cc-ci-run sweep status --output json | jq -r .headline`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, dir, err := p.memoryOf(shared)
 			if err != nil {
@@ -212,16 +212,16 @@ func sweepHistoryCommand(p Process, shared *run.Options) *cobra.Command {
 		Use:   "history [flags] RECIPE",
 		Short: "Show a recipe's last 30 runs, or its tests'",
 		Long: `history shows the last 30 runs of a recipe, the newest first: verdict, revision,
-environment, duration, tests by outcome, and who ran it. CHANGED says which inputs
-differ from those of the run before.
+environment, duration, tests by outcome, and who ran it. CHANGED says which
+inputs differ from those of the run before.
 
 With --tests it shows each test: its outcomes from the oldest run to the newest
-(. passed, F failed, s skipped, o other, - not run, blank: not in that run), how long
-it took at first and at last, and whether it is flaky, which means that it both passed and
-failed with the same inputs.
+(. passed, F failed, s skipped, o other, - not run, blank: not in that run), how
+long it took at first and at last, and whether it is flaky, which means that it
+both passed and failed with the same inputs.
 
-Older runs are in the repository itself; that of a recipe with an unusual name has
-%XX in it:
+Older runs are in the repository itself; that of a recipe with an unusual name
+has %XX in it:
   git -C STATE/sweep.git log refs/cc-ci/sweep/RECIPE`,
 		Example: `  cc-ci-run sweep history gitea
   cc-ci-run sweep history --tests gitea`,
@@ -311,11 +311,11 @@ func sweepLogCommand(p Process, shared *run.Options) *cobra.Command {
 		Use:   "log [flags] RECIPE [RUN]",
 		Short: "Show what a recipe's tests wrote, or why they failed",
 		Long: `log shows the end of the output of a recipe's last run, or of the run that is
-named: an ID of "sweep history --output json", or its beginning. With --failed it
-shows the tests that failed, each with its message.
+named: an ID of "sweep history --output json", or its beginning. With --failed
+it shows the tests that failed, each with its message.
 
-The repository keeps the last 64 KiB of a run's output. While the whole log is there,
-its path is told on stderr.`,
+The repository keeps the last 64 KiB of a run's output. While the whole log is
+there, its path is told on stderr.`,
 		Example: `  cc-ci-run sweep log gitea
   cc-ci-run sweep log gitea --failed
   cc-ci-run sweep log gitea 20261126T020000`,

@@ -36,7 +36,7 @@ func (runs *Runs) Each(which Which, visit func(*Record) (more bool)) (passedOver
 		s.invoker = which.Invoker
 		may := s.peek(from, to)
 		for i, name := range slices.Backward(runs.names[from:to]) {
-			if !may[i] || which.Not != "" && s.isOf(name, which.Not) {
+			if !may[i] || !plain(name) || which.Not != "" && s.isOf(name, which.Not) {
 				continue
 			}
 			if s.invoker = which.Invoker; s.invoker == "" {
@@ -73,9 +73,17 @@ func (runs *Runs) IDs(beginning string) (ids []string) {
 		if !strings.HasPrefix(name, beginning) {
 			break
 		}
-		ids = append(ids, strings.TrimSuffix(name, ".json"))
+		if plain(name) {
+			ids = append(ids, strings.TrimSuffix(name, ".json"))
+		}
 	}
 	return ids
+}
+
+// plain says whether cc-ci-run could have given a file this name. Others could act on
+// the terminal of who lists them.
+func plain(name string) bool {
+	return strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.%") == ""
 }
 
 // After are the IDs of the n oldest records of those that are not older than what a
@@ -83,7 +91,9 @@ func (runs *Runs) IDs(beginning string) (ids []string) {
 func (runs *Runs) After(text string, n int) (ids []string) {
 	from, _ := slices.BinarySearch(runs.names, text)
 	for _, name := range runs.names[from:min(from+n, len(runs.names))] {
-		ids = append(ids, strings.TrimSuffix(name, ".json"))
+		if plain(name) {
+			ids = append(ids, strings.TrimSuffix(name, ".json"))
+		}
 	}
 	return ids
 }

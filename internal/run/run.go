@@ -378,13 +378,14 @@ func Explain(err error, stderr *os.File) int {
 	return code
 }
 
-// wrapped is an error below what is said of all of them.
+// wrapped is one of several errors, with what is said of all of them.
 type wrapped struct {
-	of string
+	where string
 	error
+	fix string
 }
 
-func (w wrapped) Error() string { return w.of + w.error.Error() }
+func (w wrapped) Error() string { return w.where + w.error.Error() + w.fix }
 func (w wrapped) Unwrap() error { return w.error }
 
 // several takes apart what errors.Join and go-multierror put together.
@@ -397,12 +398,18 @@ func several(err error) []error {
 	if joined, ok := err.(interface{ Unwrap() []error }); ok && err.Error() == errors.Join(joined.Unwrap()...).Error() {
 		list = joined.Unwrap()
 	} else if errors.As(err, &multi) {
-		of, ok := strings.CutSuffix(err.Error(), multi.Error()) // what wraps it says where
+		// What wraps it says before it where, and after it what to do.
+		where, fix, ok := strings.Cut(err.Error(), multi.Error())
 		if !ok {
-			of = ""
+			where, fix = "", ""
 		}
-		for _, err := range multi.WrappedErrors() {
-			list = append(list, wrapped{of, err})
+		list = slices.Clone(multi.WrappedErrors())
+		for i := range list {
+			w := wrapped{where, list[i], ""}
+			if i == len(list)-1 {
+				w.fix = fix
+			}
+			list[i] = w
 		}
 	} else if err != nil {
 		return []error{err}

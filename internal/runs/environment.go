@@ -25,11 +25,15 @@ type Environment struct {
 
 // Kept are the fingerprints of the environments whose manifests are kept, sorted.
 func (l *List) Kept() ([]string, error) {
+	const digits = 64
 	names, err := l.dir.List(state.Manifests, ".json")
-	for i := range names {
-		names[i] = strings.TrimSuffix(names[i], ".json")
+	var kept []string
+	for _, name := range names {
+		if f := strings.TrimSuffix(name, ".json"); len(f) == digits && isHex(f) { // nobody else's file
+			kept = append(kept, f)
+		}
 	}
-	return names, err
+	return kept, err
 }
 
 // Environment finds the environment that a word names: a fingerprint or at least its
@@ -85,6 +89,9 @@ func isID(word string) bool {
 
 // ofRecipe is the environment of a recipe's canonical run, or else of its last run.
 func (l *List) ofRecipe(recipe string) (e Environment, err error) {
+	if recipe == "" {
+		return e, nil
+	}
 	m, err := l.repository()
 	if err == nil {
 		var known []*sweep.Remembered

@@ -25,6 +25,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/record"
@@ -64,6 +65,13 @@ type Tests struct {
 	Skipped int `json:"skipped"`
 	Other   int `json:"other"`
 	Pending int `json:"pending"`
+}
+
+// String says how many tests had which outcome: "1 failed, 4 passed".
+func (t *Tests) String() string {
+	r := record.Result{}
+	r.Results.Summary = record.Summary{Tests: t.Total, Passed: t.Passed, Failed: t.Failed, Skipped: t.Skipped, Other: t.Other, Pending: t.Pending}
+	return r.Counts()
 }
 
 // Outcome is how a run ended, by its result.
@@ -450,5 +458,7 @@ func (l *List) Recipes() []string {
 		return looked < 200
 	})
 	slices.Sort(all)
-	return slices.Compact(all)
+	return slices.DeleteFunc(slices.Compact(all), func(name string) bool {
+		return strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+	})
 }
