@@ -439,7 +439,7 @@ func TestAgain(t *testing.T) {
 
 // TestPages: thousands of recipes have an index of several pages, each of some size.
 func TestPages(t *testing.T) {
-	e := many(t, 1203)
+	e := many(t, 1003)
 	dir := filepath.Join(t.TempDir(), "report")
 	e.must(Write(t.Context(), e.source(), dir))
 	all := pages(t, dir)
@@ -451,7 +451,7 @@ func TestPages(t *testing.T) {
 			t.Errorf("%s has %d bytes", name, len(all[name]))
 		}
 	}
-	if rows != 1203 || all["index-4.html"] != "" {
+	if rows != 1003 || all["index-4.html"] != "" {
 		t.Errorf("%d rows", rows)
 	}
 }
