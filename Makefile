@@ -27,7 +27,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness deployed deployments audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
+.PHONY: help run test build witness deployed deployments audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -175,6 +175,9 @@ options: build ## Write docs/options.md from the NixOS modules
 
 vendor-hash: ## Write nix/vendor-hash, after a change of go.mod or of imports
 	@scripts/vendor-hash > nix/vendor-hash.new && mv nix/vendor-hash.new nix/vendor-hash && cat nix/vendor-hash
+
+pages: build $(B)/tools/axe ## Look at the report's pages with a browser, and take their pictures for docs/ anew
+	@$(GO_TEST) -run '^TestBrowser$$' ./internal/report -update
 
 session: $(B)/tools/terminal ## Record the terminal session of README.md anew, from the last commit, and draw it
 	@PYTHONPATH=$< /usr/bin/python3 scripts/session.py docs/session.cast docs/session.svg

@@ -3,6 +3,8 @@ package report
 import (
 	"fmt"
 	"html/template"
+	"net/url"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -123,8 +125,8 @@ func counts(p sweep.Past) string {
 type index struct {
 	head
 	Headline       string
-	Sweep, Running string
-	Failure        string
+	Sweep, Failure string
+	Running        []nav
 	Groups         []group
 	Sections       []section
 	Pages          []nav
@@ -179,7 +181,35 @@ func (w *writing) lastSweep(d *index) {
 		return
 	}
 	d.Sweep = fmt.Sprintf("A sweep by %s began at %s and has not ended.", last.Invoker, w.at(last.Started))
-	if running, err := w.State.List(state.Running, ""); err == nil && len(running) > 0 {
-		d.Running = "Under way now: " + plural(len(running), "run") + "."
+	d.Running = w.running()
+}
+
+// running are the recipes whose tests run now, as far as that is known: a run has a note
+// that names its result, STATE/sweep/logs/RECIPE/ID.json.
+func (w *writing) running() (list []nav) {
+	notes, _ := w.State.List(state.Running, "")
+	for _, note := range notes {
+		var run struct {
+			Result string `json:"result"`
+		}
+		data, err := w.State.Read(state.Running, note)
+		if err == nil {
+			err = state.Decode(note, data, 0, &run)
+		}
+		recipe, err2 := url.PathUnescape(filepath.Base(filepath.Dir(run.Result)))
+		if err != nil || err2 != nil { // it has ended, or is about to be replaced
+			continue
+		}
+		list = append(list, w.link(recipe))
 	}
+	return list
+}
+
+// link leads to a recipe's page, if it has one.
+func (w *writing) link(recipe string) nav {
+	n := nav{Text: name(recipe)}
+	if w.has[recipe] {
+		n.File = recipeFile(recipe)
+	}
+	return n
 }

@@ -165,11 +165,7 @@ func (w *writing) by(where audit.Where, row useRow) useRow {
 			row.More = len(where.Recipes) - i
 			break
 		}
-		ref := nav{Text: name(recipe)}
-		if file := recipeFile(recipe); w.out.wanted[file] {
-			ref.File = file
-		}
-		row.Recipes = append(row.Recipes, ref)
+		row.Recipes = append(row.Recipes, w.link(recipe))
 	}
 	return row
 }

@@ -85,12 +85,13 @@ type writing struct {
 	out    *folder
 	memory *memory.Repository // nil: nothing is remembered
 	status sweep.Status
+	has    map[string]bool // recipes with a page
 	now    time.Time
 	envs   *environments
 }
 
 func (s Source) write(ctx context.Context, out *folder) error {
-	w := &writing{Source: s, out: out, now: s.Clock(), envs: newEnvironments(s.State, s.Manifest)}
+	w := &writing{Source: s, out: out, has: map[string]bool{}, now: s.Clock(), envs: newEnvironments(s.State, s.Manifest)}
 	var list []*sweep.Remembered
 	var err error
 	w.memory, err = memory.Open(s.State, s.Git, memory.Plain)
@@ -102,6 +103,9 @@ func (s Source) write(ctx context.Context, out *folder) error {
 	}
 	if w.status, err = s.Status(list); err != nil {
 		return err
+	}
+	for _, st := range w.status.Recipes {
+		w.has[st.Recipe] = true
 	}
 	if err := w.recipes(ctx, list); err != nil {
 		return err

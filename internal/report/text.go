@@ -57,11 +57,25 @@ const maxName = 300
 
 // name is a name of somebody else's, as it is shown: on one line, not endless.
 func name(s string) string {
-	s = strings.NewReplacer("\n", "␊", "\t", "␉").Replace(s)
+	if len(s) <= maxName && isPlain(s) && !strings.ContainsAny(s, "\n\t") { // as nearly all are
+		return s
+	}
+	s = oneLine.Replace(s)
 	if utf8.RuneCountInString(s) > maxName {
 		s = string([]rune(s)[:maxName]) + "…"
 	}
 	return stack(s)
+}
+
+var oneLine = strings.NewReplacer("\n", "␊", "\t", "␉")
+
+func isPlain(s string) bool {
+	for i := range len(s) {
+		if !plain(s[i]) {
+			return false
+		}
+	}
+	return true
 }
 
 // maxMarks is how many marks are put on one letter. More would cover the lines above.
@@ -69,6 +83,9 @@ const maxMarks = 4
 
 // stack leaves out marks on a letter that has too many.
 func stack(s string) string {
+	if isPlain(s) {
+		return s
+	}
 	n := 0
 	return strings.Map(func(r rune) rune {
 		if !unicode.Is(unicode.M, r) {
@@ -135,7 +152,12 @@ func plural(n int, thing string) string {
 }
 
 // short is the beginning of a hash.
-func short(hash string) string { return name(fmt.Sprintf("%.10s", hash)) }
+func short(hash string) string {
+	if len(hash) > 10 && isPlain(hash) {
+		return name(hash[:10])
+	}
+	return name(fmt.Sprintf("%.10s", hash))
+}
 
 // at is a time, in the report's zone; "" for none.
 func (s Source) at(t time.Time) string {

@@ -31,7 +31,10 @@ let
     ++ lib.optionals (cfg.keepFor != null) [ "--keep-for ${cfg.keepFor}" ]
     ++ lib.optionals (cfg.keepRuns != null) [ "--keep-runs ${toString cfg.keepRuns}" ]
     ++ lib.optionals (cfg.keepSize != null) [ "--keep-size ${toString cfg.keepSize}" ]
+    ++ lib.optionals serves [ "--report ${cfg.report.directory}" ]
+    ++ lib.optionals (serves && cfg.report.recipeUrl != null) [ "--recipe-url ${cfg.report.recipeUrl}" ]
   );
+  serves = cfg.report.virtualHost != null;
   # What is told of all recipes only: of one, whoever started it is told.
   tells =
     lib.optionals (cfg.notify != null) [ "--notify ${cfg.notify}" ]
@@ -198,6 +201,34 @@ in
       '';
     };
 
+    report = {
+      virtualHost = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "ci.example.org";
+        description = ''
+          Name of the nginx virtual host that serves the sweep's report: pages that say which recipes fail,
+          since when, and what their tests print. If this option is null, no report is written. Whoever reaches
+          the host can read what tests print. Certificates, passwords and addresses are options of
+          `services.nginx.virtualHosts.<name>`, such as `enableACME`, `forceSSL` and `basicAuthFile`.
+        '';
+      };
+
+      directory = lib.mkOption {
+        type = lib.types.path;
+        default = "/var/lib/cc-ci-run-report";
+        example = "/srv/www/ci";
+        description = "Directory of the report. The module makes it: the sweep's user may write there, and nginx may read.";
+      };
+
+      recipeUrl = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "https://git.example.org/recipes/{recipe}/commit/{revision}";
+        description = "Address of a recipe's commit, to which the pages link.";
+      };
+    };
+
     recipesDir = lib.mkOption {
       type = lib.types.path;
       default = "${harness.package}/share/cc-ci-run/recipes";
@@ -268,8 +299,10 @@ in
           cfg.notify
           cfg.metrics
           cfg.shared
+          cfg.report.directory
+          cfg.report.recipeUrl
         ];
-        message = "services.cc-ci.nightly-sweep: notify, metrics and shared: systemd would interpret spaces, quotes and %: write them without.";
+        message = "services.cc-ci.nightly-sweep: notify, metrics, shared, report.directory and report.recipeUrl: systemd would interpret spaces, quotes and %: write them without.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
@@ -281,6 +314,27 @@ in
       timers."nightly-sweep.timer" = cfg.maxAge;
       units = [ "nightly-sweep" ];
       allowFailed."nightly-sweep.service" = "a held recipe is the sweep's result; its own failure is told below";
+    };
+
+    # What is put there is in nginx's group.
+    systemd.tmpfiles.rules = lib.optionals serves [
+      "d ${cfg.report.directory} 2750 ${harness.user} ${config.services.nginx.group} -"
+    ];
+
+    services.nginx = lib.mkIf serves {
+      enable = true;
+      virtualHosts.${cfg.report.virtualHost} = {
+        root = toString cfg.report.directory;
+        # Each page has its policy in itself. What a page cannot say is here.
+        extraConfig = ''
+          add_header Content-Security-Policy "frame-ancestors 'none'" always;
+          add_header X-Content-Type-Options nosniff always;
+          add_header Referrer-Policy no-referrer always;
+          add_header Cache-Control no-cache always;
+          charset utf-8;
+          location ~ /\. { return 404; }
+        '';
+      };
     };
 
     systemd.services.nightly-sweep = {

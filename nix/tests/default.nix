@@ -195,6 +195,13 @@ let
       };
     };
     "modules/nightly-sweep.nix" = only ../modules/nightly-sweep.nix { services.cc-ci.nightly-sweep.enable = true; };
+    "the sweep's report" = only ../modules/nightly-sweep.nix {
+      services.cc-ci.nightly-sweep = {
+        enable = true;
+        report.virtualHost = "ci.example.org";
+      };
+      services.nginx.virtualHosts."ci.example.org".basicAuthFile = "/run/secrets/ci";
+    };
     "hosts/cc-ci" = [ hosts.cc-ci ];
     "hosts/cc-ci-hetzner" = [ hosts.cc-ci-hetzner ];
   };
@@ -398,6 +405,7 @@ let
     "no time at all" = [ { services.cc-ci.host.timeout = lib.mkForce "0s"; } "length of time" ];
     "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "not an HTTP status" ];
     "a home in the state directory" = [ { users.users.cc-ci.home = lib.mkForce "/var/lib/cc-ci-run"; } "where members of the group can put files" ];
+    "a report's directory with a space" = [ { services.cc-ci.nightly-sweep.report.directory = "/a b"; } "report.directory" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =

@@ -128,6 +128,17 @@ in
       enable = flag false;
       settings = anything;
     };
+    services.nginx = {
+      enable = flag false;
+      group = of types.str "nginx";
+      virtualHosts = many {
+        root = of (types.nullOr types.path) null;
+        extraConfig = of types.lines "";
+        enableACME = flag false;
+        forceSSL = flag false;
+        basicAuthFile = of (types.nullOr types.path) null;
+      };
+    };
     virtualisation.docker = {
       enable = flag false;
       liveRestore = flag true;
