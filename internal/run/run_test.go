@@ -1,11 +1,18 @@
 package run
 
 import (
+	"errors"
+	"fmt"
+	"os"
 	osexec "os/exec"
 	"reflect"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/go-multierror"
+
+	"cc-ci-run/internal/exec"
 )
 
 // What is a run, and what is not; and a request that is written as arguments
@@ -65,5 +72,38 @@ func TestLinksLittle(t *testing.T) {
 		if slices.Contains(strings.Fields(string(out)), name) {
 			t.Errorf("it links %s", name)
 		}
+	}
+}
+
+// Of several errors each has a line, with what is said of all of them.
+func TestExplain(t *testing.T) {
+	several := multierror.Append(errors.New("one"), errors.New("two\nlines"))
+	for name, row := range map[string]struct {
+		err    error
+		want   string
+		status int
+	}{
+		"none":                  {nil, "", 0},
+		"one":                   {errors.New("x"), "cc-ci-run: x\n", 125},
+		"joined":                {errors.Join(errors.New("x"), errors.New("y")), "cc-ci-run: x\ncc-ci-run: y\n", 125},
+		"several":               {several, "cc-ci-run: one\ncc-ci-run: two\n  lines\n", 125},
+		"several, of a file":    {fmt.Errorf("f: %w", several), "cc-ci-run: f: one\ncc-ci-run: f: two\n  lines\n", 125},
+		"several, with a fix":   {fmt.Errorf("f: %w: build again", fmt.Errorf("damaged: %w", several)), "cc-ci-run: f: damaged: one\ncc-ci-run: f: damaged: two\n  lines: build again\n", 125},
+		"joined, one of a file": {errors.Join(errors.New("x"), fmt.Errorf("f: %w", several)), "cc-ci-run: x\ncc-ci-run: f: one\ncc-ci-run: f: two\n  lines\n", 125},
+		"with a status":         {exec.Status{Code: 1, Err: several}, "cc-ci-run: one\ncc-ci-run: two\n  lines\n", 1},
+		"a status alone":        {exec.Status{Code: 7}, "", 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, err := os.Create(t.TempDir() + "/stderr")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer file.Close()
+			status := Explain(row.err, file)
+			said, _ := os.ReadFile(file.Name())
+			if string(said) != row.want || status != row.status {
+				t.Errorf("%d, %q\nwant %d, %q", status, said, row.status, row.want)
+			}
+		})
 	}
 }
