@@ -128,7 +128,7 @@ func TestBelievable(t *testing.T) {
 	if want := `href="https://git.example.org/recipes/gitea/commit/` + hash("gitea2") + `"`; !strings.Contains(all["r-gitea.html"], want) {
 		t.Errorf("gitea's page lacks %s", want)
 	}
-	if !strings.Contains(text(all["r-nextcloud.html"]), "The first of these failures 2026-11-15") {
+	if !strings.Contains(text(all["r-nextcloud.html"]), "The first of these failures 2026-11-15 02:09, HOLD 1 of 7 tests failed: test_files.py::test_upload (1 failed, 6 passed) The same tests left the same messages.") {
 		t.Error("nextcloud's page does not show the first failure")
 	}
 	for page, want := range map[string]string{
