@@ -28,7 +28,7 @@ func TestBrowser(t *testing.T) {
 	good := believable(t)
 	report := good.write()
 	told, err := json.Marshal(map[string]any{
-		"headline": "1 newly failing, 3 still failing, 1 fixed, 1 never run; perl changed u2 → u4",
+		"headline": "1 newly failing, 3 still failing, 1 fixed, 1 never run; git-lfs 3.7.1 → 3.4.0, perl u3 → u4",
 		"groups": map[string][]string{
 			"newly failing": {"gitea"}, "still failing": {"discourse", "matrix-synapse", "nextcloud"}, "fixed": {"hedgedoc"}, "never run": {"collabora"},
 			"passing": {"cryptpad", "keycloak", "mattermost", "peertube", "vaultwarden", "wordpress"},

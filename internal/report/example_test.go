@@ -181,7 +181,7 @@ func (e *example) manifest(tools ...string) *toolset.Manifest {
 		name, version, _ := strings.Cut(tool, " ")
 		m.Tools = append(m.Tools, toolset.ResolvedTool{
 			Name: name, Why: "recipes' tests use " + name, Packages: []toolset.Package{{Name: name, Version: version}},
-			Commands: []toolset.Command{{Name: name, Path: "/nix/store/" + strings.ReplaceAll(tool, " ", "-") + "/bin/" + name}},
+			Commands: []toolset.Command{{Name: name, Path: "/nix/store/" + strings.NewReplacer(" ", "-", ":", "").Replace(tool) + "/bin/" + name}},
 		})
 	}
 	data, err := json.MarshalIndent(m, "", " ")
@@ -304,9 +304,9 @@ func hash(name string) string { return memory.HashOf([]byte(name)) }
 func believable(t testing.TB) *example {
 	e := newExample(t)
 	base := []string{"abra 0.11.0-beta", "bash 5.2.37", "coreutils 9.7", "curl 8.16.0", "docker 28.5.1", "git 2.51.2", "git-lfs 3.7.1", "jq 1.8.1", "openssh 10.2p1", "rsync 3.4.1", "xmlstarlet 1.6.1"}
-	old := e.manifest(append(slices.Clone(base), "perl 5.40.0-u2")...)
-	mid := e.manifest(append(slices.Clone(base), "perl 5.40.0-u3", "restic 0.18.1")...)
-	e.current = e.manifest(append(slices.Delete(slices.Clone(base), 6, 7), "git-lfs 3.4.0", "perl 5.40.0-u4", "restic 0.18.1")...)
+	old := e.manifest(append(slices.Clone(base), "perl 5.36.0-7+deb12u2")...)
+	mid := e.manifest(append(slices.Clone(base), "perl 5.36.0-7+deb12u3", "restic 0.18.1")...)
+	e.current = e.manifest(append(slices.Delete(slices.Clone(base), 6, 7), "git-lfs 3.4.0", "perl 5.36.0-7+deb12u4", "restic 0.18.1")...)
 	env := func(n int) string {
 		switch {
 		case n < 11:
@@ -363,7 +363,9 @@ func believable(t testing.TB) *example {
 	}
 	e.flush()
 	e.folders = []string{"collabora", "gitea", "nextcloud"}
-	e.changes = []string{"perl changed u2 → u4"}
+	for _, c := range toolset.Difference(mid, e.current) {
+		e.changes = append(e.changes, c.String())
+	}
 	e.summary = &sweep.Summary{Schema: 1, Invoker: "systemd", Started: midnight, Ended: midnight.Add(83 * time.Minute), Status: 1, Recipes: "/srv/recipes", Fingerprint: e.current.Fingerprint(), Before: mid.Fingerprint(), Verdicts: map[sweep.Verdict]int{}}
 	e.records(mid)
 	e.audits()

@@ -68,7 +68,7 @@ type row struct {
 
 func (w *writing) row(s *subject) row {
 	r := row{group: s.Group, Name: name(s.Recipe), File: recipeFile(s.Recipe), Bad: bad(s.Group), Since: w.since(s.Standing)}
-	if s.Group != sweep.Passing {
+	if s.Group != sweep.Passing && s.Group != sweep.Fixed {
 		r.Why = name(s.Why)
 	}
 	h := s.history

@@ -28,7 +28,10 @@ type recipePage struct {
 type failureView struct {
 	failure
 	When, Verdict, Why, Summary string
+	Same                        bool // as in the last run
 }
+
+func sameText(a, b failedTest) bool { return a.Name == b.Name && a.Text == b.Text }
 
 // testRow is a test's row of the matrix, over the runs.
 type testRow struct {
@@ -86,6 +89,7 @@ func (w *writing) recipe(s *subject) error {
 		for i := range v.Tests {
 			v.Tests[i].Name = name(v.Tests[i].Name)
 		}
+		v.Same = v.First && len(v.Tests) > 0 && slices.EqualFunc(v.Tests, s.failure[0].Tests, sameText)
 		d.Failures = append(d.Failures, v)
 	}
 	d.Strip = runStrip(s.history.Runs)
@@ -136,6 +140,9 @@ func (w *writing) runRow(recipe string, r sweep.Past, before, after *sweep.Past)
 	}
 	if w.BuildURL != "" {
 		row.BuildURL = fill(w.BuildURL, recipe, r.Revision, r.ID, r.Machine)
+	}
+	if after != nil && after.Why == r.Why {
+		row.Why = ""
 	}
 	if after != nil && after.Revision == r.Revision {
 		row.SameRevision, row.RevisionURL = true, ""

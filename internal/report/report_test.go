@@ -79,7 +79,7 @@ func TestBelievable(t *testing.T) {
 
 	index := text(all["index.html"])
 	for _, want := range []string{
-		"1 newly failing, 3 still failing, 1 fixed, 1 never run; perl changed u2 → u4",
+		"1 newly failing, 3 still failing, 1 fixed, 1 never run; git-lfs 3.7.1 → 3.4.0, perl u3 → u4",
 		"Last sweep 2026-11-26 02:00, by systemd, took 1 h 23 min.",
 	} {
 		if !strings.Contains(index, want) {
@@ -94,7 +94,7 @@ func TestBelievable(t *testing.T) {
 		{" still failing 3 ", " fixed 1 ", []string{"discourse since 2026-11-23, 4 runs", "matrix-synapse since 2026-11-25, 2 runs", "time limit of 1h0m0s reached", "nextcloud since 2026-11-15, 12 runs"}},
 		{" fixed 1 ", " never run 1 ", []string{"hedgedoc since 2026-11-26, 1 run"}},
 		{" never run 1 ", " passing 6 ", []string{"collabora", "no sweep has reached it yet"}},
-		{" passing 6 ", "Strips run", []string{"cryptpad", "keycloak", "mattermost", "1 flaky", "peertube", "3 min 56 s 1.9× slower", "vaultwarden", "wordpress"}},
+		{" passing 6 ", "Strips run", []string{"cryptpad", "keycloak", "mattermost", "1 flaky", "peertube", "3 min 56 s 5 passed 1.9× slower", "vaultwarden", "wordpress"}},
 	} {
 		part := between(t, index, group.from, group.to)
 		for _, want := range group.has {
@@ -119,7 +119,7 @@ func TestBelievable(t *testing.T) {
 		"newly failing , since 2026-11-26, 1 run: 1 of 5 tests failed",
 		"sudo systemctl start nightly-sweep@gitea", "cc-ci-run sweep --recipes /srv/recipes --force gitea",
 		"E Error: unknown flag: --fixup", "test session starts", "Canonical revision " + hash("gitea2")[:10],
-		"revision " + hash("gitea1")[:10] + " → " + hash("gitea2")[:10],
+		"environment: git-lfs 3.7.1 → 3.4.0, perl u3 → u4", "revision " + hash("gitea1")[:10] + " → " + hash("gitea2")[:10],
 	} {
 		if !strings.Contains(gitea, want) {
 			t.Errorf("gitea's page lacks %q", want)
@@ -128,14 +128,14 @@ func TestBelievable(t *testing.T) {
 	if want := `href="https://git.example.org/recipes/gitea/commit/` + hash("gitea2") + `"`; !strings.Contains(all["r-gitea.html"], want) {
 		t.Errorf("gitea's page lacks %s", want)
 	}
-	if !strings.Contains(text(all["r-nextcloud.html"]), "The first of these failures 2026-11-15") {
+	if !strings.Contains(text(all["r-nextcloud.html"]), "The first of these failures 2026-11-15 02:09, HOLD 1 of 7 tests failed: test_files.py::test_upload (1 failed, 6 passed) The same tests left the same messages.") {
 		t.Error("nextcloud's page does not show the first failure")
 	}
 	for page, want := range map[string]string{
 		"parity.html":       "command git-lfs",
 		"audit.html":        "Undeclared executed by an absolute path /usr/bin/dpkg",
 		"host.html":         "The host is healthy: 5 checks",
-		"environments.html": "current",
+		"environments.html": "Changed: perl u2 → u3, + restic 0.18.1",
 	} {
 		if !strings.Contains(text(all[page]), want) {
 			t.Errorf("%s lacks %q: %s", page, want, text(all[page]))
