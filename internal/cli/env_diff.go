@@ -20,16 +20,18 @@ func envDiffCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff [flags] [A] [B]",
 		Short: "Show what changed between two environments",
-		Long: `diff shows in what environment B differs from environment A: tools and their
+		Long: `diff shows how environment B differs from environment A: tools and their
 versions, commands, Python packages, browsers, variables, process state, host
-paths, the seal. Reasons ("why") and the places of a build are not compared, as
-no run depends on them.
+paths, the seal. Reasons ("why") and the places of a build are not compared,
+because no run depends on them.
 
-A and B are each a fingerprint or its first digits (at least 4), a run's ID or
-its beginning, or a recipe: the environment of its canonical run, or else of its
-last run. Without B, A is compared with the present environment; without both,
-the environment of the newest run that had another one is. The manifests come
-from the state directory, where each run keeps that of its environment.`,
+A and B each name an environment by its fingerprint, by at least the first 4
+digits of the fingerprint, by the ID of a run or its beginning, or by a recipe.
+A recipe stands for the environment of its canonical run, or of its last run if
+it was never promoted. Without B, diff compares A with the present environment.
+Without A and B, A is the environment of the newest run that did not have the
+present one. The manifests come from the state directory, where each run keeps
+its environment's.`,
 		Example: `  cc-ci-run env diff
   cc-ci-run env diff gitea
   cc-ci-run env diff 5246 8c0e
@@ -52,7 +54,7 @@ from the state directory, where each run keeps that of its environment.`,
 					continue
 				}
 				if sides[i], err = parity.Kept(shared.StateDir(p.Environ, present.State), e.Fingerprint, present); err != nil {
-					return fmt.Errorf("the manifest of %s is needed: %w", e.Of, err)
+					return fmt.Errorf("the manifest of %s cannot be used: %w", e.Of, err)
 				}
 			}
 			changes := toolset.Difference(sides[0], sides[1])
@@ -76,7 +78,7 @@ from the state directory, where each run keeps that of its environment.`,
 				_, err = fmt.Fprintln(p.Stdout, "the same environment")
 				return unread(err)
 			case len(changes) == 0:
-				_, err = fmt.Fprintln(p.Stdout, "no difference that a run could notice: only reasons, places or times of files")
+				_, err = fmt.Fprintln(p.Stdout, "no difference that a run could notice, only in reasons, places or times of files")
 				return unread(err)
 			}
 			fmt.Fprintln(p.Stdout)
@@ -88,12 +90,12 @@ from the state directory, where each run keeps that of its environment.`,
 	return cmd
 }
 
-// environments are the two that the arguments name.
+// environments are the two environments that the arguments name.
 func environments(l *runs.List, args []string, present string) (a, b runs.Environment, err error) {
 	b = runs.Environment{Fingerprint: present, Of: "the present environment"}
 	if len(args) == 0 {
 		if a, err = l.Before(present); err == nil && a.Fingerprint == "" {
-			err = errors.New("no run in another environment than the present one is recorded: name two environments (`cc-ci-run env diff --help`)")
+			err = errors.New("no recorded run had another environment than the present one: name two environments (`cc-ci-run env diff --help`)")
 		}
 		return a, b, err
 	}

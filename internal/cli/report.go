@@ -28,11 +28,11 @@ type reportOptions struct {
 	recipeURL, buildURL string
 }
 
-// addLinks adds the flags of links to a command that writes a report.
+// addLinks adds the flags for a report's links to a command that writes a report.
 func (o *reportOptions) addLinks(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.recipeURL, "recipe-url", "", "`URL` of a commit, with {recipe} and {revision} in it; the pages then link to commits")
-	f.StringVar(&o.buildURL, "build-url", "", "`URL` of a run, with {recipe}, {revision}, {run} and {machine} in it; the pages then link to runs")
+	f.StringVar(&o.recipeURL, "recipe-url", "", "link from the pages to commits: `URL` of a commit, with {recipe} and {revision} in it")
+	f.StringVar(&o.buildURL, "build-url", "", "link from the pages to runs: `URL` of a run, with {recipe}, {revision}, {run} and {machine} in it")
 }
 
 // check says what is wrong with the flags.
@@ -49,18 +49,19 @@ func reportCommand(p Process, shared *run.Options) *cobra.Command {
 	var o reportOptions
 	cmd := &cobra.Command{
 		Use:   "report [flags]",
-		Short: "Write what sweeps remember as pages for a browser, or serve them",
+		Short: "Write what the sweeps remember as pages for a browser, or serve them",
 		Long: `report writes a directory of static HTML pages: which recipes fail, since when,
 in which test and with what output; each recipe's last 30 runs, test by test;
 the environments and what changed between them; parity, audits and the host's
-health. The pages need no server and no scripts, and load nothing from anywhere.
+health. The pages need no server and no scripts, and load nothing from other
+places.
 
-Written again are only pages that changed. Pages of recipes that are gone are
-removed; files that report did not write stay.
+report writes only pages that changed, and removes the pages of recipes that are
+gone. Files in the directory that report did not write stay.
 
-With --serve, report serves the pages, and renews them while a sweep runs, until
-Ctrl-C. A browser asks again every 15 seconds, unless the address ends with
-"?still". docs/report.md has more.`,
+With --serve, report serves the pages until Ctrl-C, and writes them anew
+whenever a sweep has remembered something. The browser reloads a page every 15
+seconds, unless the page's address ends with "?still". docs/report.md has more.`,
 		Example: `  cc-ci-run report --out /srv/www/ci
   cc-ci-run report --serve 127.0.0.1:8080
   cc-ci-run report --out /srv/www/ci \
@@ -68,10 +69,10 @@ Ctrl-C. A browser asks again every 15 seconds, unless the address ends with
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.out == "" && o.serve == "" {
-				return errors.New("report: name a directory (--out DIR), or an address (--serve 127.0.0.1:8080)")
+				return errors.New("report: name a directory for the pages (--out DIR), or an address at which to serve them (--serve 127.0.0.1:8080)")
 			}
 			if o.remote && o.serve == "" {
-				return errors.New("--serve-remote goes with --serve")
+				return errors.New("--serve-remote needs --serve")
 			}
 			if err := o.check(); err != nil {
 				return err
@@ -91,10 +92,10 @@ Ctrl-C. A browser asks again every 15 seconds, unless the address ends with
 	}
 	f := cmd.Flags()
 	addState(cmd, shared)
-	f.StringVar(&o.out, "out", "", "`directory` of the pages, made if need be")
-	f.StringVar(&o.serve, "serve", "", "serve the pages at this `address`, as 127.0.0.1:8080")
-	f.BoolVar(&o.remote, "serve-remote", false, "allow --serve an address that other machines reach; they can read what tests print")
-	f.BoolVar(&o.noHost, "no-host", false, "leave out the host's health")
+	f.StringVar(&o.out, "out", "", "`directory` for the pages; report makes it if it does not exist")
+	f.StringVar(&o.serve, "serve", "", "serve the pages at this `address`, for example 127.0.0.1:8080")
+	f.BoolVar(&o.remote, "serve-remote", false, "allow --serve an address that other machines can reach; people there can read what tests print")
+	f.BoolVar(&o.noHost, "no-host", false, "leave out the page about the host's health")
 	o.addLinks(cmd)
 	_ = cmd.MarkFlagDirname("out")
 	return cmd
@@ -131,7 +132,7 @@ func (p Process) serveReport(ctx context.Context, s report.Source, o reportOptio
 	}
 	return report.Serve(ctx, s, report.Serving{
 		Dir: dir, Address: o.serve, Remote: o.remote,
-		Ready:  func(url string) { exec.Tell(p.Stderr, "cc-ci-run: "+url+" (Ctrl-C ends it)\n") },
+		Ready:  func(url string) { exec.Tell(p.Stderr, "cc-ci-run: the report is at "+url+" (end with Ctrl-C)\n") },
 		Failed: p.complain,
 	})
 }

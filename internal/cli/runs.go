@@ -28,13 +28,14 @@ func runsCommand(p Process, shared *run.Options) *cobra.Command {
 		Use:   "runs [flags]",
 		Short: "List runs by any invoker, the newest first",
 		Long: `runs lists the runs that are recorded in the state directory, whoever started
-them: how each ended, how many of its tests failed, how long ago it started, its
-invoker, the recipe or script, the beginning of the environment's fingerprint,
-and the shortest beginning of its ID that is unique.
+them. For each run it shows how the run ended, how many of its tests failed, how
+long ago it started, its invoker, the recipe or script, the beginning of the
+environment's fingerprint, and the shortest unique beginning of the run's ID.
 
-The outcome of a run of a sweep is the sweep's verdict, in capital letters.
-Other runs of a recipe's tests passed, failed, ended before pytest did, are
-running, or left no result, as scripts do that are not a recipe's tests.`,
+The outcome of a sweep's run is the sweep's verdict, in capital letters. The
+outcome of another run is passed, failed, ended (before pytest did), running, or
+"no result", for example of a script that is not a recipe's tests; exec and
+shell have none ("-").`,
 		Example: `  cc-ci-run runs
   cc-ci-run runs --recipe gitea --invoker drone -n 5
   cc-ci-run runs show 20261126T054950
@@ -45,7 +46,7 @@ running, or left no result, as scripts do that are not a recipe's tests.`,
 				return notAnInvoker(which.Invoker)
 			}
 			if last < 1 {
-				return fmt.Errorf("--last %d: at least 1", last)
+				return fmt.Errorf("--last %d: must be at least 1", last)
 			}
 			l, m, err := p.openRuns(shared)
 			if err != nil {
@@ -57,7 +58,7 @@ running, or left no result, as scripts do that are not a recipe's tests.`,
 				p.complain(err)
 			}
 			if out == "table" && len(list) == 0 {
-				p.complain(fmt.Errorf("no such run is recorded in %s", shared.StateDir(p.Environ, m.State)))
+				p.complain(fmt.Errorf("no matching run is recorded in %s", shared.StateDir(p.Environ, m.State)))
 				return nil
 			}
 			return p.showRuns(out, l, list)
@@ -101,7 +102,7 @@ func (p Process) showRuns(out output, l *runs.List, list []*runs.Run) error {
 	}{runsSchema, append([]*runs.Run{}, list...)}, "OUTCOME|FAILED|AGE|INVOKER|RUN|ENV|ID", rows)
 }
 
-// outcome is how a run ended, in a word: the verdict, if it was a sweep's.
+// outcome is how a run ended, in a word: for a run of a sweep, the verdict.
 func outcome(r *runs.Run) string {
 	switch {
 	case r.Verdict != "":
@@ -112,7 +113,7 @@ func outcome(r *runs.Run) string {
 	return string(r.Outcome)
 }
 
-// age is how long ago something was, in its largest unit.
+// age writes how long ago a run started, in its largest unit.
 func age(d time.Duration) string {
 	const day = 24 * time.Hour
 	switch {
@@ -130,14 +131,15 @@ func runsShowCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "show [flags] ID",
-		Short: "Show who started a run, in which environment, and how it ended",
-		Long: `show brings together what was recorded when a run started and how the run ended:
-invoker, command, environment, process state, each test (those that failed come
-first), and the log. ID can be the beginning of an ID, if no other run's ID
-begins so, and for a run of a sweep also the sweep's name for the run.
+		Short: "Show one run: who started it, in which environment, and how it ended",
+		Long: `show shows the record of a run, which was written when the run started, and how
+the run ended: invoker, command, environment, process state, the log, and each
+test (failed tests come first). ID is the ID of a run, or a beginning that no
+other ID has. For a run of a sweep, ID can also be the ID that "sweep history
+--output json" shows.
 
-With --output json, show also has the whole record, and of each test the whole
-message and trace.`,
+With --output json, show also prints the whole record, and the whole message and
+trace of each test.`,
 		Example: `  cc-ci-run runs show 20261126T054950
   cc-ci-run runs show --output json 20261126T054950 | jq -r '.tests[0].trace'`,
 		Args:              oneArgument("ID", "`cc-ci-run runs` lists the IDs"),
@@ -245,7 +247,7 @@ func messagesOf(tests []record.Test) (rows [][]string) {
 	return rows
 }
 
-// shorten is a message as far as a table has room for it.
+// shorten cuts a message for a table.
 func shorten(message string) string {
 	const most = 300
 	message = strings.TrimSpace(message)
@@ -260,7 +262,7 @@ func shorten(message string) string {
 func (p Process) environmentOf(shared *run.Options, m *toolset.Manifest, entry *record.Record) string {
 	text := fmt.Sprintf("%.12s", entry.Fingerprint)
 	if entry.Fingerprint == m.Fingerprint() {
-		return text + ", the present one"
+		return text + ", the present environment"
 	}
 	then, err := parity.Kept(shared.StateDir(p.Environ, m.State), entry.Fingerprint, m)
 	if err != nil {
@@ -268,10 +270,10 @@ func (p Process) environmentOf(shared *run.Options, m *toolset.Manifest, entry *
 	}
 	changes := toolset.Strings(toolset.Difference(then, m))
 	if len(changes) == 0 {
-		return text + ", which the present one equals but for reasons and places"
+		return text + ", which differs from the present one only in reasons and places"
 	}
 	const most = 3
-	text += "; since then " + strings.Join(changes[:min(len(changes), most)], ", ")
+	text += "; changed since then: " + strings.Join(changes[:min(len(changes), most)], ", ")
 	if len(changes) > most {
 		text += fmt.Sprintf(" and %d more changes (cc-ci-run env diff %.12s)", len(changes)-most, entry.Fingerprint)
 	}

@@ -36,27 +36,27 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 		Use:   "sweep [flags] [RECIPE...]",
 		Short: "Run all recipes' tests, and promote those that pass",
 		Long: `sweep runs the tests of each recipe, each through cc-ci-run itself, and gives
-one verdict for each:
+each recipe one verdict:
 
   SKIP     the last run with the same inputs passed: revision, content,
-           environment, runner and what the site gives are unchanged
+           environment, runner and the site's values are unchanged
   PROMOTE  the tests passed: the revision is canonical now
-  PASS     they passed by hand, where a timer or Drone promotes (see --promote)
-  HOLD     they did not pass: the canonical revision stays what it was
-  ERROR    they could not be run, or ended before pytest did
-  CUT      the run was ended from outside, or not reached: nothing is remembered
-  GONE     the recipe's folder was removed
+  PASS     the tests passed by hand, where a timer or Drone promotes (see --promote)
+  HOLD     the tests did not pass: the canonical revision stays what it was
+  ERROR    the tests could not be run, or ended before pytest did
+  CUT      the run was ended from outside, or had no turn: the recipe's state stays
+  GONE     the recipe's folder was removed, or sweep.toml no longer names the recipe
 
-The recipe that waits longest is run first. docs/verdicts.md has all the rules.
-Each run is remembered: "sweep status", "sweep history" and "sweep log" show
-what failed, since when, and why.
+The recipe whose last run is the longest ago is run first. docs/verdicts.md has
+all the rules. Each run is remembered: "sweep status", "sweep history" and
+"sweep log" show which recipes failed, since when, and why.
 
 With --dry-run --like-unit, sweep shows what the timer's next sweep would run:
-it takes the options, recipes and variables of the unit.
+it takes the options, recipes and variables of the timer's unit.
 
-Exit status: 0 if all were promoted, passed or skipped, 1 if something was held,
-in error or cut off, 125 if the sweep could not do its work, as when the
-environment changed since it was built.`,
+Exit status: 0 if all recipes were promoted, passed, skipped or gone; 1 if a
+recipe was held, in error or cut off; 125 if the sweep could not do its work,
+for example because the environment changed since it was built.`,
 		Example: `  cc-ci-run sweep --recipes /srv/recipes --jobs 2
   cc-ci-run sweep --recipes recipes --dry-run
   cc-ci-run sweep --dry-run --like-unit
@@ -118,22 +118,22 @@ environment changed since it was built.`,
 	f.DurationVar(&o.Timeout, "timeout", time.Hour, "time limit of one recipe")
 	f.DurationVar(&o.Grace, "grace", 30*time.Second, "time between SIGTERM and SIGKILL for a recipe that reaches its time limit")
 	f.BoolVar(&o.Force, "force", false, "also run recipes that would be skipped")
-	f.DurationVar(&o.MaxAge, "max-age", 0, "also run an unchanged recipe if its last pass is older than this; 0 means never")
+	f.DurationVar(&o.MaxAge, "max-age", 0, "also run an unchanged recipe if its last passing run began longer ago than this; 0 means never")
 	f.BoolVar(&o.SkipsHold, "skips-hold", false, "hold a recipe if any of its tests was skipped")
 	f.BoolVar(&o.Promote, "promote", false, "in a sweep by hand, also promote recipes that a timer or Drone promoted before")
 	f.BoolVar(&o.Wait, "wait", false, "if another sweep is running, wait until it has ended")
 	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; show which recipes would be run, and why")
 	addBounds(cmd, &o.Keep)
-	f.Lookup("dry-run").Usage += "; with --like-unit, as the timer would"
-	f.StringVar(&unit, "like-unit", "", "with --dry-run: take options, recipes and variables from this systemd `unit`")
+	f.Lookup("dry-run").Usage += "; with --like-unit: in the timer's next sweep"
+	f.StringVar(&unit, "like-unit", "", "with --dry-run: take the options, recipes and variables of this systemd `unit`")
 	f.Lookup("like-unit").NoOptDefVal = parity.Units["systemd"]
-	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, also one that is called like a command; may be repeated")
+	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, even if it has the name of a command, such as status; may be repeated")
 	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
-	f.StringVar(&sharedURL, "shared", "", "`URL` of a git repository in which several machines remember their runs together")
-	f.StringVar(&notify, "notify", "", "`program` that is started with the status as its input, if a sweep of all recipes finds something new")
-	f.StringVar(&t.links.out, "report", "", "at the end, write the pages of the command report into `directory`")
+	f.StringVar(&sharedURL, "shared", "", "`URL` of a git repository in which several machines remember their runs, and skip what another one has tested")
+	f.StringVar(&notify, "notify", "", "`program` that tells people: started with the status as its input if a sweep of all recipes finds something new")
+	f.StringVar(&t.links.out, "report", "", "at the end, write the pages of \"cc-ci-run report\" into `directory`")
 	t.links.addLinks(cmd)
-	f.StringVar(&t.metrics, "metrics", "", "write the recipes' verdicts to `file`, for Prometheus's textfile collector")
+	f.StringVar(&t.metrics, "metrics", "", "at the end, write each recipe's verdict to `file`, for Prometheus's textfile collector")
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
@@ -143,8 +143,8 @@ environment changed since it was built.`,
 	return cmd
 }
 
-// surround tells a sweep what it runs in: who started it, what the site gives,
-// and the environment's own git, programs and state.
+// surround adds to a sweep's options what surrounds it: its invoker, the site's values,
+// and the environment's git, programs and state.
 func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 	o.Invoker = env.DetectInvoker(p.Environ, exec.IsTerminal(0)).Name
 	o.Supervisor = []string{p.Self, "supervise"}
@@ -164,7 +164,7 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 		if len(faults) == 0 {
 			return nil
 		}
-		// It may have been built anew since this sweep started.
+		// The environment may have been built anew since this sweep started.
 		now, err := toolset.ReadManifest(p.Manifest)
 		if err != nil {
 			return err
@@ -173,8 +173,8 @@ func (p Process) surround(o *sweep.Options, m *toolset.Manifest) {
 	}
 }
 
-// remote is the memory that machines share. git finds its way there in the environment that
-// tests have, too.
+// remote is the repository that machines share. git reaches it with the variables that
+// tests have.
 func (p Process) remote(url, invoker string) (*memory.Remote, error) {
 	plan, err := run.ReadPlan(p.Plan)
 	if err != nil {
@@ -187,8 +187,8 @@ func (p Process) remote(url, invoker string) (*memory.Remote, error) {
 	return &memory.Remote{URL: url, Environ: given.Environ()}, nil
 }
 
-// configure takes from a sweep.toml what no flag has set. notify is the command
-// to tell the news to.
+// configure takes from a sweep.toml the options that no flag has set. notify is the
+// command that tells people the news.
 func configure(o *sweep.Options, file string, set func(flag string) bool) (notify []string, err error) {
 	if file != "" {
 		if info, err := os.Stat(file); err != nil || info.IsDir() {

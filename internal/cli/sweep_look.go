@@ -23,7 +23,7 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
-// memoryOf opens what the sweeps of a state directory remember.
+// memoryOf opens the memory of a state directory's sweeps.
 func (p Process) memoryOf(shared *run.Options) (*memory.Repository, state.Dir, error) {
 	m, err := toolset.ReadManifest(p.Manifest)
 	if err != nil {
@@ -32,12 +32,12 @@ func (p Process) memoryOf(shared *run.Options) (*memory.Repository, state.Dir, e
 	dir := shared.StateDir(p.Environ, m.State)
 	r, err := memory.Open(dir, m.Git(), memory.Plain)
 	if errors.Is(err, memory.ErrNone) {
-		err = fmt.Errorf("%s: no sweep has remembered anything yet: start one (cc-ci-run sweep, or systemctl start nightly-sweep)", dir)
+		err = fmt.Errorf("%s: no sweep has remembered anything yet: start a sweep (cc-ci-run sweep, or systemctl start nightly-sweep)", dir)
 	}
 	return r, dir, err
 }
 
-// morning is how the recipes stand after the last sweep.
+// morning gives the status of the recipes after the last sweep.
 func morning(dir state.Dir, r *memory.Repository) (sweep.Status, error) {
 	list, err := sweep.Recall(r)
 	if err != nil {
@@ -69,7 +69,7 @@ func environmentChanges(dir state.Dir, last *sweep.Summary) (list []string) {
 	}
 	before, err := parity.Kept(dir, last.Before, nil)
 	now, err2 := parity.Kept(dir, last.Fingerprint, nil)
-	if err != nil || err2 != nil { // they have expired
+	if err != nil || err2 != nil { // a manifest has expired
 		return []string{fmt.Sprintf("environment %.12s → %.12s", last.Before, last.Fingerprint)}
 	}
 	for _, c := range toolset.Difference(before, now) {
@@ -86,10 +86,11 @@ func sweepStatusCommand(p Process, shared *run.Options) *cobra.Command {
 		Short: "Show which recipes fail, and since when",
 		Long: `status shows how the recipes stand after the last sweep: newly failing, still
 failing, fixed, never run. Passing recipes are only counted, unless --all is
-given. NIGHTS is how many runs failed (or passed) since then.
+given. SINCE is the day on which the recipe began to fail (or to pass), and
+NIGHTS the number of its runs since then.
 
-status changes nothing, and a sweep under way does not disturb it. The exit
-status is 0 also if recipes fail: programs read --output json.`,
+status changes nothing, and can be used while a sweep runs. The exit status is 0
+even if recipes fail; a program finds the failing recipes in --output json.`,
 		Example: `  cc-ci-run sweep status
   cc-ci-run sweep status --all
   cc-ci-run sweep status --output json | jq -r .headline`,
@@ -121,7 +122,7 @@ status is 0 also if recipes fail: programs read --output json.`,
 		},
 	}
 	addState(cmd, shared)
-	cmd.Flags().BoolVar(&all, "all", false, "also show recipes that pass, and those that are gone")
+	cmd.Flags().BoolVar(&all, "all", false, "also show passing recipes, and recipes that are gone")
 	out.addTo(cmd)
 	return cmd
 }
@@ -210,18 +211,18 @@ func sweepHistoryCommand(p Process, shared *run.Options) *cobra.Command {
 	var tests bool
 	cmd := &cobra.Command{
 		Use:   "history [flags] RECIPE",
-		Short: "Show a recipe's last 30 runs, or its tests'",
+		Short: "Show a recipe's last 30 runs, or how each of its tests went",
 		Long: `history shows the last 30 runs of a recipe, the newest first: verdict, revision,
-environment, duration, tests by outcome, and who ran it. CHANGED says which
-inputs differ from those of the run before.
+environment, duration, how many tests passed, and the invoker. CHANGED names the
+inputs that differ from those of the run before.
 
-With --tests it shows each test: its outcomes from the oldest run to the newest
-(. passed, F failed, s skipped, o other, - not run, blank: not in that run), how
-long it took at first and at last, and whether it is flaky, which means that it
-both passed and failed with the same inputs.
+With --tests, history shows each test: its outcomes from the oldest run to the
+newest (. passed, F failed, s skipped, o other, - not run, blank: the run did
+not have the test), its usual duration in the older (FIRST) and in the newer
+runs (LAST), and whether the test is flaky: it passed and failed with the same
+inputs.
 
-Older runs are in the repository itself; that of a recipe with an unusual name
-has %XX in it:
+Older runs are in the git repository (in RECIPE, unusual characters become %XX):
   git -C STATE/sweep.git log refs/cc-ci/sweep/RECIPE`,
 		Example: `  cc-ci-run sweep history gitea
   cc-ci-run sweep history --tests gitea`,
@@ -280,7 +281,7 @@ func exactRecipe(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// countsOf is "4 of 5", the tests that passed.
+// countsOf is "4/5": 4 of 5 tests passed.
 func countsOf(past sweep.Past) string {
 	if past.Tests.Tests == 0 {
 		return "none"
@@ -309,13 +310,13 @@ func sweepLogCommand(p Process, shared *run.Options) *cobra.Command {
 	var failed bool
 	cmd := &cobra.Command{
 		Use:   "log [flags] RECIPE [RUN]",
-		Short: "Show what a recipe's tests wrote, or why they failed",
-		Long: `log shows the end of the output of a recipe's last run, or of the run that is
-named: an ID of "sweep history --output json", or its beginning. With --failed
-it shows the tests that failed, each with its message.
+		Short: "Show what a recipe's tests printed, or why they failed",
+		Long: `log shows the end of the output of a recipe's last run, or of the run RUN: an ID
+from "sweep history --output json", or the beginning of an ID. With --failed,
+log shows the tests that failed, each with its message.
 
-The repository keeps the last 64 KiB of a run's output. While the whole log is
-there, its path is told on stderr.`,
+The sweep's memory keeps the last 64 KiB of a run's output. As long as the file
+with the whole output exists, log prints its path to stderr.`,
 		Example: `  cc-ci-run sweep log gitea
   cc-ci-run sweep log gitea --failed
   cc-ci-run sweep log gitea 20261126T020000`,
@@ -351,10 +352,11 @@ there, its path is told on stderr.`,
 	return cmd
 }
 
-// pick finds the run that is asked for: the last one, or the one whose ID begins so.
+// pick finds the run that the arguments name: the last one, or the one whose ID begins
+// with the second argument.
 func pick(h sweep.History, args []string) (sweep.Past, error) {
 	if len(h.Runs) == 0 {
-		return sweep.Past{}, exec.Status{Code: 1, Err: fmt.Errorf("no run of %q is remembered, only its state", args[0])}
+		return sweep.Past{}, exec.Status{Code: 1, Err: fmt.Errorf("no run of %q is remembered, only the last verdict", args[0])}
 	}
 	if len(args) == 1 {
 		return h.Runs[0], nil
@@ -369,18 +371,18 @@ func pick(h sweep.History, args []string) (sweep.Past, error) {
 	case len(found) == 1:
 		return found[0], nil
 	case len(found) > 1:
-		return sweep.Past{}, fmt.Errorf("%d runs of %s begin with %s, such as %s and %s: write more of the ID", len(found), args[0], args[1], found[0].ID, found[1].ID)
+		return sweep.Past{}, fmt.Errorf("%d runs of %s have an ID that begins with %s, such as %s and %s: write more of the ID", len(found), args[0], args[1], found[0].ID, found[1].ID)
 	}
-	return sweep.Past{}, exec.Status{Code: 1, Err: fmt.Errorf("none of the last %d runs of %s begins with %s; `cc-ci-run sweep history %[2]s --output json` has their IDs", len(h.Runs), args[0], args[1])}
+	return sweep.Past{}, exec.Status{Code: 1, Err: fmt.Errorf("none of the last %d runs of %s has an ID that begins with %s; `cc-ci-run sweep history %[2]s --output json` has the IDs", len(h.Runs), args[0], args[1])}
 }
 
-// showOutput writes the end of a run's output, or all of it where the log still is.
+// showOutput writes the end of a run's output, and names the log while it exists.
 func (p Process) showOutput(r *memory.Repository, dir state.Dir, recipe string, past sweep.Past) error {
 	if path, err := sweep.LogOf(dir, recipe, past); err == nil {
-		exec.Tell(p.Stderr, "cc-ci-run: all of it: "+visible(path)+"\n")
+		exec.Tell(p.Stderr, "cc-ci-run: the whole output: "+visible(path)+"\n")
 	}
 	if past.Output == "" {
-		return exec.Status{Code: 1, Err: errors.New("its output was not kept")}
+		return exec.Status{Code: 1, Err: errors.New("the output of this run was not kept")}
 	}
 	data, err := r.Blob(past.Output)
 	if err != nil {
@@ -391,7 +393,7 @@ func (p Process) showOutput(r *memory.Repository, dir state.Dir, recipe string, 
 
 func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 	if past.Result == "" {
-		return exec.Status{Code: 1, Err: errors.New("the run left no result: its output says more (leave out --failed)")}
+		return exec.Status{Code: 1, Err: errors.New("the run left no result: read the run's output (leave out --failed)")}
 	}
 	data, err := r.Blob(past.Result)
 	if err != nil {
@@ -417,17 +419,17 @@ func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 	}
 	for _, text := range result.About().Errors {
 		n++
-		if err := p.write("=== before its tests\n" + text + "\n\n"); err != nil {
+		if err := p.write("=== while pytest collected the tests\n" + text + "\n\n"); err != nil {
 			return err
 		}
 	}
 	if n == 0 {
-		exec.Tell(p.Stderr, "cc-ci-run: no test of the run failed\n")
+		exec.Tell(p.Stderr, "cc-ci-run: no test failed in this run\n")
 	}
 	return nil
 }
 
-// write writes what tests wrote. A terminal does not get its control characters.
+// write writes the output of tests, to a terminal without control characters.
 func (p Process) write(text string) error {
 	if exec.IsTerminal(int(p.Stdout.Fd())) {
 		text = strings.Map(func(r rune) rune {
@@ -451,8 +453,8 @@ func suggestRecipe(r *memory.Repository, recipe string) string {
 	return env.Suggest(recipe, names)
 }
 
-// completeRemembered offers the recipes that are remembered, and after one the IDs of
-// its runs.
+// completeRemembered offers the remembered recipes, and after a recipe the IDs of its
+// runs.
 func (p Process) completeRemembered(shared *run.Options) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) (list []string, _ cobra.ShellCompDirective) {
 		r, _, err := p.memoryOf(shared)

@@ -24,20 +24,20 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
-// This file is what a sweep tells beside its table: how far it is when it is
+// This file has what a sweep tells beside its table: how far it has come when it is
 // interrupted, a status for programs, metrics, and the command that tells people.
 
 // told says whom a sweep tells.
 type told struct {
 	junit, metrics string   // files; "" for none
 	notify         []string // command
-	// links has the directory of the report, "" for none, and what its pages link to.
+	// links has the directory of the report, "" for none, and the links of its pages.
 	links    reportOptions
 	manifest *toolset.Manifest
 }
 
-// tellAll writes what others read, and tells people the news. Only a sweep of all
-// recipes has news: of single ones, whoever asked for them was told.
+// tellAll writes the files that programs and browsers read, and tells people the news:
+// only after a sweep of all recipes, as whoever sweeps single ones sees the verdicts.
 func (p Process) tellAll(ctx context.Context, o sweep.Options, t told) error {
 	r, err := memory.Open(o.State, o.Git, memory.Plain)
 	if err != nil {
@@ -48,7 +48,7 @@ func (p Process) tellAll(ctx context.Context, o sweep.Options, t told) error {
 		return err
 	}
 	path, err := sweep.WriteStatus(o.State, status)
-	if err != nil { // a full disk: the verdicts said so, and what depends on it is told below
+	if err != nil { // a full disk: the verdicts have said so, and people are still told below
 		p.complain(fmt.Errorf("the status for programs was not written: %w", err))
 		path = ""
 	}
@@ -68,13 +68,14 @@ func (p Process) tellAll(ctx context.Context, o sweep.Options, t told) error {
 	return p.notify(t.notify, status, path)
 }
 
-// notifyLimit is how long the command may take that tells people.
+// notifyLimit is how long the command that tells people may take.
 const notifyLimit = 2 * time.Minute
 
-// StatusVariable names the file with the status as JSON, for the command of notify.
+// StatusVariable is the variable in which notify's command finds the name of the file
+// with the status as JSON.
 const StatusVariable = "CC_CI_RUN_STATUS"
 
-// notify starts a command with the headline and the table as its input.
+// notify starts the command that tells people. Its input is the headline and the table.
 func (p Process) notify(command []string, status sweep.Status, path string) error {
 	var text bytes.Buffer
 	fmt.Fprintln(&text, visible(status.Headline))
@@ -119,7 +120,7 @@ func (r *remaining) note(e sweep.Event) {
 	r.done, r.total = e.Done, e.Total
 }
 
-// text says what an interrupted sweep does now, and what it leaves.
+// text says which runs an interrupted sweep is ending, and how many recipes have a verdict.
 func (r *remaining) text(grace time.Duration) string {
 	r.lock.Lock()
 	defer r.lock.Unlock()
@@ -130,9 +131,9 @@ func (r *remaining) text(grace time.Duration) string {
 		}
 	}
 	if len(running) == 0 {
-		return fmt.Sprintf("interrupted: %d of %d recipes have a verdict; the others are left to the next sweep", r.done, r.total)
+		return fmt.Sprintf("interrupted: %d of %d recipes have a verdict; the next sweep takes the others", r.done, r.total)
 	}
-	return fmt.Sprintf("interrupted: ending %s, which may take %s; %d of %d recipes have a verdict, and the others are left to the next sweep",
+	return fmt.Sprintf("interrupted: ending the run of %s, which may take %s; %d of %d recipes have a verdict; the next sweep takes the others",
 		visible(strings.Join(running, ", ")), grace, r.done, r.total)
 }
 
@@ -140,9 +141,9 @@ func (r *remaining) text(grace time.Duration) string {
 func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args []string) error {
 	switch dry, _ := cmd.Flags().GetBool("dry-run"); {
 	case !dry:
-		return errors.New("--like-unit without --dry-run: start the unit itself (systemctl start " + unit + ")")
+		return errors.New("--like-unit needs --dry-run; to run the sweep, start the unit (systemctl start " + unit + ")")
 	case len(args) > 0:
-		return fmt.Errorf("%q: the unit says which recipes; with its name use --like-unit=UNIT", args)
+		return fmt.Errorf("%q: --like-unit takes no recipes, because the unit names them; to name the unit, write --like-unit=UNIT", args)
 	}
 	ctx, cancel := context.WithTimeout(cmd.Context(), 10*time.Second)
 	defer cancel()
@@ -153,7 +154,7 @@ func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args
 	defer conn.Close()
 	properties, err := systemd.Unit(ctx, conn, unit)
 	if err == nil && properties.Text("LoadState") != "loaded" {
-		err = errors.New("systemd has no such unit")
+		err = errors.New("systemd does not know this unit")
 	}
 	if err != nil {
 		return fmt.Errorf("--like-unit %s: %w", unit, err)
@@ -168,7 +169,7 @@ func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args
 	for _, file := range properties.Files("EnvironmentFiles") {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %v: variables of that file are left out, so recipes that depend on them appear as RUN; ask as root\n", err))
+			exec.Tell(p.Stderr, fmt.Sprintf("cc-ci-run: %v: the variables of this file are left out, so recipes that depend on them appear as RUN; run this command as root\n", err))
 			continue
 		}
 		like.Environ = append(like.Environ, environmentFile(string(data))...)
@@ -183,7 +184,7 @@ func unitSweep(argv []string) ([]string, error) {
 	if i := slices.Index(argv, "sweep"); i > 0 {
 		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" }), nil
 	}
-	return nil, fmt.Errorf("it starts %q, which is not a sweep of cc-ci-run", strings.Join(argv, " "))
+	return nil, fmt.Errorf("the unit starts %q, which is not a sweep of cc-ci-run", strings.Join(argv, " "))
 }
 
 // environmentFile reads the plain form of EnvironmentFile= (systemd.exec(5)): a

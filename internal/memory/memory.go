@@ -6,18 +6,18 @@
 //	r.Contents(heads, "state.json", func(h *Head, data []byte, err error) { … })
 //	commit, err := r.Commit(memory.Entry{Recipe: "gitea", Parent: heads[0].Commit, …})
 //
-// So a recipe's history, who wrote it, its integrity, and replacing a state only if
-// nobody else did (update-ref NEW OLD) are git's, and anybody can look on:
+// So git keeps a recipe's history with its authors, guards its integrity, and replaces a
+// state only if nobody else did so first (update-ref NEW OLD). Anybody can read along:
 // git -C STATE/sweep.git log refs/cc-ci/sweep/gitea.
 //
-// The package knows nothing of verdicts: what the files of a commit say is the
-// sweep's. It believes no object whose content does not have the hash that the ref,
-// the commit or the tree names. What is damaged is an error of that recipe
-// ([Head].Err), never of the others.
+// The package knows nothing of verdicts: package sweep decides what the files of a
+// commit say. The package believes an object only if its content has the hash that the
+// ref, the commit or the tree names. Damage is an error of the recipe to which the
+// damaged object belongs ([Head].Err), never of other recipes.
 //
-// Objects are read and written by git itself, through processes that answer many
-// requests. Refs are written by git and read here (gitrepository-layout(5)): git
-// would follow a link or wait for a FIFO that it finds among them.
+// git itself reads and writes objects, in processes that answer many requests. git also
+// writes refs, but this package reads them (gitrepository-layout(5)): git would follow a
+// link, or wait for a FIFO, among the refs.
 package memory
 
 import (
@@ -38,8 +38,8 @@ import (
 	"cc-ci-run/internal/state"
 )
 
-// Start starts a command; wait waits for its end. A sweep has to know all of its
-// children, so it says how they are started.
+// Start starts a command; wait waits for the command's end. A sweep has to know all of
+// its children, so the sweep gives the function that starts them.
 type Start func(cmd *exec.Cmd) (wait func() error, err error)
 
 // Plain is the Start of a process that may have any children.
@@ -53,10 +53,10 @@ type Repository struct {
 	git    string
 	start  Start
 	writer *writer           // nil: open for reading
-	remote *Remote           // nil: shared with nobody
-	theirs map[string]string // the remote's commits, by the names of refs
-	// Notes says what of the repository was damaged and is set aside, beyond single
-	// recipes.
+	remote *Remote           // nil: no other machine shares the memory
+	theirs map[string]string // the commits of the remote's refs, by the refs' names
+	// Notes names the damaged files that were set aside and that belong to no single
+	// recipe.
 	Notes []string
 }
 
@@ -66,8 +66,8 @@ const refs = "refs/cc-ci/sweep/"
 // ErrNone says that there is no memory yet.
 var ErrNone = errors.New("nothing is remembered yet")
 
-// Open opens the memory for reading. git is the file of git's program. The error is
-// ErrNone if no sweep has made a memory.
+// Open opens the memory for reading. git is the path of git. The error is ErrNone if no
+// sweep has made a memory.
 func Open(dir state.Dir, git string, start Start) (*Repository, error) {
 	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
 	f, err := dir.Open(state.Memory)
@@ -92,10 +92,10 @@ func Open(dir state.Dir, git string, start Start) (*Repository, error) {
 	return r, nil
 }
 
-// files are those without which a directory is not a repository.
+// files are the files without which a directory is not a repository.
 var files = []string{"HEAD", "config"}
 
-var errNoGit = errors.New("the toolset has no git, in whose repository a sweep remembers its runs: add git to toolset.toml")
+var errNoGit = errors.New("the toolset has no git, which a sweep needs to remember its runs: add git to toolset.toml")
 
 // Head is the newest commit of a recipe.
 type Head struct {
@@ -109,8 +109,8 @@ type Head struct {
 // file is an entry of a commit's tree.
 type file struct{ name, hash string }
 
-// Heads are the newest commits of all recipes, sorted by name; with names, of those
-// refs only.
+// Heads gives the newest commits of all recipes, sorted by name, or of the refs with the
+// given names.
 func (r *Repository) Heads(names ...string) ([]*Head, error) {
 	heads, err := r.readRefs(names)
 	if err != nil {
@@ -181,10 +181,10 @@ func (h *Head) Hash(name string) string {
 	return ""
 }
 
-// Contents visits one file of each head, in order. A head's own fault is passed on; a
-// commit without the file gives nil.
+// Contents visits one file of each head, in order. For a head with a fault, err is the
+// fault; for a commit without the file, data is nil.
 func (r *Repository) Contents(heads []*Head, name string, visit func(h *Head, data []byte, err error)) error {
-	// What needs no request is visited in its place, too.
+	// Heads that need no request are visited in their order, too.
 	var hashes []string
 	for _, h := range heads {
 		if hash := h.Hash(name); h.Err == nil && hash != "" {
@@ -217,9 +217,9 @@ func (r *Repository) Blob(hash string) (data []byte, err error) {
 	return data, errors.Join(failed, err)
 }
 
-// readRefs reads the refs: single files, and those that "git pack-refs" put into
-// one. A single file is newer. It reads the single ones first, since packing writes the
-// one before it removes them.
+// readRefs reads the refs: those in files of their own, and those that "git pack-refs"
+// has put into one file. If a ref is in both, its own file is newer. The single files are
+// read first, because git removes them only after it has written the common file.
 func (r *Repository) readRefs(names []string) ([]*Head, error) {
 	all := map[string]*Head{}
 	f, err := r.dir.Open(state.Memory, strings.Split(strings.TrimSuffix(refs, "/"), "/")...)
@@ -250,7 +250,7 @@ func (r *Repository) readRefs(names []string) ([]*Head, error) {
 		}
 		h := &Head{Name: name, Commit: string(hash)}
 		if !isHash(h.Commit) || !bytes.HasSuffix(line, []byte("\n")) {
-			h.Commit, h.Err = "", &state.Fault{Path: r.dir.Path(state.Memory, packedRefs), Is: "is damaged at " + refs + name, Fix: "the recipe is run again"}
+			h.Commit, h.Err = "", &state.Fault{Path: r.dir.Path(state.Memory, packedRefs), Is: "is damaged at " + refs + name, Fix: "the next sweep runs the recipe again"}
 		}
 		all[name] = h
 	}
@@ -275,18 +275,19 @@ func looseRef(f *state.Folder, name string) *Head {
 	default:
 		h.Commit = strings.TrimSuffix(string(data), "\n")
 		if !isHash(h.Commit) {
-			h.Commit, h.Err = "", &state.Fault{Path: f.Path(name), Is: "is damaged: it does not name a commit", Fix: "the recipe is run again"}
+			h.Commit, h.Err = "", &state.Fault{Path: f.Path(name), Is: "is damaged, because it names no commit", Fix: "the next sweep runs the recipe again"}
 		}
 	}
 	return h
 }
 
-// fsynced is what git has the disk hold before it goes on (git-config(1), core.fsync).
+// fsynced are the files that git syncs to the disk before it goes on (git-config(1),
+// core.fsync).
 const fsynced = "loose-object,pack,pack-metadata,reference"
 
-// command is a git command in the repository. No configuration but that of the
-// repository counts, of which what names a program or reaches out does not either:
-// whoever looks on may be root.
+// command is a git command in the repository. Only the repository's own configuration
+// counts, without the settings that start programs or reach other hosts, because root may
+// read a repository that another user writes.
 func (r *Repository) command(args ...string) *exec.Cmd {
 	cmd := exec.Command(r.git, append([]string{
 		"--git-dir=" + r.path, "--no-replace-objects",
@@ -329,8 +330,8 @@ func explain(command, said string, err error) error {
 	return fmt.Errorf("git %s: %w", command, err)
 }
 
-// Create opens the memory for writing, and makes it if need be. Only who holds the
-// sweep's lock may call it. A git process that a killed sweep left is waited for.
+// Create opens the memory for writing, and makes it if it does not exist. Only the holder
+// of the sweep's lock may call Create. It waits for the git processes of a killed sweep.
 func Create(dir state.Dir, git string, start Start) (*Repository, error) {
 	if git == "" {
 		return nil, errNoGit
@@ -350,8 +351,8 @@ func Create(dir state.Dir, git string, start Start) (*Repository, error) {
 	return r, nil
 }
 
-// prepare makes a repository of the directory, if it is not a whole one, and takes away what a killed git left
-// there. What git cannot read of it is set aside.
+// prepare makes the directory a repository if it is not a whole one. It removes what a
+// killed git left there, and sets aside files that git cannot read.
 func (r *Repository) prepare() error {
 	r.unlock()
 	if err := r.repairPacked(); err != nil {
@@ -368,8 +369,8 @@ func (r *Repository) prepare() error {
 	return os.MkdirAll(filepath.Join(r.path, refs), 0o750)
 }
 
-// whole says whether git takes the directory for a repository. It sets aside what git
-// would stumble over.
+// whole says whether git accepts the directory as a repository. It sets aside files that
+// git cannot use.
 func (r *Repository) whole() (whole bool, err error) {
 	f, err := r.dir.Open(state.Memory)
 	if err != nil {
@@ -404,8 +405,8 @@ func (r *Repository) whole() (whole bool, err error) {
 	return whole, err
 }
 
-// shared is the mode of the files: those whom the state directory lets in may read, if
-// it is shared.
+// shared is git's setting for the mode of files: in a shared state directory the group may
+// read them.
 func (r *Repository) shared() string {
 	if info, err := os.Stat(r.path); err == nil && info.Mode()&fs.ModeSetgid != 0 {
 		return "0640"
@@ -423,8 +424,8 @@ func (r *Repository) init() error {
 	if err != nil {
 		return err
 	}
-	// git init syncs none of its files. An empty HEAD would cost the memory that is
-	// written next.
+	// git init syncs none of its files. With a HEAD that is empty after a crash, what is
+	// written next would be lost.
 	f, err := r.dir.Open(state.Memory)
 	if err != nil {
 		return err
@@ -433,7 +434,7 @@ func (r *Repository) init() error {
 	return f.SyncAll()
 }
 
-// setAside takes a file of the repository away.
+// setAside moves a file of the repository to the place for damaged files.
 func (r *Repository) setAside(name, why string) error {
 	f, err := r.dir.Open(state.Memory)
 	if err != nil {
@@ -445,13 +446,13 @@ func (r *Repository) setAside(name, why string) error {
 		return nil
 	}
 	if err == nil {
-		r.Notes = append(r.Notes, fmt.Sprintf("%s was damaged (%s) and is set aside as %s", f.Path(name), why, aside))
+		r.Notes = append(r.Notes, fmt.Sprintf("%s was damaged (%s) and was moved to %s", f.Path(name), why, aside))
 	}
 	return err
 }
 
-// repairPacked leaves only the lines of packed-refs that name a commit: git works with
-// no ref if one line is damaged.
+// repairPacked keeps only those lines of packed-refs that name a commit: if one line is
+// damaged, git can use no ref at all.
 func (r *Repository) repairPacked() error {
 	data, err := r.dir.Read(state.Memory, packedRefs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -475,16 +476,17 @@ func (r *Repository) repairPacked() error {
 	if err == nil && damaged == 0 {
 		return nil
 	}
-	if err := r.setAside(packedRefs, fmt.Sprintf("%d of its lines name no commit", damaged)); err != nil {
+	if err := r.setAside(packedRefs, fmt.Sprintf("%d lines name no commit", damaged)); err != nil {
 		return err
 	}
 	return r.dir.PutSynced(state.Memory, packedRefs, good, 0o640)
 }
 
-// unlock removes the lock files of a git that was killed: none runs now.
+// unlock removes the lock files of a git that was killed: no git runs in the repository
+// now.
 func (r *Repository) unlock() {
 	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "gc.pid", "writing.*"} {
-		// filepath.Glob would take the path's own characters for a pattern.
+		// filepath.Glob would take special characters of the path for a pattern.
 		list, _ := fs.Glob(os.DirFS(r.path), pattern)
 		for _, name := range list {
 			if name != lockFile {
@@ -502,7 +504,7 @@ func (r *Repository) Close() {
 }
 
 // Maintain packs refs and, from time to time, objects, if something was written. A sweep
-// calls it at its end.
+// calls Maintain at its end.
 func (r *Repository) Maintain() error {
 	if !r.writer.wrote {
 		return nil

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// maxName is how long the name of a ref's file is at most: a file's may have 255
-// bytes, and git adds ".lock".
+// maxName is the longest name of a ref's file, in bytes: names of files have at most 255,
+// and git adds ".lock".
 const maxName = 200
 
 // Escape is a recipe's name as the last part of a ref. Bytes that
 // git-check-ref-format(1) forbids there, and those that a shell or a person could
-// misread, become %XX. A name that is then too long is cut, and its hash follows
-// after "%%", which no other name has.
+// misread, become %XX. If the result is too long, it is cut, and "%%" and a hash of the
+// name follow; no other name has "%%".
 func Escape(recipe string) string {
 	var b strings.Builder
 	for i := range len(recipe) {

@@ -14,7 +14,7 @@ import (
 )
 
 // hashSize is the size of a hash, in bytes: the repository is made with SHA-1,
-// git's default, in which the toolsets' gits can exchange objects.
+// git's default, so that every git can exchange objects with it.
 const hashSize = sha1.Size
 
 func isHash(s string) bool {
@@ -25,15 +25,15 @@ func isHash(s string) bool {
 // maxObject is the largest object that is read, in bytes.
 const maxObject = 64 << 20
 
-// maxRestarts is after how many objects at which git gives up, git is not asked for the rest.
+// maxRestarts is how often git is started again after an object at which it gave up.
 const maxRestarts = 200
 
 // objects reads objects of one kind and visits them in order. git ends at an object
-// whose content it cannot read, so it is started again for those after it.
+// whose content git cannot read, so git is started again for the objects after it.
 func (r *Repository) objects(hashes []string, kind string, visit func(i int, data []byte, err error)) error {
 	for from, restarts := 0, 0; from < len(hashes); restarts++ {
 		if restarts > maxRestarts {
-			return fmt.Errorf("%s: more than %d objects are damaged: look with `git -C %s fsck`", r.path, maxRestarts, r.path)
+			return fmt.Errorf("%s: more than %d objects are damaged: list them with `git -C %s fsck`", r.path, maxRestarts, r.path)
 		}
 		read, err := r.batch(hashes[from:], kind, func(i int, data []byte, err error) { visit(from+i, data, err) })
 		if err != nil && read == 0 && restarts == 0 && !errors.As(err, new(damage)) {
@@ -48,13 +48,13 @@ func (r *Repository) objects(hashes []string, kind string, visit func(i int, dat
 	return nil
 }
 
-// damage is what git said about an object before it ended.
+// damage is git's message about an object at which git ended.
 type damage string
 
 func (d damage) Error() string { return string(d) }
 
-// batch asks one git for objects, and says how many it got. If that is not all of
-// them, the error is about the next one.
+// batch asks one git process for objects, and says how many objects it got. If some are
+// missing, the error is about the first that is missing.
 func (r *Repository) batch(hashes []string, kind string, visit func(i int, data []byte, err error)) (read int, err error) {
 	cmd := r.command("cat-file", "--batch", "--buffer")
 	cmd.Stdin = strings.NewReader(strings.Join(hashes, "\n") + "\n")
@@ -89,8 +89,8 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 	return read, explain("cat-file", "", errors.Join(err, end))
 }
 
-// object reads git's answer about one object. wrong says what is wrong with the
-// object; failed, that there is no answer.
+// object reads git's answer about one object. wrong says what is wrong with the object;
+// failed says why there is no answer.
 func object(in *bufio.Reader, h hash.Hash, name, kind string) (data []byte, wrong, failed error) {
 	line, err := in.ReadString('\n')
 	if err != nil {
@@ -106,7 +106,7 @@ func object(in *bufio.Reader, h hash.Hash, name, kind string) (data []byte, wron
 	}
 	if size > maxObject {
 		_, failed = io.CopyN(io.Discard, in, size+1)
-		return nil, fmt.Errorf("%s %s has %d bytes, more than %d", w[1], name, size, maxObject), failed
+		return nil, fmt.Errorf("%s %s has %d bytes, more than the limit of %d", w[1], name, size, maxObject), failed
 	}
 	data = make([]byte, size+1)
 	if _, err := io.ReadFull(in, data); err != nil {

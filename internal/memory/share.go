@@ -11,29 +11,29 @@ import (
 	"time"
 )
 
-// Remote is a repository that several machines share: its refs are the truth, and
-// those of the machine a copy.
+// Remote is a repository that several machines share. Its refs count; the refs of each
+// machine are a copy.
 type Remote struct {
-	URL string // of git-fetch(1): https, ssh, a path
-	// Environ are the variables by which git finds its way there, as "NAME=VALUE":
-	// HOME for .netrc and ssh's keys, a proxy, CA files.
+	URL string // as in git-fetch(1): https, ssh, a path
+	// Environ are the variables that git needs to reach the URL, as "NAME=VALUE": HOME for
+	// .netrc and ssh's keys, a proxy, CA files.
 	Environ []string
 }
 
 // ErrUnreachable says that the remote did not answer, or refused.
 var ErrUnreachable = errors.New("the shared repository cannot be reached")
 
-// remoteLimit is how long git may take to fetch or to push. A server that accepts a
-// connection and says nothing would else hold the sweep for ever.
+// remoteLimit is how long git may take to fetch or to push. Without the limit, a server
+// that accepts a connection and then sends nothing would stop the sweep.
 const remoteLimit = 2 * time.Minute
 
-// Share has the repository be a copy of the remote's refs: [Repository.Fetch] takes
-// them over, and [Repository.Commit] pushes a commit before it counts.
+// Share makes the repository a copy of the remote's refs: [Repository.Fetch] takes them
+// over, and [Repository.Commit] pushes a commit before the commit counts.
 func (r *Repository) Share(remote Remote) { r.remote = &remote }
 
-// Fetch takes over the remote's refs: of all recipes, or of those with the names.
-// Afterwards [Repository.Shared] knows which the remote has. A ref that it does not have
-// stays as it is here.
+// Fetch takes over the remote's refs: all, or those with the given names. Afterwards
+// [Repository.Shared] knows which refs the remote has. A ref that the remote does not
+// have stays as it is here.
 func (r *Repository) Fetch(names ...string) error {
 	patterns := []string{refs + "*"}
 	if len(names) > 0 {
@@ -66,7 +66,7 @@ func (r *Repository) Fetch(names ...string) error {
 	if wanted.Len() == 0 {
 		return nil
 	}
-	r.writer.end() // what those processes know of refs and packs is of before
+	r.writer.end() // those processes know only the refs and packs from before the fetch
 	_, err = r.reachWith(wanted.String(), args...)
 	return err
 }
@@ -74,7 +74,7 @@ func (r *Repository) Fetch(names ...string) error {
 // Shared says whether the remote has a recipe's ref, by the ref's name.
 func (r *Repository) Shared(name string) bool { return r.remote == nil || r.theirs[name] != "" }
 
-// push gives a commit to the remote, if its ref is still there what it was.
+// push pushes a commit, if the remote's ref still names the commit that was fetched.
 func (r *Repository) push(name, commit string) error {
 	ref := refs + name
 	_, err := r.reach("push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+ref+":"+r.theirs[name], "--", r.remote.URL, commit+":"+ref)
@@ -84,10 +84,10 @@ func (r *Repository) push(name, commit string) error {
 	return err
 }
 
-// lost are the words by which git says that another push was quicker.
+// lost are words in git's messages that mean that another push was quicker.
 var lost = []string{"stale info", "[rejected]", "cannot lock ref", "failed to update ref", "reference already exists"}
 
-// reach runs a git command that talks to the remote, and gives what it prints.
+// reach runs a git command that talks to the remote, and gives the command's output.
 func (r *Repository) reach(args ...string) (string, error) { return r.reachWith("", args...) }
 
 func (r *Repository) reachWith(input string, args ...string) (string, error) {
@@ -123,11 +123,11 @@ func (r *Repository) reachWith(input string, args ...string) (string, error) {
 	return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
-// keyRef is the commit of the key that all machines have.
+// keyRef is the ref of the commit that has the key of all machines.
 const keyRef = "refs/cc-ci/key"
 
-// Key is a key of some size that all machines share: the one of the remote, or a new
-// one if there is none.
+// Key gives the key that all machines share, of a size in bytes. If the remote has no key,
+// Key makes a new one and pushes it.
 func (r *Repository) Key(size int) ([]byte, error) {
 	w := r.writer
 	w.lock.Lock()
@@ -142,7 +142,7 @@ func (r *Repository) Key(size int) ([]byte, error) {
 		}
 		key := make([]byte, size)
 		_, _ = rand.Read(key) // never fails
-		e := Entry{Files: map[string][]byte{"key": key}, Author: "cc-ci-run", Email: "cc-ci-run", Time: time.Now(), Message: "The key by which machines compare what a site gives"}
+		e := Entry{Files: map[string][]byte{"key": key}, Author: "cc-ci-run", Email: "cc-ci-run", Time: time.Now(), Message: "The key with which machines hash the site's values"}
 		commit, err := w.write(e)
 		if err != nil {
 			w.end()
@@ -156,7 +156,7 @@ func (r *Repository) Key(size int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("%w: %s changes again and again", ErrUnreachable, keyRef)
+	return nil, fmt.Errorf("%w: another machine changed %s at each of three attempts", ErrUnreachable, keyRef)
 }
 
 func (r *Repository) fetchKey(hash string, size int) (key []byte, err error) {
@@ -169,7 +169,7 @@ func (r *Repository) fetchKey(hash string, size int) (key []byte, err error) {
 	}
 	err = r.Contents(heads, "key", func(_ *Head, data []byte, fault error) {
 		if key = data; fault == nil && len(data) != size {
-			fault = fmt.Errorf("%s of the shared repository has no key of %d bytes: remove that ref, and all machines' recipes are run once more", keyRef, size)
+			fault = fmt.Errorf("%s in the shared repository has no key of %d bytes: remove this ref; the next sweep of each machine then runs all recipes once more", keyRef, size)
 		}
 		if fault != nil {
 			key, err = nil, fault

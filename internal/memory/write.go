@@ -23,35 +23,35 @@ import (
 // Entry is a commit to be made.
 type Entry struct {
 	Recipe string
-	Parent string            // the recipe's commit until now, "" if it has none that is whole
-	Old    string            // what the ref must still name; "" if it must not exist
-	Broken bool              // the ref names nothing, and is replaced whatever it is
+	Parent string            // the recipe's newest commit until now, "" if there is none or it is damaged
+	Old    string            // the commit that the ref must still name; "" if the ref must not exist
+	Broken bool              // the ref names no commit, and is replaced whatever its content is
 	Files  map[string][]byte // by name
 	Author string            // for people: who ran it
 	Email  string
 	Time   time.Time
-	// Message is a line, an empty one, and the rest.
+	// Message is one line, an empty line, and more text.
 	Message string
 }
 
-// ErrMoved says that a recipe's ref does not name the commit any more that the
-// entry was made for: another sweep was quicker.
-var ErrMoved = errors.New("another sweep wrote meanwhile")
+// ErrMoved says that a recipe's ref no longer names the commit on which the entry is
+// based: another sweep was quicker.
+var ErrMoved = errors.New("another sweep has written the recipe's state meanwhile")
 
-// lockFile is held by each git process that may write, so that a sweep knows when
-// those of a killed one are gone.
+// lockFile is locked by each git process that may write, so that a sweep knows when the
+// git processes of a killed sweep are gone.
 const lockFile = "writers.lock"
 
-// writer has the git processes that write. Each answers many requests, so that a
-// verdict costs no start of a program.
+// writer has the git processes that write. Each answers many requests, so that no program
+// has to be started for a verdict.
 type writer struct {
 	r    *Repository
 	lock sync.Mutex
 	held *os.File
 	// wrote says that there is something to pack.
 	wrote bool
-	dir   string // of the files that are about to be objects
-	// The processes, started when they are needed first.
+	dir   string // of files that git is about to make objects of
+	// The processes, each started when it is first needed.
 	blobs, trees, commits, refs *process
 }
 
@@ -68,7 +68,7 @@ func newWriter(r *Repository) (*writer, error) {
 	return &writer{r: r, held: held}, nil
 }
 
-// inherited are the files that a git process is given.
+// inherited are the open files that a git process inherits: the lock.
 func (w *writer) inherited() []*os.File {
 	if w == nil {
 		return nil
@@ -86,7 +86,7 @@ func (w *writer) close() {
 	}
 }
 
-// end ends the processes. What they answered before is written.
+// end ends the processes. Objects and refs that they have confirmed are written.
 func (w *writer) end() {
 	for _, p := range []**process{&w.blobs, &w.trees, &w.commits, &w.refs} {
 		if *p != nil {
@@ -96,9 +96,9 @@ func (w *writer) end() {
 	}
 }
 
-// Commit writes a commit, and makes it the recipe's. When Commit returns, both are
-// on the disk, and at the remote, if there is one. The error is ErrMoved if the ref is not
-// what the entry says.
+// Commit writes a commit and puts it into the recipe's ref. When Commit returns, commit
+// and ref are on the disk, and at the remote, if there is one. The error is ErrMoved if the
+// ref does not name the commit that the entry says.
 func (r *Repository) Commit(e Entry) (commit string, err error) {
 	w := r.writer
 	w.lock.Lock()
@@ -138,8 +138,8 @@ func (w *writer) write(e Entry) (string, error) {
 		}
 		fmt.Fprintf(&tree, "100644 %s\x00%s", name, binary)
 	}
-	// Not by "git mktree", which does not heed core.fsync (2.39): after a power cut, trees
-	// were missing (TestPowerCut).
+	// "git mktree" is not used, because it ignores core.fsync (in git 2.39): after a power
+	// cut, trees were missing (TestPowerCut).
 	hash, err := w.object(&w.trees, "tree", tree.Bytes())
 	if err != nil {
 		return "", err
@@ -158,7 +158,7 @@ func (w *writer) write(e Entry) (string, error) {
 	return commit, nil
 }
 
-// ident is a name that git takes for an author's.
+// ident makes a name one that git accepts for an author.
 func ident(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '<' || r == '>' || unicode.IsControl(r) {
@@ -168,7 +168,7 @@ func ident(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// object writes one object, by a file of which git is told the name.
+// object writes one object: it writes a file, and tells git the file's name.
 func (w *writer) object(p **process, kind string, data []byte) (hash string, err error) {
 	if err := os.WriteFile(filepath.Join(w.dir, kind), data, 0o600); err != nil {
 		return "", err
@@ -182,7 +182,7 @@ func (w *writer) object(p **process, kind string, data []byte) (hash string, err
 // none is the value of a ref that does not exist.
 var none = strings.Repeat("0", 2*hashSize)
 
-// update makes a commit the recipe's, if the ref is still what it was.
+// update puts a commit into the recipe's ref, if the ref still names the old commit.
 func (w *writer) update(e Entry, commit string) error {
 	old := e.Old
 	if old == "" {
@@ -208,11 +208,11 @@ func (w *writer) update(e Entry, commit string) error {
 	}
 	defer f.Close()
 	if e.Broken {
-		// In one step. If what is there were taken away first, and this process were
-		// killed then, an older commit in packed-refs would be the recipe's.
+		// In one step. If the broken ref were removed first, and this process were killed
+		// then, the recipe would have an older commit of packed-refs.
 		return f.Put(name, []byte(commit+"\n"), 0o640)
 	}
-	return f.Sync() // git syncs the files, and not the directory in which the ref was replaced
+	return f.Sync() // git syncs the file, but not the directory in which it replaced the ref
 }
 
 // process is a git that answers requests.
@@ -224,8 +224,8 @@ type process struct {
 	wait    func() error
 }
 
-// started starts a process if it is not running. It works in the directory of
-// the files.
+// started starts a process if it is not running. The process works in the writer's
+// directory.
 func (w *writer) started(p **process, command string, args ...string) error {
 	if *p != nil {
 		return nil
@@ -256,7 +256,7 @@ func startProcess(cmd *exec.Cmd, command string, start Start) (p *process, err e
 	return p, nil
 }
 
-// ask sends a request, and gives the last of the lines that are its answer.
+// ask sends a request, and gives the last line of the answer.
 func (p *process) ask(request string, lines int) (answer string, err error) {
 	_, err = io.WriteString(p.in, request)
 	for ; lines > 0 && err == nil; lines-- {
@@ -271,7 +271,7 @@ func (p *process) ask(request string, lines int) (answer string, err error) {
 	return "", explain(p.command, p.said.String(), err)
 }
 
-// end ends the process; it can be called again.
+// end ends the process. It may be called more than once.
 func (p *process) end() (err error) {
 	if p.wait != nil {
 		_ = p.in.Close()
