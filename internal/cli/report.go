@@ -49,7 +49,7 @@ func reportCommand(p Process, shared *run.Options) *cobra.Command {
 	var o reportOptions
 	cmd := &cobra.Command{
 		Use:   "report [flags]",
-		Short: "Write what the sweeps remember as pages for a browser, or serve them",
+		Short: "Write what sweeps remember as pages for a browser, or serve them",
 		Long: `report writes a directory of static HTML pages: which recipes fail, since when,
 in which test and with what output; each recipe's last 30 runs, test by test;
 the environments and what changed between them; parity, audits and the host's

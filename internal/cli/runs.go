@@ -131,7 +131,7 @@ func runsShowCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	cmd := &cobra.Command{
 		Use:   "show [flags] ID",
-		Short: "Show one run: who started it, in which environment, and how it ended",
+		Short: "Show one run: who started it, its environment, and how it ended",
 		Long: `show shows the record of a run, which was written when the run started, and how
 the run ended: invoker, command, environment, process state, the log, and each
 test (failed tests come first). ID is the ID of a run, or a beginning that no

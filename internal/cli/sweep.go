@@ -41,11 +41,11 @@ each recipe one verdict:
   SKIP     the last run with the same inputs passed: revision, content,
            environment, runner and the site's values are unchanged
   PROMOTE  the tests passed: the revision is canonical now
-  PASS     the tests passed by hand, where a timer or Drone promotes (see --promote)
+  PASS     the tests passed by hand; a timer or Drone promotes it (see --promote)
   HOLD     the tests did not pass: the canonical revision stays what it was
   ERROR    the tests could not be run, or ended before pytest did
-  CUT      the run was ended from outside, or had no turn: the recipe's state stays
-  GONE     the recipe's folder was removed, or sweep.toml no longer names the recipe
+  CUT      the run was ended from outside, or had no turn: its state stays
+  GONE     the recipe's folder was removed, or sweep.toml no longer names it
 
 The recipe whose last run is the longest ago is run first. docs/verdicts.md has
 all the rules. Each run is remembered: "sweep status", "sweep history" and
