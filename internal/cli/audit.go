@@ -69,7 +69,7 @@ SCRIPT succeeded and something is missing or undeclared.`,
 				return errors.New("no SCRIPT: see `cc-ci-run audit --help`")
 			}
 			if !run.IsScript(args[0]) {
-				if hint := p.meant(args[0], "cc-ci-run audit"); hint != "" {
+				if hint := p.meant(shared, args[0], "cc-ci-run audit"); hint != "" {
 					return errors.New(hint)
 				}
 				return fmt.Errorf("%q is not a SCRIPT (a script has a \"/\" in it or ends in \".py\")%s", args[0], env.Suggest(args[0], []string{"report"}))

@@ -146,7 +146,7 @@ func (p Process) other(root *cobra.Command, o run.Options, args []string) error 
 			names = append(names, c.Name())
 		}
 	}
-	if hint := p.meant(args[0], "cc-ci-run"); hint != "" {
+	if hint := p.meant(&o, args[0], "cc-ci-run"); hint != "" {
 		return errors.New(hint)
 	}
 	return fmt.Errorf("unknown command %q%s (a script has a \"/\" in it or ends in \".py\"; `cc-ci-run --help` lists the commands)", args[0], env.Suggest(args[0], names))

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -100,12 +101,12 @@ func helpFor(root *cobra.Command, args []string) error {
 
 // meant says what somebody meant who wrote a recipe or a command of the toolset where
 // a command of cc-ci-run is; "" if the word is neither.
-func (p Process) meant(word, as string) string {
+func (p Process) meant(shared *run.Options, word, as string) string {
 	if word == "" || strings.HasPrefix(word, ".") {
 		return ""
 	}
-	const recipes, runner = "recipes", "runner/run_recipe_ci.py"
-	if info, err := os.Stat(filepath.Join(recipes, word)); err == nil && info.IsDir() {
+	if p.isRecipe(shared, word) {
+		const runner = "runner/run_recipe_ci.py"
 		hint := fmt.Sprintf("%s is a recipe: its tests are run by `%s %s %s`", word, as, runner, word)
 		if as == "cc-ci-run" {
 			hint += fmt.Sprintf(", or as every night by `cc-ci-run sweep %s`", word)
@@ -120,6 +121,19 @@ func (p Process) meant(word, as string) string {
 		return fmt.Sprintf("%s is a command of the toolset: it is run by `cc-ci-run exec %s`", word, word)
 	}
 	return ""
+}
+
+// isRecipe says whether a word is the name of a recipe here, or of one that was run.
+func (p Process) isRecipe(shared *run.Options, word string) bool {
+	if info, err := os.Stat(filepath.Join("recipes", word)); err == nil && info.IsDir() {
+		return true
+	}
+	l, _, err := p.openRuns(shared)
+	if err != nil {
+		return false
+	}
+	defer l.Close()
+	return slices.Contains(l.Recipes(), word)
 }
 
 // flagError says what a flag's value should be, in words of the command line and not
