@@ -487,13 +487,16 @@ const (
 	asideSuffix   = ".aside"
 )
 
+// asideName is a name for a directory that is in the way of a file.
+func asideName(name string) string { return hiddenName(name) + asideSuffix }
+
 // removeAll removes a directory with all that is in it, however deep that is: a
 // directory in it that is not empty is first moved up, beside it.
 func (f *Folder) removeAll(name string) error {
 	for waiting := []string{name}; len(waiting) > 0; {
 		name, waiting = waiting[0], waiting[1:]
 		more, err := f.emptyOut(name, func(in int, below string) error {
-			up := "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(puts.Add(1), 10) + asideSuffix
+			up := asideName("")
 			waiting = append(waiting, up)
 			return unix.Renameat(in, below, f.fd, up)
 		})

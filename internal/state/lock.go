@@ -35,7 +35,7 @@ func (f *Folder) Lock(name string) (unlock func(), err error) {
 			return unlock, err
 		}
 		if f.same(name, s) {
-			if err := f.Remove(name); err != nil {
+			if err := f.clear(name); err != nil {
 				return nil, err
 			}
 		}
@@ -52,7 +52,7 @@ func (f *Folder) LockToHandOn(name string) (*os.File, error) {
 		return nil, err
 	}
 	if s, err := f.stat(name); !errors.Is(err, fs.ErrNotExist) && (err != nil || int(s.Uid) != os.Geteuid()) {
-		if err := f.Remove(name); err != nil {
+		if err := f.clear(name); err != nil {
 			return nil, err
 		}
 	}
@@ -69,6 +69,18 @@ func (f *Folder) LockToHandOn(name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
+// clear makes room for a file: it removes what has the file's name, or moves a
+// directory that holds something out of the way.
+func (f *Folder) clear(name string) error {
+	err := f.Remove(name)
+	if errors.Is(err, unix.ENOTEMPTY) {
+		if err = unix.Renameat(f.fd, name, f.fd, asideName(name)); err != nil {
+			err = &fs.PathError{Op: "move aside", Path: f.Path(name), Err: err}
+		}
+	}
+	return err
+}
+
 var errNotTheLock = errors.New("not the lock")
 
 func (f *Folder) tryLock(name, path string) (unlock func(), s unix.Stat_t, err error) {
@@ -79,6 +91,9 @@ func (f *Folder) tryLock(name, path string) (unlock func(), s unix.Stat_t, err e
 	if err != nil {
 		if unix.Fstatat(f.fd, name, &s, unix.AT_SYMLINK_NOFOLLOW) == nil && !ours() {
 			return nil, s, errNotTheLock
+		}
+		if errors.Is(err, fs.ErrPermission) { // somebody may hold it, so it is not replaced
+			return nil, s, &Fault{Path: path, Is: "cannot be opened (" + err.Error() + ")", Fix: "chmod 600 " + path}
 		}
 		return nil, s, &fs.PathError{Op: "lock", Path: path, Err: err}
 	}

@@ -171,10 +171,15 @@ func openDirectory(parent int, name, path string) (int, error) {
 	return -1, &fs.PathError{Op: "open", Path: path, Err: err}
 }
 
+// hiddenName is a name that nobody else uses: a process has its number, and a thread
+// its turn.
+func hiddenName(name string) string {
+	return "." + name + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(puts.Add(1), 10)
+}
+
 // putIn writes a file in an open directory, in one step.
 func putIn(dir int, path, name string, data []byte, mode uint32, sync bool) error {
-	// Nobody else's: a process has its number, and a thread its turn.
-	hidden := "." + name + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatUint(puts.Add(1), 10)
+	hidden := hiddenName(name)
 	fd, err := createIn(dir, hidden, mode)
 	if err != nil {
 		return &fs.PathError{Op: "create", Path: filepath.Join(path, name), Err: err}

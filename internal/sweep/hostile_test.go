@@ -117,7 +117,7 @@ func readers() []reader {
 			return []error{newMasker([]string{"A=secret"}).json(f, "t.json")}
 		}, nil},
 		// What is of no use is made anew.
-		{"key", state.Sweep, keyFile, func(dir state.Dir) []error { _, err := siteKey(dir, true); return []error{err} }, map[string]string{
+		{"key", state.Sweep, keyFile, func(dir state.Dir) []error { _, _, err := siteKey(dir, true); return []error{err} }, map[string]string{
 			"a FIFO": "", "a socket": "", "a device": "", "a directory": "", "a huge file": "", "a link to an endless file": "", "a link to a file of /proc": "", "a link to a file": "", "a link to nothing": "", "another user's file": "",
 			"an empty file": "", "a truncated file": "", "zeros": "", "another form": "", "very many values": "", "a newer schema": "",
 		}},
@@ -240,10 +240,13 @@ func TestHostilePlaces(t *testing.T) {
 // The sweep itself: what cannot be used is set aside, and the recipe is run.
 func TestHostileSweep(t *testing.T) {
 	for _, kind := range hostiles(t) {
+		if kind.name == "a file that may not be read" { // see TestUnreadableFilesOfSweep
+			continue
+		}
 		t.Run(kind.name, func(t *testing.T) {
 			b := newBench(t)
 			b.recipe("a", "exit 0")
-			b.Site = []string{"TOKEN=secret"}
+			b.Site, b.Removed = []string{"TOKEN=secret"}, true
 			for _, place := range []state.Place{state.Recipes, state.Logs} {
 				if err := b.State.Make(place); err != nil {
 					t.Fatal(err)
@@ -253,15 +256,29 @@ func TestHostileSweep(t *testing.T) {
 			if kind.name == "a newer schema" {
 				want = "a ERROR"
 			}
-			for _, path := range []string{b.State.Path(state.Recipes, "a.json"), b.State.Path(state.Logs, "a"), b.State.Path(state.Sweep, lockFile), b.State.Path(state.Sweep, lastFile)} {
-				if kind.name == "a directory" && (strings.HasSuffix(path, lockFile) || strings.HasSuffix(path, lastFile)) {
-					continue // somebody has to look what that is
-				}
+			for _, path := range []string{b.State.Path(state.Recipes, "a.json"), b.State.Path(state.Logs, "a"), b.State.Path(state.Sweep, lockFile), b.State.Path(state.Sweep, lastFile), b.State.Path(state.Sweep, keyFile)} {
 				if err := kind.put(path); err != nil {
 					t.Fatal(err)
 				}
 			}
-			b.want("a state directory with "+kind.name, want)
+			var notes []string
+			results, err := Run(context.Background(), b.Options, func(e Event) { notes = append(notes, e.Note) })
+			if got := verdicts(results); err != nil || len(got) != 1 || got[0] != want {
+				t.Fatalf("a state directory with %s: %q, %v, want %s", kind.name, got, err, want)
+			}
+			if said := strings.Join(notes, "\n"); !strings.Contains(said, b.State.Path(state.Sweep, keyFile)+": ") || !strings.Contains(said, "There is a new key, so recipes that the site gives values to are run again") {
+				t.Errorf("says nothing of the key: %q", said)
+			}
+			// What was in the way is replaced, and of use from now on.
+			if _, replaced, err := siteKey(b.State, true); replaced != nil || err != nil {
+				t.Errorf("key: %v, %v", replaced, err)
+			}
+			if last, err := Last(b.State); err != nil || last == nil || last.Ended.IsZero() {
+				t.Errorf("last: %+v, %v", last, err)
+			}
+			if info, err := os.Lstat(b.State.Path(state.Sweep, lockFile)); err != nil || info.Mode() != 0o600 {
+				t.Errorf("lock: %v, %v", info, err)
+			}
 			if outside, err := os.ReadFile(b.Runner); err != nil || string(outside) != "runner" {
 				t.Error("a file outside was changed")
 			}
@@ -527,13 +544,15 @@ func TestUnreadableRecipe(t *testing.T) {
 		path string
 		mode os.FileMode
 	}{
-		"a file": {"f", 0}, "a folder": {"d", 0}, "a folder whose names alone can be read": {"d", 0o644}, "a folder that can only be entered": {"d", 0o711}, "the recipe": {".", 0},
+		"a file": {"f", 0}, "a folder": {"d", 0}, "a folder whose names alone can be read": {"d", 0o644}, "a folder that can only be entered": {"d", 0o311}, "the recipe": {".", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := plant(t, "f=1", "d/g=1")
-			if err := os.Chmod(filepath.Join(root, row.path), row.mode); err != nil {
+			path := filepath.Join(root, row.path)
+			if err := os.Chmod(path, row.mode); err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() { _ = os.Chmod(path, 0o755) })
 			asStranger(t, filepath.Dir(root))
 			if _, err := treeHash(root); err == nil || !strings.Contains(err.Error(), "permission denied: the tests have the same user: let user ") {
 				t.Errorf("%v", err)
@@ -560,6 +579,44 @@ func TestHostileConfig(t *testing.T) {
 		}
 		if _, err := ReadConfig(path, filepath.Dir(path)); err == nil || !strings.Contains(err.Error(), path+want) {
 			t.Errorf("%s: %v, want %s", kind.name, err, want)
+		}
+	}
+}
+
+// What only its owner can put right is told with the command that does: of a file that
+// is the sweep's and may not be read or written.
+func TestUnreadableFilesOfSweep(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read and write all: run the test as another user")
+	}
+	for name, says := range map[string]string{
+		lockFile: ": cannot be opened (permission denied): chmod 600 ",
+		keyFile:  ": permission denied: chmod 640 ",
+		lastFile: "", // it is replaced
+	} {
+		dir := state.Dir(t.TempDir())
+		if err := dir.Make(state.Sweep); err != nil {
+			t.Fatal(err)
+		}
+		path := dir.Path(state.Sweep, name)
+		if err := os.WriteFile(path, make([]byte, 32), 0); err != nil {
+			t.Fatal(err)
+		}
+		f, err := dir.Open(state.Sweep)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		switch name {
+		case lockFile:
+			_, err = f.Lock(name)
+		case keyFile:
+			_, _, err = siteKey(dir, false)
+		default:
+			err = dir.PutSynced(state.Sweep, name, []byte("{}"), 0o644)
+		}
+		if says == "" && err != nil || says != "" && (err == nil || !strings.Contains(err.Error(), says+path)) {
+			t.Errorf("%s: %v, want %s", name, err, says+path)
 		}
 	}
 }

@@ -111,15 +111,15 @@ const keyFile = "key"
 // nothing is skipped, as no hash is the same, and what would be run is an ERROR.
 func (s *sweep) siteKey() ([]byte, error) {
 	if s.Shared == nil || s.DryRun {
-		return siteKey(s.State, s.DryRun)
+		return s.ownKey(s.DryRun)
 	}
 	if s.store.unreachable != nil { // the last that was known
-		return siteKey(s.State, true)
+		return s.ownKey(true)
 	}
 	key, err := s.store.memory.Key(sha256.Size)
 	if errors.Is(err, memory.ErrUnreachable) {
 		s.store.unreachable = err
-		return siteKey(s.State, true)
+		return s.ownKey(true)
 	}
 	if err != nil {
 		return nil, err
@@ -127,25 +127,42 @@ func (s *sweep) siteKey() ([]byte, error) {
 	return key, s.State.PutSynced(state.Sweep, keyFile, key, 0o640)
 }
 
-// siteKey reads the key of siteHashes, or makes one. A dry run, which writes
-// nothing, has one of its own if there is none.
-func siteKey(dir state.Dir, dry bool) ([]byte, error) {
-	key, err := dir.Read(state.Sweep, keyFile)
-	if err == nil && len(key) == sha256.Size {
-		return key, nil
+// ownKey is the key of the machine.
+func (s *sweep) ownKey(dry bool) ([]byte, error) {
+	key, replaced, err := siteKey(s.State, dry)
+	if replaced != nil {
+		s.store.notes = append(s.store.notes, fmt.Sprintf("%v. There is a new key, so recipes that the site gives values to are run again", replaced))
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) && !state.Damaged(err) {
-		return nil, fmt.Errorf("state directory: %w", err)
+	return key, err
+}
+
+// siteKey reads the key of siteHashes, or makes one. A dry run, which writes
+// nothing, has one of its own if there is none. replaced says what was there that is no
+// key.
+func siteKey(dir state.Dir, dry bool) (key []byte, replaced, err error) {
+	path := dir.Path(state.Sweep, keyFile)
+	key, err = dir.Read(state.Sweep, keyFile)
+	switch {
+	case err == nil && len(key) == sha256.Size:
+		return key, nil, nil
+	case err == nil:
+		replaced = &state.Fault{Path: path, Is: fmt.Sprintf("has %d bytes, and a key has %d", len(key), sha256.Size), Fix: "it is not used"}
+	case state.Damaged(err):
+		replaced = err
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil, fmt.Errorf("state directory: %w: chmod 640 %s", err, path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, nil, fmt.Errorf("state directory: %w", err)
 	}
 	key = make([]byte, sha256.Size)
 	_, _ = rand.Read(key) // never fails
 	if dry {
-		return key, nil
+		return key, replaced, nil
 	}
 	if err := dir.PutSynced(state.Sweep, keyFile, key, 0o640); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+		return nil, nil, fmt.Errorf("state directory: %w", err)
 	}
-	return key, nil
+	return key, replaced, nil
 }
 
 func sortedNames(maps_ ...map[string]string) []string {
