@@ -10,15 +10,15 @@ import (
 // open files and core files are not here, since a toolset declares them.
 var least = [...]struct {
 	resource int
-	soft     uint64 // what the soft limit is raised to, as far as the hard one allows
+	soft     uint64 // what the soft limit is raised to, as far as the hard one allows; 0: package entry does that
 	needed   uint64 // what a sweep does not start below
 	name     string
 	unit     string
 }{
 	{unix.RLIMIT_FSIZE, unix.RLIM_INFINITY, unix.RLIM_INFINITY, "file size (ulimit -f, LimitFSIZE=)", "bytes"},
 	{unix.RLIMIT_CPU, unix.RLIM_INFINITY, unix.RLIM_INFINITY, "processor time (ulimit -t, LimitCPU=)", "seconds"},
-	{unix.RLIMIT_AS, unix.RLIM_INFINITY, unix.RLIM_INFINITY, "address space (ulimit -v, LimitAS=)", "bytes"},
-	{unix.RLIMIT_DATA, unix.RLIM_INFINITY, unix.RLIM_INFINITY, "data (ulimit -d, LimitDATA=)", "bytes"},
+	{unix.RLIMIT_AS, 0, unix.RLIM_INFINITY, "address space (ulimit -v, LimitAS=)", "bytes"},
+	{unix.RLIMIT_DATA, 0, unix.RLIM_INFINITY, "data (ulimit -d, LimitDATA=)", "bytes"},
 	{unix.RLIMIT_STACK, 8 << 20, 8 << 20, "stack (ulimit -s, LimitSTACK=)", "bytes"}, // the kernel's own
 	{unix.RLIMIT_NPROC, unix.RLIM_INFINITY, 1024, "processes (ulimit -u, LimitNPROC=)", ""},
 	{unix.RLIMIT_SIGPENDING, unix.RLIM_INFINITY, 1024, "pending signals (ulimit -i, LimitSIGPENDING=)", ""},
@@ -31,7 +31,7 @@ func raiseLimits() {
 	for i := range least {
 		l := &least[i]
 		var have unix.Rlimit
-		if unix.Getrlimit(l.resource, &have) == nil && have.Cur < min(l.soft, have.Max) {
+		if l.soft > 0 && unix.Getrlimit(l.resource, &have) == nil && have.Cur < min(l.soft, have.Max) {
 			have.Cur = min(l.soft, have.Max)
 			_ = unix.Setrlimit(l.resource, &have)
 		}
