@@ -2,22 +2,25 @@
 // which recipes fail, since when, in which test, with what output, and what changed.
 //
 //	err := report.Write(ctx, report.Source{State: dir, Git: git, …}, "/srv/www/ci")
-//	err := report.Serve(ctx, source, dir, "127.0.0.1:8080", …)   // the same, while a sweep runs
+//	err := report.Serve(ctx, source, report.Serving{Dir: dir, Address: "127.0.0.1:8080", …})
+//
+// Serve writes the pages anew whenever a sweep has remembered something.
 //
 // A report is a directory of static HTML: index.html and, for thousands of recipes,
 // index-2.html and so on; a page for each recipe (r-NAME.html) and each environment
 // (env-FINGERPRINT.html); and environments.html, parity.html, audit.html, host.html.
-// The pages need no server, no script and no other file. Whoever serves the directory
-// adds nothing to it.
+// The pages need no server, no script and no other file; a web server only has to serve the
+// directory as it is.
 //
-// Each page ends with a key: a hash of what the page is made from. [Write] reads the key
-// of the page that is there, and writes the page only if the key differs, in one step.
-// By its key a page of ours is also known as such, when its recipe is gone.
+// Each page ends with a key: a hash of the data from which the page is made. [Write] reads
+// the key of the page in the directory, and replaces the page, in one step, only if the key
+// differs. The key also shows that report wrote a page, so that Write may remove the page
+// when its recipe is gone.
 //
-// What tests print, and what recipes and tests are called, is written by people who may
-// mean harm. Three things keep it harmless: html/template escapes it; [show] has the
-// last word about each byte of a page, and makes characters visible that would reorder or
-// hide text; and the page's own policy forbids scripts, and loads of any kind (see page.go).
+// The output of tests, and the names of recipes and tests, come from people who may mean
+// harm. Three things keep these texts harmless: html/template escapes them; [show], through
+// which each byte of a page passes last, makes characters visible that would reorder or
+// hide text; and the page's own policy forbids scripts and every load (see page.go).
 //
 // Memory does not grow with the number of runs: recipes are read, and their pages
 // written, some hundred at a time, in the order of the index.

@@ -93,7 +93,7 @@ func TestBelievable(t *testing.T) {
 		{" newly failing 1 ", " still failing 3 ", []string{"gitea since 2026-11-26, 1 run", "1 failed, 4 passed", "test_lfs_roundtrip.py::test_lfs_roundtrip"}},
 		{" still failing 3 ", " fixed 1 ", []string{"discourse since 2026-11-23, 4 runs", "matrix-synapse since 2026-11-25, 2 runs", "time limit of 1h0m0s reached", "nextcloud since 2026-11-15, 12 runs"}},
 		{" fixed 1 ", " never run 1 ", []string{"hedgedoc since 2026-11-26, 1 run"}},
-		{" never run 1 ", " passing 6 ", []string{"collabora", "no sweep has reached it yet"}},
+		{" never run 1 ", " passing 6 ", []string{"collabora", "no sweep has looked at it yet"}},
 		{" passing 6 ", "Strips run", []string{"cryptpad", "keycloak", "mattermost", "1 flaky", "peertube", "3 min 56 s 5 passed 1.9× slower", "vaultwarden", "wordpress"}},
 	} {
 		part := between(t, index, group.from, group.to)

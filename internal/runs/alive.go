@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// alive says whether a process that was there at a time is still there. The number
-// alone says little, because the kernel uses it again.
+// alive says whether the process that had a number at a time still runs. The number alone
+// says little, because the kernel uses numbers again.
 func alive(pid int, then time.Time) bool {
 	began, ok := startOf(pid)
 	return ok && !began.After(then.Add(time.Second))
@@ -20,7 +20,7 @@ func startOf(pid int) (at time.Time, ok bool) {
 	if err != nil {
 		return at, false
 	}
-	// The name, in parentheses, may have anything in it.
+	// The process's name, in parentheses, may contain any character.
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
 	const state, starttime, hertz = 0, 19, 100
 	if len(fields) <= starttime || string(fields[state]) == "Z" {

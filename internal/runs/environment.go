@@ -14,16 +14,16 @@ import (
 	"cc-ci-run/internal/sweep"
 )
 
-// minHex is how many digits of a fingerprint have to be given.
+// minHex is how many digits of a fingerprint a word must have.
 const minHex = 4
 
 // Environment is an environment and how it was found.
 type Environment struct {
 	Fingerprint string `json:"fingerprint"`
-	Of          string `json:"of"` // what names it: "the present environment", "run ID", …
+	Of          string `json:"of"` // for people: "the present environment", "run ID", …
 }
 
-// Kept are the fingerprints of the environments whose manifests are kept, sorted.
+// Kept gives the fingerprints of the environments whose manifests are kept, sorted.
 func (l *List) Kept() ([]string, error) {
 	const digits = 64
 	names, err := l.dir.List(state.Manifests, ".json")
@@ -116,15 +116,15 @@ func (l *List) ofRecipe(recipe string) (e Environment, err error) {
 	return e, nil
 }
 
-// Before is the environment of the newest run that had another one than this; none
-// has a fingerprint "".
+// Before gives the environment of the newest run that had another environment than the one
+// with this fingerprint. If there is none, the fingerprint that it gives is "".
 func (l *List) Before(fingerprint string) (e Environment, err error) {
 	kept, err := l.Kept()
 	if err != nil {
 		return e, err
 	}
 	if !slices.ContainsFunc(kept, func(f string) bool { return f != fingerprint }) {
-		return e, nil // so no record is looked at
+		return e, nil // no other environment is kept, so no record has to be read
 	}
 	l.records.Each(record.Which{Not: fingerprint}, func(r *record.Record) bool {
 		e = Environment{r.Fingerprint, "run " + l.Short(r.ID)}

@@ -1,18 +1,20 @@
-// Package runs brings together what is known of a run: the record, which is written
-// before it starts (package record), and how it ended, which others write.
+// Package runs brings together what is known of a run: its record, which cc-ci-run writes
+// before the run starts (package record), and how the run ended, which the runner and the
+// sweep write.
 //
 //	l, err := runs.Open(dir, git)
 //	defer l.Close()
 //	list, passedOver := l.Newest(record.Which{Recipe: "gitea"}, 20)
 //	run, err := l.Find("20261126T0549")     // the beginning of an ID is enough
-//	details := l.Details(run)               // tests, log
+//	tests, err := l.Tests(run)               // those that failed first
 //
-// A record names the file that its run was told to write the result to. That of a
-// run by hand or by Drone is STATE/results/ID.json; that of a run of a sweep is
-// STATE/sweep/logs/RECIPE/TIME.json, beside its log, and TIME is what the sweep's
-// memory calls the run.
+// A record names the file to which its run was told to write the result. For a run by
+// hand or by Drone the file is STATE/results/ID.json. For a run of a sweep it is
+// STATE/sweep/logs/RECIPE/TIME.json, beside the log, and TIME is the run's ID in the
+// sweep's memory.
 //
-// Nothing is read but what is asked for: a state directory may have 100,000 records.
+// The package reads only the records and results that its caller asks for, because a state
+// directory may have 100,000 records.
 package runs
 
 import (
@@ -38,22 +40,22 @@ type Run struct {
 	ID          string        `json:"id"`
 	Started     time.Time     `json:"started"`
 	Invoker     string        `json:"invoker"`
-	InvokerID   string        `json:"invoker_id,omitempty"` // the invoker's name for the run: a build of Drone's, an invocation of systemd's
+	InvokerID   string        `json:"invoker_id,omitempty"` // the invoker's ID of the run: of Drone's build, or of systemd's invocation
 	Mode        string        `json:"mode"`                 // script, exec or shell
 	Of          string        `json:"of"`                   // the recipe, or the script or command
 	Revision    string        `json:"revision"`
 	Fingerprint string        `json:"fingerprint"`
 	Outcome     Outcome       `json:"outcome"`
-	Verdict     sweep.Verdict `json:"verdict,omitempty"` // of the sweep that it was a run of
+	Verdict     sweep.Verdict `json:"verdict,omitempty"` // of the sweep, for a run of a sweep
 	Why         string        `json:"why,omitempty"`     // why it has this outcome or verdict
 	Tests       *Tests        `json:"tests,omitempty"`   // nil if there is no result
 	Took        time.Duration `json:"duration_ns,omitempty"`
 	Log         string        `json:"log,omitempty"`    // file, if it is there
 	Result      string        `json:"result,omitempty"` // likewise
 
-	file string // that it was told to write its result to
+	file string // to which it was told to write its result
 	pid  int
-	uid  int // as whom its files are written, -1 if that is not known
+	uid  int // the user as whom it writes files, -1 if that is not known
 	past *sweep.Past
 }
 
@@ -95,11 +97,11 @@ type List struct {
 	memory    *memory.Repository
 	recalled  bool
 	histories map[string]sweep.History
-	passed    []error // what of the memory cannot be used
+	passed    []error // why parts of the memory cannot be used
 }
 
-// Open lists the records. git is the file of the toolset's git, by which what sweeps
-// remember is read.
+// Open lists the records. git is the path of the toolset's git, with which the sweeps'
+// memory is read.
 func Open(dir state.Dir, git string) (*List, error) {
 	records, err := record.Open(dir)
 	if err != nil {
@@ -132,7 +134,7 @@ func (l *List) Newest(which record.Which, n int) (list []*Run, passedOver []erro
 // Short is the shortest unique beginning of an ID.
 func (l *List) Short(id string) string { return l.records.Short(id) }
 
-// IDs are the newest IDs that begin with a text, at most n, the newest first.
+// IDs gives the newest IDs that begin with a text, at most n, the newest first.
 func (l *List) IDs(beginning string, n int) []string {
 	ids := l.records.IDs(beginning)
 	ids = slices.Clone(ids[max(0, len(ids)-n):])
@@ -140,8 +142,8 @@ func (l *List) IDs(beginning string, n int) []string {
 	return ids
 }
 
-// Find finds the run with an ID, or with an ID that begins so; also a run of a sweep
-// by the name that the sweep has for it, which is the time at which the sweep started it.
+// Find finds the run with an ID, or with the beginning of an ID. A run of a sweep is also
+// found by its ID in the sweep's memory, which is the time at which the sweep started it.
 func (l *List) Find(id string) (*Run, *record.Record, error) {
 	ids := l.records.IDs(id)
 	if id == "" {
@@ -157,7 +159,7 @@ func (l *List) Find(id string) (*Run, *record.Record, error) {
 			if run, r := l.ofSweep(id); run != nil {
 				return run, r, nil
 			}
-			return nil, nil, fmt.Errorf("%s: no run has an ID that begins so; `cc-ci-run runs` lists the runs", id)
+			return nil, nil, fmt.Errorf("%s: no run has this ID, or one that begins with it; `cc-ci-run runs` lists the runs", id)
 		}
 	}
 	r, err := l.records.Get(id)
@@ -169,7 +171,8 @@ func (l *List) Find(id string) (*Run, *record.Record, error) {
 	return run, r, nil
 }
 
-// ofSweep finds the run that a sweep calls so. Its record is a little newer.
+// ofSweep finds a run by its ID in the sweep's memory. The run's record is a little newer
+// than that ID.
 func (l *List) ofSweep(stem string) (*Run, *record.Record) {
 	if state.Stamp(stem).IsZero() {
 		return nil, nil
@@ -199,10 +202,10 @@ func (a *Ambiguous) Error() string {
 	if more := len(a.Candidates) - most; more > 0 {
 		list += fmt.Sprintf(" and %d more", more)
 	}
-	return fmt.Sprintf("%s: can mean each of %s; write more of it", a.Word, list)
+	return fmt.Sprintf("%s: can mean any of %s; write more of it", a.Word, list)
 }
 
-// begun is what the record says of a run.
+// begun makes a Run of what the record says.
 func (l *List) begun(r *record.Record) *Run {
 	run := &Run{
 		ID: r.ID, Started: r.Time, Invoker: r.Invoker.Name, InvokerID: r.Invoker.ID, Mode: r.Mode, Of: record.Recipe(r.Program, r.Args),
@@ -217,7 +220,7 @@ func (l *List) begun(r *record.Record) *Run {
 	return run
 }
 
-// end adds how runs ended.
+// end adds to runs how they ended.
 func (l *List) end(list []*Run) {
 	l.recall(list)
 	for _, r := range list {
@@ -283,8 +286,8 @@ func sweepFile(result string) (folder, stem string, ok bool) {
 	return parts[len(parts)-2], state.Stem(parts[len(parts)-1]), true
 }
 
-// result reads the result of a run. One that is the sweep's, or another user's, is
-// not read for a run of somebody else.
+// result reads the result of a run. It does not read a result of a sweep, or of another
+// user, for a run that somebody else recorded.
 func (l *List) result(r *Run) (*record.Result, error) {
 	if folder, stem, ok := sweepFile(r.file); ok {
 		f, err := l.dir.Open(state.Logs, folder)
@@ -306,7 +309,7 @@ func (l *List) result(r *Run) (*record.Result, error) {
 	}
 	name := r.ID + ".json"
 	if of := r.file; of != "" && filepath.Base(of) != name {
-		r.Why = "its result went to " + of
+		r.Why = "the result was written to " + of
 		return nil, fs.ErrNotExist
 	}
 	f, err := l.dir.Open(state.Results)
@@ -328,7 +331,7 @@ func (l *List) result(r *Run) (*record.Result, error) {
 	return result, err
 }
 
-// user is the user as whom a run's files are written.
+// user is the user as whom a run writes its files.
 func user(r *record.Record) int {
 	users := strings.Fields(r.Process.UID)
 	if len(users) == 0 {
@@ -341,7 +344,7 @@ func user(r *record.Record) int {
 	return uid
 }
 
-// recall finds the runs in what sweeps remember.
+// recall looks the runs up in the sweeps' memory.
 func (l *List) recall(list []*Run) {
 	var recipes []string
 	for _, r := range list {
@@ -354,7 +357,7 @@ func (l *List) recall(list []*Run) {
 	}
 	if len(recipes) > 0 {
 		if err := l.read(recipes); err != nil && !errors.Is(err, memory.ErrNone) {
-			l.passed = append(l.passed, fmt.Errorf("what sweeps remember is not shown: %w", err))
+			l.passed = append(l.passed, fmt.Errorf("the verdicts of sweeps are not shown, because their memory cannot be read: %w", err))
 		}
 	}
 	for _, r := range list {
@@ -407,8 +410,8 @@ func (l *List) repository() (*memory.Repository, error) {
 	return m, err
 }
 
-// Tests gives the outcome of each test of a run, those that failed first; from the
-// sweep's memory if the file has expired. Nil if there is none.
+// Tests gives the tests of a run with their outcomes, those that failed first. If the
+// result's file has expired, Tests reads the sweep's memory. Without a result, it gives nil.
 func (l *List) Tests(r *Run) ([]record.Test, error) {
 	result, err := l.result(r)
 	if err != nil && r.past != nil && r.past.Result != "" {
@@ -436,8 +439,7 @@ func (l *List) Tests(r *Run) ([]record.Test, error) {
 	return tests, nil
 }
 
-// Recipes are the recipes of which there is a log of a sweep, or one of the newest
-// records, sorted.
+// Recipes gives the recipes that have a sweep's log, or one of the newest records, sorted.
 func (l *List) Recipes() []string {
 	var all []string
 	if f, err := l.dir.Open(state.Logs); err == nil {

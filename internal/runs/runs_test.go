@@ -91,7 +91,7 @@ func TestOutcome(t *testing.T) {
 		"a link":                  {result: result(1, 0, complete), link: true, want: NoResult, why: "is a symbolic link"},
 		"a member's, for another": {result: result(1, 0, complete), owner: member, want: NoResult, why: "belongs to user 65534"},
 		"a member's, of its own":  {change: func(r *record.Record) { r.Process.UID = fmt.Sprint(member) }, result: result(1, 0, complete), owner: member, want: Passed},
-		"in a file of somebody's": {change: func(r *record.Record) { r.Result = "/home/x/result.json" }, want: NoResult, why: "its result went to /home/x/result.json"},
+		"in a file of somebody's": {change: func(r *record.Record) { r.Result = "/home/x/result.json" }, want: NoResult, why: "the result was written to /home/x/result.json"},
 		"of a sweep":              {change: func(r *record.Record) { r.Result = "/else/where/sweep/logs/gitea/20260101T000000.1Z.json" }, result: result(0, 1, complete), want: Failed},
 		"of a sweep, by a member": {change: func(r *record.Record) {
 			r.Result, r.Process.UID = "/s/sweep/logs/gitea/20260101T000000.1Z.json", fmt.Sprint(member)
@@ -213,14 +213,14 @@ func TestFind(t *testing.T) {
 		{first.ID, first.ID, ""},
 		{"20260102T030405.10", first.ID, ""},
 		{"20260102T030405.12", second.ID, ""},
-		{"20260102T0304", "", "can mean each of " + first.ID + ", " + second.ID + "; write more of it"},
+		{"20260102T0304", "", "can mean any of " + first.ID + ", " + second.ID + "; write more of it"},
 		{"20260102T04", last.ID, ""},
 		{"20260102T040400.900000000Z", last.ID, ""}, // as the sweep calls it
 		{"20260102T040400", last.ID, ""},
-		{"20260102T040401", "", "no run has an ID that begins so"},
-		{"gitea", "", "no run has an ID that begins so"},
-		{"", "", "no run has an ID that begins so"},
-		{"../runs/" + first.ID, "", "no run has an ID that begins so"},
+		{"20260102T040401", "", "no run has this ID, or one that begins with it"},
+		{"gitea", "", "no run has this ID, or one that begins with it"},
+		{"", "", "no run has this ID, or one that begins with it"},
+		{"../runs/" + first.ID, "", "no run has this ID, or one that begins with it"},
 	} {
 		run, entry, err := l.Find(c.id)
 		switch {
@@ -263,12 +263,12 @@ func TestEnvironment(t *testing.T) {
 		{older.ID, print("aaaa1"), "run " + l.Short(older.ID), ""},
 		{newer.ID[:len(newer.ID)-1], print("aaaa2"), "run " + l.Short(newer.ID), ""},
 		{"cafe", print("aaaa2"), "cafe's last run", ""},
-		{"beef", "", "", "can mean each of environment beef100000000000, beef's last run aaaa100000000000"},
-		{"aaaa", "", "", "can mean each of environment aaaa100000000000, environment aaaa200000000000; write more of it"},
+		{"beef", "", "", "can mean any of environment beef100000000000, beef's last run aaaa100000000000"},
+		{"aaaa", "", "", "can mean any of environment aaaa100000000000, environment aaaa200000000000; write more of it"},
 		{"aaa", "", "", "names no environment"},
 		{"cccc", "", "", "names no environment"},
 		{"", "", "", "names no environment"},
-		{"19990101T", "", "", "no run has an ID that begins so"},
+		{"19990101T", "", "", "no run has this ID, or one that begins with it"},
 		{"../x", "", "", "names no environment"},
 	} {
 		e, err := l.Environment(c.word, present)

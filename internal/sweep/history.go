@@ -15,8 +15,8 @@ import (
 	"cc-ci-run/internal/state"
 )
 
-// This file is what is remembered of single runs: the last ones of each recipe, small
-// enough to be read for all recipes at once.
+// This file has what is remembered of each recipe's last runs: a file that is small enough
+// to be read for all recipes at once.
 
 // maxHistory is how many runs a history has, and maxHistoryTests how many tests.
 const (
@@ -24,29 +24,29 @@ const (
 	maxHistoryTests = 500
 )
 
-// HistorySchema is the version of a history's form.
+// HistorySchema is the version of a history's JSON.
 const HistorySchema = 1
 
 // History is the last runs of one recipe: runs.json of its commit. Older runs are in
 // the commits before.
 type History struct {
 	Schema int `json:"schema"`
-	// Tests are the names of the tests that the runs had. [Past.Outcomes] and
-	// [Past.Millis] are in their order.
+	// Tests are the names of the runs' tests. [Past.Outcomes] and [Past.Millis] have the
+	// same order.
 	Tests []string `json:"tests"`
 	Runs  []Past   `json:"runs"` // the newest first
 }
 
 // Past is one run.
 type Past struct {
-	ID      string        `json:"id"` // as its log and its result are called
+	ID      string        `json:"id"` // the name of its log and its result, without the suffix
 	Verdict Verdict       `json:"verdict"`
 	Why     string        `json:"why"`
 	Started time.Time     `json:"started"`
 	Took    time.Duration `json:"duration_ns"`
 	Invoker string        `json:"invoker"`
 	Machine string        `json:"machine"`
-	// What the run depended on. Tree, Runner and Site are the starts of hashes.
+	// The inputs of the run. Tree, Runner and Site are the first digits of hashes.
 	Revision    string         `json:"revision"`
 	Tree        string         `json:"tree"`
 	Fingerprint string         `json:"fingerprint"`
@@ -54,7 +54,8 @@ type Past struct {
 	Site        string         `json:"site,omitempty"`
 	Tests       record.Summary `json:"tests"`
 	// Outcomes has a letter for each of [History.Tests]: p passed, f failed, s
-	// skipped, o other, n not run, "." not a test of this run. It may be shorter.
+	// skipped, o other, n not run, "." the run did not have the test. Letters at the end
+	// may be missing; they are ".".
 	Outcomes string  `json:"outcomes,omitempty"`
 	Millis   []int64 `json:"millis,omitempty"` // that each test took
 	// Hashes of the files in the repository: all tests' outcomes (CTRF), and the end
@@ -63,7 +64,7 @@ type Past struct {
 	Output string `json:"output,omitempty"`
 }
 
-// SameInputs says whether two runs depended on the same.
+// SameInputs says whether two runs had the same inputs.
 func (p Past) SameInputs(q Past) bool {
 	return p.Revision == q.Revision && p.Tree == q.Tree && p.Fingerprint == q.Fingerprint && p.Runner == q.Runner && p.Site == q.Site
 }
@@ -87,7 +88,7 @@ func (p Past) Outcome(test int) (letter byte, millis int64) {
 	return Absent, millis
 }
 
-// past is a run that came to a verdict.
+// past is a run as it is remembered, with its verdict.
 func past(r Result, ran Inputs, invoker, machine string) Past {
 	p := Past{
 		ID: stemOf(r.Started), Verdict: r.Verdict, Why: r.Why, Started: r.Started, Took: r.Duration, Invoker: invoker, Machine: machine,
@@ -105,10 +106,10 @@ func past(r Result, ran Inputs, invoker, machine string) Past {
 
 func start(hash string) string { return hash[:min(len(hash), 12)] }
 
-// with is the history after one more run, of which the tests had these outcomes.
+// with is the history after one more run, whose tests had these outcomes.
 func (h History) with(p Past, tests []record.Test) History {
 	next := History{Schema: HistorySchema}
-	// Only the tests of the runs that are left keep a place.
+	// Only tests of runs that stay in the history keep a place.
 	runs := h.Runs[:min(len(h.Runs), maxHistory-1)]
 	used := make([]bool, len(h.Tests))
 	for _, old := range runs {
@@ -131,7 +132,7 @@ func (h History) with(p Past, tests []record.Test) History {
 		}
 		return i
 	}
-	for _, t := range tests { // what failed has a place in any case
+	for _, t := range tests { // first, so that tests that failed have a place in any case
 		if t.Status == "failed" {
 			add(t.Name)
 		}
@@ -198,11 +199,11 @@ func ParseHistory(where string, data []byte) (h History, err error) {
 	return h, err
 }
 
-// maxKeptResult is how large a result may be to be remembered whole, in bytes.
+// maxKeptResult is the size up to which a result is remembered whole, in bytes.
 const maxKeptResult = 1 << 20
 
-// kept is a result as it is remembered. Of a large one, messages and traces are
-// left out: they are in the log and in the result beside it, until those expire.
+// kept is a result as it is remembered. A large one is remembered without messages and
+// traces: the log, and the result beside the log, have them until they expire.
 func kept(data []byte, r *record.Result) []byte {
 	if r == nil || len(data) <= maxKeptResult {
 		return data
@@ -221,7 +222,7 @@ const maxKeptTests = 5000
 // maxKeptOutput is how much of a run's output is remembered, in bytes: its end.
 const maxKeptOutput = 64 << 10
 
-// lastOf is the end of an output, from the beginning of a line or at least of a character.
+// lastOf is the end of an output. It begins with a line, or at least with a character.
 func lastOf(data []byte) []byte {
 	if len(data) <= maxKeptOutput {
 		return data
@@ -269,17 +270,18 @@ func (p Past) Changed(was Past) string {
 	return strings.Join(parts, ", ")
 }
 
-// TestHistory is how one test went.
+// TestHistory says how one test went in the runs of a history.
 type TestHistory struct {
 	Name string `json:"name"`
-	// Outcomes has one of passed, failed, skipped, other, not run for each run, the newest
-	// first; "" where the run did not have the test. Millis are how long it took.
+	// Outcomes has for each run, the newest first, one of passed, failed, skipped, other,
+	// not run, or "" if the run did not have the test. Millis has the test's durations.
 	Outcomes []string `json:"outcomes"`
 	Millis   []int64  `json:"millis"`
 	Failures int      `json:"failures"`
 	Flaky    bool     `json:"flaky"` // passed and failed with the same inputs
-	// First and Last are milliseconds: what is usual (the median) in the older and in the
-	// newer half of the runs that it passed. Slower is their ratio, if that says anything.
+	// First and Last are the test's usual durations in milliseconds: the medians of the
+	// older and of the newer half of the runs in which it passed. Slower is Last divided by
+	// First, if the test has become clearly slower.
 	First  int64   `json:"first_ms"`
 	Last   int64   `json:"last_ms"`
 	Slower float64 `json:"slower,omitempty"`
@@ -287,8 +289,8 @@ type TestHistory struct {
 
 var outcomes = map[byte]string{Passed: "passed", Failed: "failed", Skipped: "skipped", Other: "other", NotRun: "not run"}
 
-// TestHistories are those of all tests: those that fail in the newest run first, then the flaky and
-// the slower ones, then by name.
+// TestHistories has all tests: first those that failed in the newest run, then flaky tests,
+// then slower ones, then the others, each of these by name.
 func (h History) TestHistories() []TestHistory {
 	list := make([]TestHistory, 0, len(h.Tests))
 	for i, name := range h.Tests {
@@ -305,7 +307,7 @@ func (h History) TestHistories() []TestHistory {
 			}
 		}
 		t.Last, t.First = median(passed[:(len(passed)+1)/2]), median(passed[len(passed)/2:])
-		// Of fewer runs, or of shorter times, a ratio is chance.
+		// With fewer runs, or shorter times, the ratio would be chance.
 		if len(passed) >= 6 && t.Last-t.First >= 200 && float64(t.Last) >= 1.5*float64(t.First) {
 			t.Slower = float64(t.Last) / float64(max(t.First, 1))
 		}

@@ -15,8 +15,8 @@ import (
 	"cc-ci-run/internal/state"
 )
 
-// This file is how a sweep remembers: each recipe's state and history are files of
-// the newest commit on the recipe's ref (see package memory).
+// This file has how a sweep remembers: each recipe's state and history are files of the
+// newest commit on the recipe's ref (see package memory).
 
 // The files of a commit.
 const (
@@ -30,7 +30,7 @@ const (
 type Remembered struct {
 	Name  string // of its ref
 	State State
-	// Err says why State is not used: it is damaged, or a newer cc-ci-run's.
+	// Err says why State cannot be used: the state is damaged, or a newer cc-ci-run wrote it.
 	Err error
 
 	head *memory.Head
@@ -72,7 +72,7 @@ func Recall(m *memory.Repository, recipes ...string) ([]*Remembered, error) {
 			r.State, r.Err = parseState(h.Name+":"+stateFile, data)
 		}
 		if r.Err == nil && memory.Escape(r.State.Recipe) != h.Name {
-			r.State, r.Err = State{}, fmt.Errorf("its commit %.12s is of the recipe %q", h.Commit, r.State.Recipe)
+			r.State, r.Err = State{}, fmt.Errorf("the commit %.12s on its ref is of the recipe %q", h.Commit, r.State.Recipe)
 		}
 		list = append(list, r)
 	})
@@ -100,7 +100,7 @@ func Histories(m *memory.Repository, list []*Remembered, visit func(r *Remembere
 	})
 }
 
-// LogOf is the path of a run's whole log, as long as that has not expired.
+// LogOf is the path of a run's whole log, until the log expires.
 func LogOf(dir state.Dir, recipe string, past Past) (string, error) {
 	f, err := dir.Open(state.Logs, url.PathEscape(recipe))
 	if err != nil {
@@ -121,18 +121,18 @@ type store struct {
 	state.Dir
 	unlock func()             // nil: it is not locked
 	memory *memory.Repository // nil: there is none, in a dry run
-	left   []string           // what a killed sweep left and could not be ended
+	left   []string           // processes of a killed sweep that could not be ended
 	notes  []string
 	shared *memory.Remote // nil: the memory is this machine's alone
-	// unreachable says why the shared memory is not known.
+	// unreachable says why the shared memory could not be fetched.
 	unreachable error
 
 	lock  sync.Mutex
 	known map[string]*Remembered // by the names of refs
 }
 
-// recall reads what is remembered, and takes over what an earlier cc-ci-run
-// wrote into files. A dry run only looks.
+// recall reads what is remembered, and takes over the state files of an earlier
+// cc-ci-run. A dry run only reads.
 func (s *store) recall(git string, start memory.Start) (err error) {
 	s.known = map[string]*Remembered{}
 	if s.unlock == nil {
@@ -165,8 +165,8 @@ func (s *store) recall(git string, start memory.Start) (err error) {
 	return s.takeOver()
 }
 
-// checkShared takes away what only this machine remembers: the shared memory is the
-// truth. While that cannot be reached, the copy is what there is.
+// checkShared discards what only this machine remembers, because the shared memory counts.
+// While the shared memory cannot be reached, this machine's copy is used.
 func (s *store) checkShared(r *Remembered) *Remembered {
 	if s.shared != nil && s.unlock != nil && s.unreachable == nil && !s.memory.Shared(r.Name) {
 		r.Err = errNotShared
@@ -174,9 +174,9 @@ func (s *store) checkShared(r *Remembered) *Remembered {
 	return r
 }
 
-var errNotShared = errors.New("the shared repository does not have it")
+var errNotShared = errors.New("the shared repository does not have this recipe")
 
-// refresh reads anew what the shared memory has of a recipe.
+// refresh fetches and reads a recipe's state in the shared memory.
 func (s *store) refresh(recipe string) (State, error) {
 	name := memory.Escape(recipe)
 	if err := s.memory.Fetch(name); err != nil {
@@ -194,7 +194,7 @@ func (s *store) refresh(recipe string) (State, error) {
 }
 
 // takeOver takes over the state files of an earlier cc-ci-run, STATE/sweep/recipes/NAME.json,
-// if they are newer than what is remembered: after a rollback, they are.
+// if they are newer than what is remembered, as after a return to an earlier cc-ci-run.
 func (s *store) takeOver() error {
 	f, err := s.Open(state.Recipes)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -214,7 +214,7 @@ func (s *store) takeOver() error {
 			continue
 		}
 		if err := s.takeOverFile(f, file, recipe); err != nil {
-			return fmt.Errorf("%s: what an earlier cc-ci-run wrote cannot be taken over: %w", f.Path(file), err)
+			return fmt.Errorf("%s: the state that an earlier cc-ci-run wrote there cannot be taken over: %w", f.Path(file), err)
 		}
 	}
 	return nil
@@ -231,7 +231,7 @@ func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 		return nil
 	case err != nil:
 		aside, failed := f.SetAside(file)
-		s.known[name] = &Remembered{Name: name, Err: fmt.Errorf("%w; set aside as %s", err, aside)}
+		s.known[name] = &Remembered{Name: name, Err: fmt.Errorf("%w; the file was moved to %s", err, aside)}
 		return failed
 	case was != nil && was.Err == nil && !old.Last.Started.After(was.State.Last.Started):
 	default:
@@ -254,9 +254,9 @@ func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 	return f.Remove(file)
 }
 
-// read gives a recipe's state, empty if there is none. What cannot be used counts
-// as none: what it says of a promotion is not trusted. That of a newer cc-ci-run is
-// an error: it is whole, and this one would forget what it says.
+// read gives a recipe's state, empty if there is none. A damaged state counts as none,
+// because its promotion cannot be trusted. A state of a newer cc-ci-run is an error: it is
+// whole, and this cc-ci-run would forget what it says.
 func (s *store) read(recipe string) (known State, damaged string, err error) {
 	s.lock.Lock()
 	r := s.known[memory.Escape(recipe)]
@@ -272,7 +272,7 @@ func (s *store) read(recipe string) (known State, damaged string, err error) {
 	case s.unlock == nil:
 		return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state is damaged (%v)", r.Err), nil
 	}
-	return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state was damaged (%v) and is begun anew", r.Err), nil
+	return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state was damaged (%v), so its history begins anew", r.Err), nil
 }
 
 // commit is what is to be remembered of one recipe.
@@ -288,8 +288,8 @@ type commit struct {
 	machine string
 }
 
-// write remembers a recipe's state, synced: after a crash it is the earlier
-// one or this one.
+// write remembers a recipe's state, synced: after a crash, either the earlier state or
+// this one is there.
 func (s *store) write(recipe string, c commit) error {
 	s.lock.Lock()
 	r := s.known[memory.Escape(recipe)]
@@ -326,7 +326,7 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 				if data, err = s.memory.Blob(hash); err == nil {
 					history, err = ParseHistory(h.Name+":"+historyFile, data)
 				}
-				if err != nil { // the state is whole, and that decides
+				if err != nil { // only the history is damaged: the state decides, and is whole
 					history = History{Schema: HistorySchema}
 				}
 			}
@@ -349,7 +349,7 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 		if err != nil {
 			return nil, err
 		}
-		if name == stateFile { // for people; the other is long
+		if name == stateFile { // people read it; the history would be too long
 			data, _ = json.MarshalIndent(v, "", " ")
 		}
 		e.Files[name] = append(data, '\n')
@@ -361,8 +361,8 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 	return &Remembered{Name: was.Name, State: c.next, head: memory.NewHead(was.Name, hash, e.Files)}, nil
 }
 
-// remember writes down what follows from a verdict without a run. Nothing is promoted
-// that is not written.
+// remember writes down what follows from a verdict without a run. If that cannot be
+// written, the verdict is ERROR.
 func (s *sweep) remember(j *job) *job {
 	if err := s.write(j, nil, nil); err != nil {
 		return j.verdict(Error, "its state was not written: %v", err)
@@ -370,8 +370,8 @@ func (s *sweep) remember(j *job) *job {
 	return j
 }
 
-// write writes down what follows from a verdict, and the run. A run that has no verdict,
-// or whose verdict is not for this sweep to remember, changes nothing but the history.
+// write writes down what follows from a verdict, and the run. A run that was cut off, or
+// that is by hand of a recipe that a timer or Drone sweeps, changes only the history.
 func (s *sweep) write(j *job, ran *Inputs, kept *commit) error {
 	if s.DryRun {
 		return nil
@@ -402,8 +402,8 @@ func (s *sweep) write(j *job, ran *Inputs, kept *commit) error {
 	return nil
 }
 
-// diary is the message of a commit: a line for people who read the log, and what
-// they may want to know beyond it.
+// diary is the message of a commit: a line for people who read the log, then details of
+// the run.
 func diary(j *job, run *Past) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %.12s: %s\n", j.Verdict, j.Revision, printable(j.Why))

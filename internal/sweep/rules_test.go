@@ -146,7 +146,7 @@ func TestDecideByFiles(t *testing.T) {
 	b.recipe("a", "exit 0")
 	b.recipe("b", "exit 0")
 	b.want("first", "a PROMOTE", "b PROMOTE")
-	// Both at once: the folder decides, and the state is begun anew all the same.
+	// Both at once: the folder decides, and the history begins anew all the same.
 	setState(t, b.State, "a", "{")
 	setState(t, b.State, "b", "{")
 	dir := filepath.Join(b.Recipes, "a")

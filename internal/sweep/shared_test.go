@@ -173,7 +173,7 @@ func TestNotShared(t *testing.T) {
 	one.want("alone", "a PROMOTE")
 	one.Shared = remote
 	results, err := Run(context.Background(), one.Options, func(Event) {})
-	if err != nil || results[0].Verdict != Promote || !strings.Contains(results[0].Why, "the shared repository does not have it") {
+	if err != nil || results[0].Verdict != Promote || !strings.Contains(results[0].Why, "the shared repository does not have this recipe") {
 		t.Errorf("%+v, %v", results, err)
 	}
 	m[1].want("another machine", "a SKIP")

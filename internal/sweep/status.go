@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// This file is what an operator asks in the morning: what failed, since when, and what
-// does not any more.
+// This file answers an operator's questions in the morning: which recipes fail, since
+// when, and which are fixed.
 
-// Group is how a recipe stands after the last sweep.
+// Group is the group of a recipe after the last sweep.
 type Group string
 
 // The groups, in the order in which they are shown.
 const (
-	NewlyFailing Group = "newly failing" // it failed first in the last sweep
+	NewlyFailing Group = "newly failing" // it began to fail in the last sweep
 	StillFailing Group = "still failing"
-	Damaged      Group = "memory lost" // what is remembered cannot be read
-	Fixed        Group = "fixed"       // it failed before the last sweep, and does not any more
-	NeverRun     Group = "never run"   // there is a folder, and no verdict yet
+	Damaged      Group = "memory lost" // its memory cannot be read
+	Fixed        Group = "fixed"       // it failed before the last sweep, and passes now
+	NeverRun     Group = "never run"   // it has a folder, and no verdict yet
 	Passing      Group = "passing"
 	Removed      Group = "gone"
 )
@@ -28,18 +28,18 @@ const (
 // Groups are all groups, in the order in which they are shown.
 var Groups = []Group{NewlyFailing, StillFailing, Damaged, Fixed, NeverRun, Passing, Removed}
 
-// Standing is how one recipe stands.
+// Standing says how one recipe stands: its group, and why.
 type Standing struct {
 	Recipe    string    `json:"recipe"`
 	Group     Group     `json:"group"`
 	Verdict   Verdict   `json:"verdict,omitempty"`
 	Why       string    `json:"why"`
-	Since     time.Time `json:"since,omitzero"`      // start of the first run of which that is true
+	Since     time.Time `json:"since,omitzero"`      // start of the first run since which it fails, or passes
 	Nights    int       `json:"nights"`              // runs since then
 	Ran       time.Time `json:"ran,omitzero"`        // when a run last ended
 	Revision  string    `json:"revision,omitempty"`  // of the last run
 	Canonical string    `json:"canonical,omitempty"` // the revision that passed last
-	Promoted  time.Time `json:"promoted,omitzero"`   // when that ran
+	Promoted  time.Time `json:"promoted,omitzero"`   // when the run of that revision started
 	Invoker   string    `json:"invoker,omitempty"`   // who promoted it
 	Run       *Past     `json:"run,omitempty"`       // the last run
 }
@@ -47,19 +47,19 @@ type Standing struct {
 // StatusSchema is the version of the form of Status as JSON.
 const StatusSchema = 1
 
-// Status is how all recipes stand.
+// Status says how all recipes stand.
 type Status struct {
 	Schema   int           `json:"schema"`
 	Headline string        `json:"headline"`
 	Sweep    *Summary      `json:"sweep"` // the last one, null if there was none
 	Totals   map[Group]int `json:"totals"`
-	Changes  []string      `json:"environment_changes"` // of the last sweep's environment to the one before
+	Changes  []string      `json:"environment_changes"` // from the environment of the sweep before to that of the last one
 	Recipes  []Standing    `json:"recipes"`             // by group, then by name
 }
 
 // StatusOf sums up what is remembered. last is the last sweep, nil for none; folders are
-// the recipes that there are now, nil if that is not known; changes say how the
-// environment differs from that of the sweep before.
+// the recipes that have a folder now, nil if that is not known; changes say how the last
+// sweep's environment differs from that of the sweep before it.
 func StatusOf(list []*Remembered, last *Summary, folders, changes []string) Status {
 	s := Status{Schema: StatusSchema, Sweep: last, Totals: map[Group]int{}, Changes: changes, Recipes: []Standing{}}
 	if s.Changes == nil {
@@ -72,7 +72,7 @@ func StatusOf(list []*Remembered, last *Summary, folders, changes []string) Stat
 	}
 	for _, name := range folders {
 		if !known[name] {
-			s.Recipes = append(s.Recipes, Standing{Recipe: name, Group: NeverRun, Why: "no sweep has reached it yet"})
+			s.Recipes = append(s.Recipes, Standing{Recipe: name, Group: NeverRun, Why: "no sweep has looked at it yet"})
 		}
 	}
 	slices.SortStableFunc(s.Recipes, func(a, b Standing) int {
@@ -94,13 +94,13 @@ func (r *Remembered) standing(last *Summary) Standing {
 		Recipe: r.Recipe(), Verdict: k.Last.Verdict, Why: k.Last.Why, Since: k.Streak.Since, Nights: k.Streak.Runs, Ran: k.Ran,
 		Revision: k.Last.Revision, Canonical: k.Canonical.Revision, Promoted: k.Canonical.Time, Invoker: k.Canonical.Invoker, Run: k.Run,
 	}
-	// Single recipes that were swept since then are news, too.
+	// A change in a later sweep of single recipes is news, too.
 	news := last != nil && !k.Streak.Since.Before(last.Started)
 	switch {
 	case k.Last.Verdict == Gone:
 		st.Group = Removed
 	case k.Last.Verdict == "":
-		st.Group, st.Why = NeverRun, "no run has come to its end yet"
+		st.Group, st.Why = NeverRun, "no run has had a verdict yet"
 	case k.Streak.Since.IsZero() && (k.Held || k.Last.Verdict.Bad()): // remembered by an earlier cc-ci-run
 		st.Group, st.Since = StillFailing, k.Last.Started
 	case k.Streak.Failing && news:
@@ -136,7 +136,7 @@ func (s Status) headline() string {
 	return text
 }
 
-// News says whether the last sweep found anything that somebody should be told of.
+// News says whether the last sweep found something that people should be told.
 func (s Status) News() bool {
 	if s.Sweep != nil && (s.Sweep.Failure != "" || s.Sweep.Verdicts[Error] > 0) {
 		return true

@@ -170,9 +170,9 @@ func (s *store) names() (list []string) {
 	return list
 }
 
-// States reads what sweeps last remembered of each recipe, sorted by name, and says
-// of which that is of no use. It is for looking on; a sweep under way does not
-// disturb it.
+// States reads what sweeps last remembered of each recipe, sorted by name. faults name the
+// recipes whose state cannot be used. States only reads, and can be called while a sweep
+// runs.
 func States(dir state.Dir, git string) (list []State, faults []error, err error) {
 	err = eachState(dir, git, func(r *Remembered) {
 		if r.Err == nil {

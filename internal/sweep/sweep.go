@@ -2,7 +2,7 @@
 //
 //	results, err := sweep.Run(ctx, options, func(sweep.Event) { … })
 //
-// For each recipe there is one verdict:
+// Each recipe gets one verdict:
 //
 //	RUN      in a dry run: the recipe would be run
 //	SKIP     the last run with the same inputs passed and is not too old
@@ -10,7 +10,7 @@
 //	PASS     the tests passed in a sweep by hand that does not promote here
 //	HOLD     the tests did not pass: the canonical revision stays
 //	ERROR    the tests could not be run, or the run says nothing about the recipe
-//	CUT      the run was ended from outside, or had no turn: there is no verdict
+//	CUT      the run was ended from outside, or had no turn: the recipe's state stays
 //	GONE     the folder was removed, or sweep.toml no longer names the recipe
 //
 // docs/verdicts.md has the rules: which [Inputs] a verdict depends on, and which
@@ -22,10 +22,10 @@
 // that need no run. It runs the others, first the recipe whose last run is the
 // longest ago. It reports the recipes that are gone; their canonical revision is
 // kept, in case they return. Each run is a process of cc-ci-run, and all
-// processes of a run are ended with it (see package supervise). The sweep's
-// memory is one small file for each recipe (see [State]), which is replaced
-// atomically after each run: if a sweep is killed, at any moment, the next sweep
-// runs the rest.
+// processes of a run are ended with it (see package supervise). The sweep
+// remembers each recipe's [State] and runs in a git repository (see package
+// memory), to which each run adds a commit: if a sweep is killed, at any moment,
+// the next sweep runs the remaining recipes.
 package sweep
 
 import (
@@ -79,8 +79,8 @@ type Options struct {
 	Recipes string   // directory of recipes
 	Only    []string // these recipes, in this order; all of the directory, by name, if empty
 	Jobs    int      // runs at once, at least 1
-	// Removed says whether a recipe that is known and has no folder any more is
-	// told and forgotten: not if somebody asked for single recipes.
+	// Removed says whether the sweep reports recipes that are gone: not if somebody asked
+	// for single recipes.
 	Removed bool
 
 	Timeout  time.Duration            // of one recipe
@@ -106,23 +106,23 @@ type Options struct {
 	Shared *memory.Remote `json:"-"`
 	// Supervisor are the first words of the command that is supervise.Main.
 	Supervisor []string
-	// Intact says how the environment changed since it was built; nil if it
-	// cannot change. It is asked before the sweep and after each run.
+	// Intact is called before the sweep and after each run. Its error says how the
+	// environment changed since it was built. Intact is nil if the environment cannot change.
 	Intact func() error `json:"-"`
 
-	Keep state.Bounds // of what the state directory holds
+	Keep state.Bounds // how much the state directory may hold
 
-	// Now is the clock, time.Now if nil: tests of many nights have another one.
+	// Now is the clock, time.Now if nil. Tests of many nights set another clock.
 	Now func() time.Time `json:"-"`
 }
 
-// Result is one recipe's.
+// Result is the result of one recipe.
 type Result struct {
 	Recipe   string         `json:"recipe"`
 	Verdict  Verdict        `json:"verdict"`
 	Why      string         `json:"why"`
-	Revision string         `json:"revision"`            // that was looked at or run
-	Promoted string         `json:"canonical,omitempty"` // the canonical revision, after this
+	Revision string         `json:"revision"`            // the revision that was looked at or run
+	Promoted string         `json:"canonical,omitempty"` // the canonical revision, after this verdict
 	Log      string         `json:"log,omitempty"`
 	Report   string         `json:"result,omitempty"` // file with each test's outcome; see record.Result
 	Tests    record.Summary `json:"tests"`
@@ -130,16 +130,16 @@ type Result struct {
 	Duration time.Duration  `json:"duration_ns"`
 }
 
-// Event is what a sweep tells while it goes on.
+// Event is what a sweep tells while it runs.
 type Event struct {
 	Recipe string
-	Result *Result // nil: it starts to run
+	Result *Result // nil: the recipe's run starts
 	Done   int     // recipes with a verdict
 	Total  int
-	Note   string // or this, of no recipe
+	Note   string // a message about no recipe; then the other fields are empty
 }
 
-// MaxJobs is how many runs at once a sweep takes.
+// MaxJobs is how many runs at once a sweep allows.
 const MaxJobs = 256
 
 // Check reports every value that a sweep cannot work with.
@@ -150,10 +150,10 @@ func (o Options) Check() error {
 		fail("jobs: %d is not from 1 to %d", o.Jobs, MaxJobs)
 	}
 	if o.Timeout <= 0 || o.Grace < 0 {
-		fail("timeout %s and grace %s: a run needs some time", o.Timeout, o.Grace)
+		fail("timeout %s and grace %s: the timeout must be above 0, and the grace not below 0", o.Timeout, o.Grace)
 	}
 	if o.MaxAge < 0 {
-		fail("max-age %s: is less than nothing", o.MaxAge)
+		fail("max-age %s: must not be below 0", o.MaxAge)
 	}
 	if err := o.Keep.Check(); err != nil {
 		fail("%w", err)
@@ -227,7 +227,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		tell(Event{Note: note})
 	}
 	for _, left := range s.store.left {
-		tell(Event{Note: "a sweep that was killed left what cannot be ended: " + left})
+		tell(Event{Note: "processes of a killed sweep cannot be ended: " + left})
 	}
 
 	jobs := make([]*job, len(names))
@@ -246,7 +246,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	for _, j := range jobs {
 		results = append(results, j.Result)
 	}
-	for _, j := range gone { // remembered as it is told, so that a killed sweep tells nobody and forgets nothing
+	for _, j := range gone { // each is remembered just before it is told, so that after a kill the next sweep tells the rest
 		s.remember(j)
 		t.settled(j.Result)
 		results = append(results, j.Result)
@@ -269,10 +269,10 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	}
 	if !s.DryRun {
 		if err := s.store.memory.Maintain(); err != nil {
-			tell(Event{Note: "the memory could not be packed: " + err.Error()})
+			tell(Event{Note: "git could not pack the sweep's memory: " + err.Error()})
 		}
 		if _, _, err := s.store.expire(s.Keep, s.Manifest, false); err != nil {
-			tell(Event{Note: "not all that expired could be removed: " + err.Error()})
+			tell(Event{Note: "some expired files could not be removed: " + err.Error()})
 		}
 	}
 	return results, failure
@@ -284,8 +284,8 @@ func (s *sweep) each(n int, f func(int)) {
 	var workers sync.WaitGroup
 	for range min(s.Jobs, n) {
 		workers.Go(func() {
-			// A supervisor is told of the end of the thread that started it
-			// (Pdeathsig), so that has to last.
+			// The kernel tells a supervisor when the thread that started it ends
+			// (Pdeathsig), so the thread has to last.
 			runtime.LockOSThread()
 			for i := range next {
 				f(i)
@@ -299,8 +299,8 @@ func (s *sweep) each(n int, f func(int)) {
 	workers.Wait()
 }
 
-// waiting are the jobs to run: the one that waits longest first, so that what a
-// time limit cuts off tonight is first tomorrow.
+// waiting are the jobs to run: first the recipe whose last run is the longest ago, so that
+// a recipe that a time limit cuts off tonight is first tomorrow.
 func waiting(jobs []*job) (list []*job) {
 	for _, j := range jobs {
 		if !j.settled {
@@ -311,7 +311,7 @@ func waiting(jobs []*job) (list []*job) {
 	return list
 }
 
-// failure is why the sweep as a whole did not do its work, or nil.
+// failure says why the sweep as a whole did not do its work; nil if it did.
 func (s *sweep) failure(ctx context.Context, results []Result) error {
 	cause := context.Cause(ctx)
 	if cause == nil {
@@ -337,8 +337,8 @@ func (s *sweep) intact() error {
 }
 
 func (s *sweep) writeSummary(summary Summary) error {
-	// Of single recipes, or by hand beside a timer's: not the sweep that people
-	// ask for.
+	// A sweep of single recipes, or by hand where a timer sweeps, is not the one for which
+	// people ask by "the last sweep".
 	last, _ := Last(s.State)
 	if s.DryRun || !s.Removed || s.Invoker == "manual" && !s.Promote && last != nil && last.Invoker != "manual" {
 		return nil
@@ -369,13 +369,13 @@ func (t *teller) settled(r Result) {
 // Folders are the names of the recipes in a directory, sorted.
 func Folders(dir string) ([]string, error) { return recipesIn(dir) }
 
-// recipesIn gives the names of all recipes in a directory, sorted. Hidden
-// folders and those that begin with "__" are none, for the runner neither.
+// recipesIn gives the names of all recipes in a directory, sorted. Hidden folders and
+// those that begin with "__" are not recipes; the runner also ignores them.
 func recipesIn(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("recipes: %s: there is no such directory; name another one by --recipes", dir)
+		return nil, fmt.Errorf("recipes: %s: there is no such directory; name another one with --recipes", dir)
 	case errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("recipes: %s is a file; --recipes names the directory in which each recipe is a folder", dir)
 	case err != nil:
@@ -386,8 +386,8 @@ func recipesIn(dir string) ([]string, error) {
 		if strings.HasPrefix(e.Name(), ".") || strings.HasPrefix(e.Name(), "__") {
 			continue
 		}
-		// A link to a directory is a recipe, too. So is one that leads nowhere: it
-		// was one, and whoever broke it must hear of it.
+		// A link to a directory is a recipe, too. So is a link that leads nowhere: it was a
+		// recipe, and whoever broke the link must hear of it.
 		info, err := os.Stat(filepath.Join(dir, e.Name()))
 		if err == nil && info.IsDir() || err != nil && e.Type() == os.ModeSymlink {
 			all = append(all, e.Name())
@@ -396,7 +396,8 @@ func recipesIn(dir string) ([]string, error) {
 	return all, nil
 }
 
-// longestName leaves room in the name of a file (255 bytes) for what is added to it.
+// longestName leaves room in the name of a file (255 bytes) for what is added to a
+// recipe's name.
 const longestName = 230
 
 // checkName says why a folder's name cannot be given to the runner.
@@ -407,7 +408,7 @@ func checkName(name string) error {
 	case strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) || !utf8.ValidString(name):
 		return errors.New("its name cannot be printed")
 	case len(url.PathEscape(name)) > longestName:
-		return fmt.Errorf("its name is too long: its logs are named by it, with %%XX for some bytes, and that is more than %d bytes", longestName)
+		return fmt.Errorf("its name is too long: the folder of its logs has the same name, with %%XX for some bytes, and may have at most %d bytes", longestName)
 	}
 	return nil
 }
@@ -428,7 +429,7 @@ func (o Options) names() ([]string, error) {
 	}
 	if len(o.Only) == 0 {
 		if len(all) == 0 {
-			return nil, fmt.Errorf("no recipe in %s: a sweep over nothing would pass without a test", o.Recipes)
+			return nil, fmt.Errorf("no recipe in %s: a sweep of no recipe would pass without a test", o.Recipes)
 		}
 		return all, nil
 	}
@@ -446,8 +447,8 @@ func (o Options) names() ([]string, error) {
 
 type sweep struct {
 	Options
-	reading sync.Mutex // of a result
-	now     Inputs     // at the sweep's start; no recipe's
+	reading sync.Mutex // held while a result is read
+	now     Inputs     // those that are the same for all recipes, at the sweep's start
 	store   *store
 	runs    *supervise.Runs
 	mask    *masker
@@ -460,11 +461,11 @@ type job struct {
 	settled bool
 	known   State
 	now     func() time.Time
-	why     string // it is run
+	why     string // why the recipe is run
 }
 
 func (j *job) verdict(v Verdict, why string, args ...any) *job {
-	j.Verdict, j.Why, j.settled = v, printable(fmt.Sprintf(why, args...)), true // a file's name may have a line of its own
+	j.Verdict, j.Why, j.settled = v, printable(fmt.Sprintf(why, args...)), true // names of files may contain line breaks
 	j.Duration = j.now().Sub(j.Started)
 	return j
 }
@@ -504,8 +505,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		j.why = damaged
 	case j.why == "":
 		j.verdict(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
-		// Whoever looks at the state sees that what was held is not any more, and
-		// whose the recipe is.
+		// So that the state says that the recipe is no longer held, and who sweeps it.
 		claimed := s.Invoker != "manual" && (known.Invoker == "" || known.Invoker == "manual")
 		if known.Held || claimed || known.Last.Verdict != Promote && known.Last.Verdict != Skip {
 			s.remember(j)
@@ -516,7 +516,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	case s.DryRun:
 		return j.verdict(WouldRun, "%s", j.why)
 	case s.store.unreachable != nil:
-		return j.verdict(Error, "%v, and it would be run: %s", s.store.unreachable, j.why)
+		return j.verdict(Error, "%v, and the recipe would have to be run: %s", s.store.unreachable, j.why)
 	}
 	return j
 }
@@ -529,12 +529,13 @@ func endOf(ctx context.Context) string {
 	return "the sweep was ended"
 }
 
-// cutOff settles a job that the sweep's end did not let run.
+// cutOff settles a job that had no turn before the sweep's end.
 func (s *sweep) cutOff(ctx context.Context, j *job) *job {
 	return j.verdict(Cut, "%s before its turn: no verdict", endOf(ctx))
 }
 
-// settle runs a recipe. first says that it had the sweep's whole time.
+// settle runs a recipe. first says that the recipe was among the first to start, so that
+// it had the sweep's whole time.
 func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	name := j.Recipe
 	j.Started = s.Now().UTC()
@@ -543,7 +544,8 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 		return
 	}
 	starts()
-	// All of it anew: a sweep takes hours, and what is promoted is what ran.
+	// All inputs are read again, because a sweep takes hours, and only inputs that ran are
+	// promoted.
 	before, err := s.inputs(name)
 	if err != nil {
 		s.remember(j.verdict(Error, "%v", err))
@@ -558,7 +560,8 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	if o.Result != nil {
 		j.Tests = o.Result.Results.Summary
 	}
-	// An environment that is not what was built says nothing of any recipe.
+	// In an environment that is no longer as it was built, no run says anything about its
+	// recipe.
 	stale := s.intact()
 	if stale != nil {
 		s.end(stale)
@@ -570,7 +573,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 		v, why := judge(o, j.known, s.policy(name))
 		j.verdict(v, "%s", why)
 		if j.Verdict == Cut && stale == nil && (first || ctx.Err() == nil) && !j.known.foreign(s.Policy) {
-			// It had a turn, or all the time there is: next time others come first.
+			// The recipe had a turn, or all of the sweep's time: next time others come first.
 			j.known.Ran = s.Now().UTC()
 		}
 		err := s.write(j, &before, kept)
@@ -583,11 +586,11 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	}
 }
 
-// rereads is how often a sweep that lost against other machines judges anew.
+// rereads is how often a sweep judges a run again because another machine was quicker.
 const rereads = 3
 
-// reread looks at what another machine has written of the recipe meanwhile, and says
-// whether the run is to be judged once more, by that.
+// reread reads the state that another machine has written of the recipe meanwhile, and
+// says whether the run is to be judged again, by that state.
 func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) {
 	if s.Shared == nil || !errors.Is(lost, memory.ErrMoved) || try > rereads {
 		j.verdict(Error, "its state was not written: %v", lost)
@@ -595,11 +598,11 @@ func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) 
 	}
 	known, err := s.store.refresh(j.Recipe)
 	if err != nil {
-		j.verdict(Error, "its state was not written, as another machine was quicker, and that is not known: %v", err)
+		j.verdict(Error, "its state was not written: another machine has changed the state, and the change cannot be fetched: %v", err)
 		return false
 	}
 	p := s.policy(j.Recipe)
-	p.Force = false // it was run just now
+	p.Force = false // the recipe was run just now
 	if known.Directory = s.Recipes; j.Verdict != Cut && known.decide(before, p, s.Now()) == "" {
 		j.known, j.Promoted = known, known.Canonical.Revision
 		machine := ""
@@ -613,8 +616,8 @@ func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) 
 	return true
 }
 
-// compare reads the inputs once more, and holds the folder against its commit:
-// what was read at the start must be what ran.
+// compare reads the inputs again, and compares the folder with its commit: the run must
+// have had the inputs that were read at its start.
 func (s *sweep) compare(o *Outcome, name string) {
 	var err error
 	if o.After, err = s.inputs(name); err != nil {
@@ -634,8 +637,8 @@ func (s *sweep) compare(o *Outcome, name string) {
 	}
 }
 
-// gone settles the recipes that are known and not swept any more: their folder
-// was removed, or sweep.toml does not name them now. Each is told once.
+// gone settles the recipes that are remembered and no longer swept: their folder was
+// removed, or sweep.toml no longer names them. Each is told once.
 func (s *sweep) gone(names []string) (list []*job) {
 	if !s.Removed {
 		return nil
@@ -645,7 +648,8 @@ func (s *sweep) gone(names []string) (list []*job) {
 			continue
 		}
 		known, damaged, err := s.store.read(name)
-		// By hand, only what the same directory had: a person may have others.
+		// A sweep by hand tells only recipes that were in the same directory: a person may
+		// have several directories of recipes.
 		if err != nil || known.foreign(s.Policy) || s.Invoker == "manual" && known.Directory != "" && known.Directory != s.Recipes {
 			continue
 		}
@@ -658,7 +662,7 @@ func (s *sweep) gone(names []string) (list []*job) {
 		case known.Last.Verdict == Gone:
 			continue
 		case err == nil:
-			j.verdict(Gone, "it is not swept any more: %s does not name it", ConfigName)
+			j.verdict(Gone, "it is no longer swept: %s does not name it", ConfigName)
 		default:
 			j.verdict(Gone, "its folder was removed from %s", s.Recipes)
 		}

@@ -35,7 +35,7 @@ let
     ++ lib.optionals (serves && cfg.report.recipeUrl != null) [ "--recipe-url ${cfg.report.recipeUrl}" ]
   );
   serves = cfg.report.virtualHost != null;
-  # What is told of all recipes only: of one, whoever started it is told.
+  # Only a sweep of all recipes tells people: whoever starts one recipe sees its verdict.
   tells =
     lib.optionals (cfg.notify != null) [ "--notify ${cfg.notify}" ]
     ++ lib.optionals (cfg.metrics != null) [ "--metrics ${cfg.metrics}" ];
@@ -172,9 +172,10 @@ in
       default = null;
       example = "https://git.example.org/ci/memory.git";
       description = ''
-        Git repository in which several machines remember their runs together, so that what one has
-        tested the others skip. Whoever can read it can read what tests print: it has to be private. git
-        finds its password in `.netrc` of the sweep's home, `/var/lib/nightly-sweep`.
+        URL of a git repository in which several machines remember their runs. If one machine has tested
+        and promoted a recipe, the others skip the recipe. The repository must be private, because whoever
+        can read the repository can read what tests print. git reads its password from the file `.netrc`
+        in the sweep's home, `/var/lib/nightly-sweep`.
       '';
     };
 
@@ -185,9 +186,10 @@ in
         pkgs.writeShellScript "tell" "''${lib.getExe pkgs.curl} -sS --data-binary @- https://ntfy.sh/our-sweep"
       '';
       description = ''
-        Program that the sweep starts if recipes fail newly or pass again, or if something is in error. It
-        reads the headline and the table from its standard input; the variable `CC_CI_RUN_STATUS` names a
-        file with all of the status as JSON. The sweep's variables are the program's, too.
+        Program that tells people what is new. The sweep starts the program at its end if a recipe newly
+        fails or is fixed, if a verdict is ERROR, or if the sweep itself failed. The program reads the
+        headline and the table from its standard input; the variable `CC_CI_RUN_STATUS` names a file with
+        the whole status as JSON. The program has the sweep's variables, too.
       '';
     };
 
@@ -196,8 +198,9 @@ in
       default = null;
       example = "/var/lib/node-exporter/sweep.prom";
       description = ''
-        File that the sweep writes at its end for the textfile collector of Prometheus' node exporter: each
-        recipe's verdict, duration and last success. The user `cc-ci` must be able to write there.
+        File that the sweep writes at its end for the textfile collector of Prometheus' node exporter. The
+        file has each recipe's verdict and duration, and when the recipe last passed. The user `cc-ci` must
+        be able to write to the file's directory.
       '';
     };
 
@@ -302,7 +305,7 @@ in
           cfg.report.directory
           cfg.report.recipeUrl
         ];
-        message = "services.cc-ci.nightly-sweep: notify, metrics, shared, report.directory and report.recipeUrl: systemd would interpret spaces, quotes and %: write them without.";
+        message = "services.cc-ci.nightly-sweep: notify, metrics, shared, report.directory and report.recipeUrl: systemd would interpret spaces, quotes and %: use values without them.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
