@@ -204,6 +204,37 @@ func repository(t testing.TB, dir state.Dir, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// A first run that the sweep's end cut off is remembered as what it is, and not as damage.
+func TestFirstRunCutOff(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	b.recipe("b", "echo running; sleep 1000")
+	b.Grace = 0
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	results, err := Run(ctx, b.Options, func(e Event) {
+		if e.Recipe == "b" {
+			end()
+		}
+	})
+	if err == nil || results[1].Verdict != Cut {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	known, err := stateOf(b.State, "b")
+	if err != nil || known.Run == nil || known.Run.Verdict != Cut {
+		t.Fatalf("%+v, %v", known, err)
+	}
+	r := &Remembered{Name: "b", State: known}
+	if st := r.standing(nil); st.Group != NeverRun {
+		t.Errorf("%+v", st)
+	}
+	b.recipe("b", "exit 0")
+	b.want("next", "a SKIP", "b PROMOTE")
+	if n := repository(t, b.State, "rev-list", "--count", ref("b")); n != "2" {
+		t.Errorf("its history has %s commits", n)
+	}
+}
+
 // However the memory of one recipe is damaged, the recipe is run, with a message, and
 // remembered anew; the others' memory is whole.
 func TestDamagedMemory(t *testing.T) {
