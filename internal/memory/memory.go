@@ -69,7 +69,10 @@ var ErrNone = errors.New("nothing is remembered yet")
 // Open opens the memory for reading. git is the file of git's program. The error is
 // ErrNone if no sweep has made a memory.
 func Open(dir state.Dir, git string, start Start) (*Repository, error) {
-	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
+	r, err := repository(dir, git, start)
+	if err != nil {
+		return nil, err
+	}
 	f, err := dir.Open(state.Memory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
@@ -90,6 +93,13 @@ func Open(dir state.Dir, git string, start Start) (*Repository, error) {
 		return nil, errNoGit
 	}
 	return r, nil
+}
+
+// repository is that of a state directory. git is started in other directories, so its
+// path is absolute.
+func repository(dir state.Dir, git string, start Start) (*Repository, error) {
+	path, err := filepath.Abs(dir.Path(state.Memory, ""))
+	return &Repository{dir: dir, path: path, git: git, start: start}, err
 }
 
 // files are those without which a directory is not a repository.
@@ -335,11 +345,13 @@ func Create(dir state.Dir, git string, start Start) (*Repository, error) {
 	if git == "" {
 		return nil, errNoGit
 	}
-	err := dir.Make(state.Memory)
+	if err := dir.Make(state.Memory); err != nil {
+		return nil, err
+	}
+	r, err := repository(dir, git, start)
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
 	if r.writer, err = newWriter(r); err != nil {
 		return nil, err
 	}
@@ -365,7 +377,19 @@ func (r *Repository) prepare() error {
 		return err
 	}
 	// git removes the directory when all of its refs are packed.
-	return os.MkdirAll(filepath.Join(r.path, refs), 0o750)
+	f, err := r.dir.Open(state.Memory, "refs")
+	for _, name := range strings.Split(strings.Trim(strings.TrimPrefix(refs, "refs"), "/"), "/") {
+		if err != nil {
+			return err
+		}
+		below, failed := f.Make(name)
+		f.Close()
+		f, err = below, failed
+	}
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 // whole says whether git takes the directory for a repository. It sets aside what git
@@ -404,18 +428,12 @@ func (r *Repository) whole() (whole bool, err error) {
 	return whole, err
 }
 
-// shared is the mode of the files: those whom the state directory lets in may read, if
-// it is shared.
-func (r *Repository) shared() string {
-	if info, err := os.Stat(r.path); err == nil && info.Mode()&fs.ModeSetgid != 0 {
-		return "0640"
-	}
-	return "umask"
-}
+// mode is that of the files, whatever the umask: those whom the directory lets in may read.
+const mode = "0640"
 
 func (r *Repository) init() error {
-	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main")
-	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.sharedRepository", r.shared()}, {"core.fsync", fsynced}} {
+	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", "--shared="+mode)
+	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.fsync", fsynced}} {
 		if err == nil {
 			err = r.run("config", kv[0], kv[1])
 		}
