@@ -468,8 +468,9 @@ func (r *Repository) setAside(name, why string) error {
 	return err
 }
 
-// repairPacked leaves only the lines of packed-refs that name a commit: git works with
-// no ref if one line is damaged.
+// repairPacked leaves only the lines of packed-refs that name a commit, in their order:
+// git works with no ref if one line is damaged, and does not find each if a name is, since
+// it searches a sorted file.
 func (r *Repository) repairPacked() error {
 	data, err := r.dir.Read(state.Memory, packedRefs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -478,30 +479,41 @@ func (r *Repository) repairPacked() error {
 	if err != nil && !state.Damaged(err) {
 		return err
 	}
-	var good []byte
+	const head = "# pack-refs with: peeled fully-peeled sorted \n"
+	good := map[string]string{} // lines, by the names of refs
 	damaged := 0
+	last := ""
 	for line := range bytes.Lines(data) {
 		hash, ref, ok := strings.Cut(string(line), " ")
 		name, ours := strings.CutPrefix(strings.TrimSuffix(ref, "\n"), "refs/")
 		peeled := strings.HasPrefix(hash, "^") && isHash(strings.TrimSpace(hash[1:]))
-		if whole := strings.HasSuffix(ref, "\n"); ok && whole && (strings.HasPrefix(hash, "#") || isHash(hash) && ours && fs.ValidPath(name)) || peeled {
-			good = append(good, line...)
-		} else {
+		switch whole := strings.HasSuffix(ref, "\n"); {
+		case peeled, ok && whole && strings.HasPrefix(hash, "#"):
+		case !ok || !whole || !isHash(hash) || !ours || !fs.ValidPath(name) || good[name] != "":
 			damaged++
+		default:
+			if name < last {
+				damaged++
+			}
+			good[name], last = string(line), name
 		}
 	}
 	if err == nil && damaged == 0 {
 		return nil
 	}
-	if err := r.setAside(packedRefs, fmt.Sprintf("%d of its lines name no commit", damaged)); err != nil {
+	if err := r.setAside(packedRefs, fmt.Sprintf("%d of its lines name no commit, or are not in order", damaged)); err != nil {
 		return err
 	}
-	return r.dir.PutSynced(state.Memory, packedRefs, good, 0o640)
+	text := head
+	for _, name := range slices.Sorted(maps.Keys(good)) {
+		text += good[name]
+	}
+	return r.dir.PutSynced(state.Memory, packedRefs, []byte(text), 0o640)
 }
 
 // unlock removes the lock files of a git that was killed: none runs now.
 func (r *Repository) unlock() {
-	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "gc.pid", "writing.*"} {
+	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "refs/cc-ci/*.lock", packedRefs + ".new", "gc.pid", "writing.*"} {
 		// filepath.Glob would take the path's own characters for a pattern.
 		list, _ := fs.Glob(os.DirFS(r.path), pattern)
 		for _, name := range list {

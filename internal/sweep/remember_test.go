@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -290,6 +291,15 @@ func TestDamagedRepository(t *testing.T) {
 			data, _ := os.ReadFile(path + "/packed-refs")
 			replace(t, path+"/packed-refs", bytes.Replace(data, []byte(" refs/cc-ci/sweep/a"), []byte("zrefs/cc-ci/sweep/a"), 1))
 		}, []string{"a PROMOTE", "b SKIP"}},
+		{"a name in packed-refs", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path + "/packed-refs")
+			replace(t, path+"/packed-refs", bytes.Replace(data, []byte(" refs/cc-ci/sweep/a"), []byte(" refs/cc-ci/sweep/z"), 1))
+		}, []string{"a PROMOTE", "b SKIP"}},
+		{"packed-refs is not sorted", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path + "/packed-refs")
+			lines := bytes.SplitAfter(data, []byte("\n"))
+			replace(t, path+"/packed-refs", slices.Concat(lines[0], lines[2], lines[1]))
+		}, []string{"a SKIP", "b SKIP"}},
 		{"packed-refs is cut", func(t *testing.T, path string) {
 			data, _ := os.ReadFile(path + "/packed-refs")
 			replace(t, path+"/packed-refs", data[:len(data)-3])
@@ -300,7 +310,7 @@ func TestDamagedRepository(t *testing.T) {
 			_ = os.MkdirAll(path+"/packed-refs/x", 0o700)
 		}, []string{"a PROMOTE", "b PROMOTE"}},
 		{"locks of a killed git", func(t *testing.T, path string) {
-			for _, name := range []string{"/HEAD.lock", "/config.lock", "/packed-refs.lock", "/refs/cc-ci/sweep/a.lock", "/gc.pid"} {
+			for _, name := range []string{"/HEAD.lock", "/config.lock", "/packed-refs.lock", "/packed-refs.new", "/refs/cc-ci/key.lock", "/refs/cc-ci/sweep/a.lock", "/gc.pid"} {
 				replace(t, path+name, nil)
 			}
 		}, []string{"a SKIP", "b SKIP"}},
@@ -315,6 +325,7 @@ func TestDamagedRepository(t *testing.T) {
 			b.want("again", "a SKIP", "b SKIP")
 			b.recipe("a", "exit 0; true")
 			b.want("changed", "a PROMOTE", "b SKIP")
+			repository(t, b.State, "pack-refs", "--all")
 		})
 	}
 }
