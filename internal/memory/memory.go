@@ -69,7 +69,10 @@ var ErrNone = errors.New("nothing is remembered yet")
 // Open opens the memory for reading. git is the path of git. The error is ErrNone if no
 // sweep has made a memory.
 func Open(dir state.Dir, git string, start Start) (*Repository, error) {
-	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
+	r, err := repository(dir, git, start)
+	if err != nil {
+		return nil, err
+	}
 	f, err := dir.Open(state.Memory)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNone
@@ -90,6 +93,13 @@ func Open(dir state.Dir, git string, start Start) (*Repository, error) {
 		return nil, errNoGit
 	}
 	return r, nil
+}
+
+// repository is that of a state directory. git is started in other directories, so its
+// path is absolute.
+func repository(dir state.Dir, git string, start Start) (*Repository, error) {
+	path, err := filepath.Abs(dir.Path(state.Memory, ""))
+	return &Repository{dir: dir, path: path, git: git, start: start}, err
 }
 
 // files are the files without which a directory is not a repository.
@@ -336,11 +346,13 @@ func Create(dir state.Dir, git string, start Start) (*Repository, error) {
 	if git == "" {
 		return nil, errNoGit
 	}
-	err := dir.Make(state.Memory)
+	if err := dir.Make(state.Memory); err != nil {
+		return nil, err
+	}
+	r, err := repository(dir, git, start)
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{dir: dir, path: dir.Path(state.Memory, ""), git: git, start: start}
 	if r.writer, err = newWriter(r); err != nil {
 		return nil, err
 	}
@@ -366,7 +378,19 @@ func (r *Repository) prepare() error {
 		return err
 	}
 	// git removes the directory when all of its refs are packed.
-	return os.MkdirAll(filepath.Join(r.path, refs), 0o750)
+	f, err := r.dir.Open(state.Memory, "refs")
+	for _, name := range strings.Split(strings.Trim(strings.TrimPrefix(refs, "refs"), "/"), "/") {
+		if err != nil {
+			return err
+		}
+		below, failed := f.Make(name)
+		f.Close()
+		f, err = below, failed
+	}
+	if err == nil {
+		f.Close()
+	}
+	return err
 }
 
 // whole says whether git accepts the directory as a repository. It sets aside files that
@@ -405,18 +429,12 @@ func (r *Repository) whole() (whole bool, err error) {
 	return whole, err
 }
 
-// shared is git's setting for the mode of files: in a shared state directory the group may
-// read them.
-func (r *Repository) shared() string {
-	if info, err := os.Stat(r.path); err == nil && info.Mode()&fs.ModeSetgid != 0 {
-		return "0640"
-	}
-	return "umask"
-}
+// mode is that of the files, whatever the umask: those whom the directory lets in may read.
+const mode = "0640"
 
 func (r *Repository) init() error {
-	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main")
-	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.sharedRepository", r.shared()}, {"core.fsync", fsynced}} {
+	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", "--shared="+mode)
+	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.fsync", fsynced}} {
 		if err == nil {
 			err = r.run("config", kv[0], kv[1])
 		}
@@ -451,8 +469,9 @@ func (r *Repository) setAside(name, why string) error {
 	return err
 }
 
-// repairPacked keeps only those lines of packed-refs that name a commit: if one line is
-// damaged, git can use no ref at all.
+// repairPacked leaves only the lines of packed-refs that name a commit, in their order:
+// git works with no ref if one line is damaged, and does not find each if a name is, since
+// it searches a sorted file.
 func (r *Repository) repairPacked() error {
 	data, err := r.dir.Read(state.Memory, packedRefs)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -461,32 +480,43 @@ func (r *Repository) repairPacked() error {
 	if err != nil && !state.Damaged(err) {
 		return err
 	}
-	var good []byte
+	const head = "# pack-refs with: peeled fully-peeled sorted \n"
+	good := map[string]string{} // lines, by the names of refs
 	damaged := 0
+	last := ""
 	for line := range bytes.Lines(data) {
 		hash, ref, ok := strings.Cut(string(line), " ")
 		name, ours := strings.CutPrefix(strings.TrimSuffix(ref, "\n"), "refs/")
 		peeled := strings.HasPrefix(hash, "^") && isHash(strings.TrimSpace(hash[1:]))
-		if whole := strings.HasSuffix(ref, "\n"); ok && whole && (strings.HasPrefix(hash, "#") || isHash(hash) && ours && fs.ValidPath(name)) || peeled {
-			good = append(good, line...)
-		} else {
+		switch whole := strings.HasSuffix(ref, "\n"); {
+		case peeled, ok && whole && strings.HasPrefix(hash, "#"):
+		case !ok || !whole || !isHash(hash) || !ours || !fs.ValidPath(name) || good[name] != "":
 			damaged++
+		default:
+			if name < last {
+				damaged++
+			}
+			good[name], last = string(line), name
 		}
 	}
 	if err == nil && damaged == 0 {
 		return nil
 	}
-	if err := r.setAside(packedRefs, fmt.Sprintf("%d lines name no commit", damaged)); err != nil {
+	if err := r.setAside(packedRefs, fmt.Sprintf("%d of its lines name no commit, or are not in order", damaged)); err != nil {
 		return err
 	}
-	return r.dir.PutSynced(state.Memory, packedRefs, good, 0o640)
+	text := head
+	for _, name := range slices.Sorted(maps.Keys(good)) {
+		text += good[name]
+	}
+	return r.dir.PutSynced(state.Memory, packedRefs, []byte(text), 0o640)
 }
 
 // unlock removes the lock files of a git that was killed: no git runs in the repository
 // now.
 func (r *Repository) unlock() {
-	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "gc.pid", "writing.*"} {
-		// filepath.Glob would take special characters of the path for a pattern.
+	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "refs/cc-ci/*.lock", packedRefs + ".new", "gc.pid", "writing.*"} {
+		// filepath.Glob would take the path's own characters for a pattern.
 		list, _ := fs.Glob(os.DirFS(r.path), pattern)
 		for _, name := range list {
 			if name != lockFile {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand"
 	"os"
 	"os/exec"
@@ -144,6 +145,50 @@ func TestCommit(t *testing.T) {
 	out, err := exec.Command(git, "--git-dir="+dir.Path(state.Memory, ""), "log", "--format=%an|%ae|%at|%s", refs+"gitea").CombinedOutput()
 	if want := "systemd ___|systemd@m|1700000000|two gitea\nsystemd ___|systemd@m|1700000000|one gitea\n"; err != nil || string(out) != want {
 		t.Errorf("log: %s, %v", out, err)
+	}
+}
+
+// The state directory may be named from where the process is, as people do.
+func TestRelativePath(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if _, err := create(t, "state").Commit(entry("a", "", "one")); err != nil {
+		t.Fatal(err)
+	}
+	r, err := Open("state", git, Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if heads, err := r.Heads(); err != nil || len(heads) != 1 || heads[0].Err != nil {
+		t.Errorf("%+v, %v", heads, err)
+	}
+}
+
+// Whatever the umask, the owner alone can write, and the group can read.
+func TestUmask(t *testing.T) {
+	for _, umask := range []int{0, 0o022, 0o077} {
+		was := unix.Umask(umask)
+		r := create(t, state.Dir(t.TempDir()))
+		_, err := r.Commit(entry("a", "", "one"))
+		if err == nil {
+			err = r.Maintain()
+		}
+		unix.Umask(was)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = filepath.WalkDir(r.path, func(path string, e fs.DirEntry, err error) error {
+			if err != nil || strings.HasPrefix(path, r.writer.dir) || e.Name() == lockFile {
+				return err
+			}
+			info, err := e.Info()
+			if err == nil && (info.Mode().Perm()&0o027 != 0 || info.Mode().Perm()&0o040 == 0) {
+				t.Errorf("umask %03o: %s has mode %s", umask, path, info.Mode())
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
 	}
 }
 

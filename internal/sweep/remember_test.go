@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -204,6 +205,37 @@ func repository(t testing.TB, dir state.Dir, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// A first run that the sweep's end cut off is remembered as what it is, and not as damage.
+func TestFirstRunCutOff(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	b.recipe("b", "echo running; sleep 1000")
+	b.Grace = 0
+	ctx, end := context.WithCancel(context.Background())
+	defer end()
+	results, err := Run(ctx, b.Options, func(e Event) {
+		if e.Recipe == "b" {
+			end()
+		}
+	})
+	if err == nil || results[1].Verdict != Cut {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	known, err := stateOf(b.State, "b")
+	if err != nil || known.Run == nil || known.Run.Verdict != Cut {
+		t.Fatalf("%+v, %v", known, err)
+	}
+	r := &Remembered{Name: "b", State: known}
+	if st := r.standing(nil); st.Group != NeverRun {
+		t.Errorf("%+v", st)
+	}
+	b.recipe("b", "exit 0")
+	b.want("next", "a SKIP", "b PROMOTE")
+	if n := repository(t, b.State, "rev-list", "--count", ref("b")); n != "2" {
+		t.Errorf("its history has %s commits", n)
+	}
+}
+
 // However the memory of one recipe is damaged, the recipe is run, with a message, and
 // remembered anew; the others' memory is whole.
 func TestDamagedMemory(t *testing.T) {
@@ -259,6 +291,15 @@ func TestDamagedRepository(t *testing.T) {
 			data, _ := os.ReadFile(path + "/packed-refs")
 			replace(t, path+"/packed-refs", bytes.Replace(data, []byte(" refs/cc-ci/sweep/a"), []byte("zrefs/cc-ci/sweep/a"), 1))
 		}, []string{"a PROMOTE", "b SKIP"}},
+		{"a name in packed-refs", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path + "/packed-refs")
+			replace(t, path+"/packed-refs", bytes.Replace(data, []byte(" refs/cc-ci/sweep/a"), []byte(" refs/cc-ci/sweep/z"), 1))
+		}, []string{"a PROMOTE", "b SKIP"}},
+		{"packed-refs is not sorted", func(t *testing.T, path string) {
+			data, _ := os.ReadFile(path + "/packed-refs")
+			lines := bytes.SplitAfter(data, []byte("\n"))
+			replace(t, path+"/packed-refs", slices.Concat(lines[0], lines[2], lines[1]))
+		}, []string{"a SKIP", "b SKIP"}},
 		{"packed-refs is cut", func(t *testing.T, path string) {
 			data, _ := os.ReadFile(path + "/packed-refs")
 			replace(t, path+"/packed-refs", data[:len(data)-3])
@@ -269,7 +310,7 @@ func TestDamagedRepository(t *testing.T) {
 			_ = os.MkdirAll(path+"/packed-refs/x", 0o700)
 		}, []string{"a PROMOTE", "b PROMOTE"}},
 		{"locks of a killed git", func(t *testing.T, path string) {
-			for _, name := range []string{"/HEAD.lock", "/config.lock", "/packed-refs.lock", "/refs/cc-ci/sweep/a.lock", "/gc.pid"} {
+			for _, name := range []string{"/HEAD.lock", "/config.lock", "/packed-refs.lock", "/packed-refs.new", "/refs/cc-ci/key.lock", "/refs/cc-ci/sweep/a.lock", "/gc.pid"} {
 				replace(t, path+name, nil)
 			}
 		}, []string{"a SKIP", "b SKIP"}},
@@ -284,6 +325,7 @@ func TestDamagedRepository(t *testing.T) {
 			b.want("again", "a SKIP", "b SKIP")
 			b.recipe("a", "exit 0; true")
 			b.want("changed", "a PROMOTE", "b SKIP")
+			repository(t, b.State, "pack-refs", "--all")
 		})
 	}
 }

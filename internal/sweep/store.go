@@ -264,7 +264,7 @@ func readState(f *state.Folder, name string) (State, error) {
 // parseState reads the bytes of a state file. path names it in messages.
 func parseState(path string, data []byte) (known State, err error) {
 	// Of ten thousand, each is whole and of this form: one look is enough.
-	if err := json.Unmarshal(data, &known); err == nil && known.Schema == Schema && (known.Last.Verdict != "" || !known.Ran.IsZero()) {
+	if err := json.Unmarshal(data, &known); err == nil && known.Schema == Schema && known.saysSomething() {
 		return known, nil
 	}
 	known = State{}
@@ -277,13 +277,19 @@ func parseState(path string, data []byte) (known State, err error) {
 	if form.Schema == 1 {
 		return parseSchema1(path, data)
 	}
-	if err = state.Decode(path, data, Schema, &known); err == nil && (form.Schema < 2 || form.Schema > Schema || known.Last.Verdict == "" && known.Ran.IsZero()) {
+	if err = state.Decode(path, data, Schema, &known); err == nil && (form.Schema < 2 || form.Schema > Schema || !known.saysSomething()) {
 		err = saysNothing(path)
 	}
 	if err != nil {
 		return State{}, err
 	}
 	return known, nil
+}
+
+// saysSomething says whether a state is of a recipe that was looked at or run. Of a first
+// run that was cut off there is nothing but the run.
+func (s State) saysSomething() bool {
+	return s.Last.Verdict != "" || !s.Ran.IsZero() || s.Run != nil
 }
 
 func saysNothing(path string) error {
