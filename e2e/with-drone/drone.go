@@ -80,7 +80,7 @@ func (d *drone) variables() []string {
 func (d *drone) start(ctx context.Context) error {
 	id, secret, err := d.register(ctx)
 	if err != nil {
-		return fmt.Errorf("Gitea did not take Drone as an application: %w", err)
+		return fmt.Errorf("%s did not take Drone as an application: %w", d.forge.url, err)
 	}
 	d.end, err = wrap.Server{
 		Name: "Drone", Log: d.dir + "/drone.log", Healthy: d.url() + "/healthz", Limit: startLimit,

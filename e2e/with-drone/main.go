@@ -13,7 +13,7 @@
 //
 // All that Drone has is in one temporary directory: its SQLite database and its log.
 // However COMMAND ends, Drone is stopped, by its own process id, and the directory
-// removed. Exit statuses and signals are with-gitea's.
+// removed. Exit statuses and signals are with-gitea's, and so is the end by SIGKILL.
 package main
 
 import (

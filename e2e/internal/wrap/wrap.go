@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -39,8 +40,11 @@ type interrupted struct{ syscall.Signal }
 func (s interrupted) Error() string { return "interrupted: " + s.String() }
 
 // UntilSignal makes a context that the first SIGTERM, SIGHUP or SIGINT ends,
-// unless this process was started to ignore that signal (nohup).
+// unless this process was started to ignore that signal (nohup). Call it in main,
+// which then stays on its thread: the kernel signals a child whose parent is killed
+// when the thread that started the child ends.
 func UntilSignal() context.Context {
+	runtime.LockOSThread()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
@@ -88,6 +92,7 @@ func Run(ctx context.Context, argv, environ []string) (int, error) {
 	cmd := Endable(own, argv[0], argv[1:]...)
 	cmd.Env = environ
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // if this process is killed
 	if err := cmd.Start(); errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 		return ccexec.StatusNotFound, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	} else if err != nil {
@@ -131,7 +136,8 @@ func (s Server) Start(ctx context.Context) (end func(), err error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setsid = true // Ctrl-C at the terminal is for COMMAND
+	cmd.SysProcAttr.Setsid = true               // Ctrl-C at the terminal is for COMMAND
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // if this process is killed
 	if err := cmd.Start(); err != nil {
 		cancel()
 		return end, fmt.Errorf("cannot run %s: %w", s.Name, err)
