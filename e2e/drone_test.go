@@ -305,7 +305,7 @@ func (d drone) step(t *testing.T, m *machine, pushed func(*testing.T, map[string
 		`FROM_SERVER=\[secret:site\]`,          // a secret of the server, as the log shows one
 		work + `/drone/src`, `cc-ci`, `700 \.`, // pwd, id, stat
 		`700 ` + work + `/home/drone`, `700 \.\./\.\./opt`, `600 ` + work + `/home/drone/\.netrc`,
-		`\.netrc`,    // nothing else is in HOME
+		`\+ ls -A \$HOME` + "\n" + `\.netrc` + "\n" + `\+ readlink .*`, // nothing else is in HOME
 		`/dev/null`,  // stdin
 		`echo \+ .*`, // the script echoes each command
 		`dropped +USER .*`, `passed +HOME .*`, `passed +DRONE_BUILD_NUMBER +environment\.only\.drone DRONE_\* .*`, `dropped +FROM_SERVER .*`,
@@ -314,6 +314,9 @@ func (d drone) step(t *testing.T, m *machine, pushed func(*testing.T, map[string
 		if !regexp.MustCompile(`(?m)^` + want + `$`).MatchString(log) {
 			t.Errorf("no line is %s", want)
 		}
+	}
+	if n := len(regexp.MustCompile(`(?m)^(DRONE|CI)_\w+=`).FindAllString(log, -1)); n < 75 {
+		t.Errorf("%d variables tell about the build, should be some eighty", n)
 	}
 	// Nothing of the runner's unit is the step's.
 	if found := regexp.MustCompile(`(?m)^(INVOCATION_ID|JOURNAL_STREAM|SYSTEMD_EXEC_PID|CREDENTIALS_DIRECTORY|STATE_DIRECTORY|DRONE_RPC_\w+|DRONE_RUNNER_\w+|LANG|SHELL|LOGNAME)=.*`).FindString(log); found != "" {
