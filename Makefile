@@ -4,6 +4,7 @@
 B := build
 CC_CI_RUN := $(B)/cc-ci-run
 WITH_GITEA := $(B)/with-gitea
+WITH_DRONE := $(B)/with-drone
 WITH_DOCKER := $(B)/with-docker
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 # Debian has no abra; in production Nix brings it.
@@ -27,7 +28,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness deployed deployments audit audited e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup compiler gitea images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DOCKER) $(B)/image
+.PHONY: help run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -101,7 +102,11 @@ compiler: # a C compiler, for cgo
 gitea: compiler build $(WITH_GITEA) # a real Gitea, and the command that starts one
 	@e2e/build-gitea
 
-$(WITH_GITEA) $(WITH_DOCKER) $(B)/image:
+# A real Drone server and exec runner beside a real Gitea.
+drone-programs: gitea $(WITH_DRONE)
+	@e2e/build-drone
+
+$(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image:
 	@$(GO_BUILD) -o $@ ./e2e/$(@F)
 
 # What tests deploy, as `docker load` reads it.
@@ -141,15 +146,18 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-two-paths: machine-packages images $(WITH_GITEA) ## Deploy gitea and run its tests by a real timer, by Drone's steps and by hand, and compare; again with the old lists (as root)
-	@$(GO_BUILD) -o $(B)/drone-driver ./e2e/drone-driver
+drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and runner run gitea's tests, which pass, fail, are cancelled (as root)
+	@scripts/with-stand-in true # downloads Nix, because the test may have no network
+	@$(E2E_TEST) -run '^TestDrone$$' ./e2e
+
+two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
 	@scripts/with-stand-in true # downloads Nix, because the next command runs without a network
 	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
 	@$(E2E_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 
-e2e: machine-packages witness deployed deployments audited prove faults two-paths host ## Run the slow tests
+e2e: machine-packages witness deployed deployments audited prove faults drone two-paths host ## Run the slow tests
 
 # Before the environment is built: an upgrade changes files of the environment.
 machine-packages:

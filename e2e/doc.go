@@ -10,6 +10,7 @@
 //	go test -tags environment,e2e -run '^TestAudit(FindsDefect3|Stress)$' ./e2e
 //
 // `make deployed` and `make deployments` start Docker daemons, as root, each in
-// namespaces of its own (command with-docker). `make host` and `make two-paths` boot
-// machines with a systemd, as root.
+// namespaces of its own (command with-docker). `make host`, `make drone` and `make
+// two-paths` boot machines with a systemd, as root. The latter two start a real Gitea
+// and a real Drone server (commands with-gitea and with-drone).
 package e2e

@@ -4,25 +4,33 @@ package e2e
 
 import (
 	"bufio"
-	"os"
 	"os/exec"
+	"strings"
 	"testing"
 )
 
-// gitea starts a real Gitea for a test and returns the variables that name it:
-// GITEA_URL, GITEA_USER and GITEA_PASSWORD.
-//
-// Its parent is build/with-gitea, whose COMMAND ends when the test does, however
-// that happens. A test that times out or is killed runs no cleanup, but the pipe
-// closes, so Gitea is stopped and its directory removed then, too.
-func gitea(t testing.TB) (variables []string) {
+// withGitea is a command line before a COMMAND that needs a real Gitea.
+var withGitea = []string{"../build/with-gitea", "--gitea", "../build/gitea", "--"}
+
+// giteaVariables name the instance.
+var giteaVariables = []string{"GITEA_URL", "GITEA_USER", "GITEA_PASSWORD"}
+
+// gitea starts a real Gitea for a test and returns the variables that name it.
+func gitea(t testing.TB) []string {
 	t.Helper()
-	const program = "../build/gitea"
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("%v: `make witness` builds it, or `make audited`", err)
-	}
-	cmd := exec.Command("../build/with-gitea", "--gitea", program, "--",
-		"sh", "-c", "env | grep -E '^GITEA_(URL|USER|PASSWORD)='; exec cat")
+	return serve(t, withGitea, giteaVariables)
+}
+
+// serve starts servers for a test by command lines of with-gitea and the like, and
+// returns variables that their COMMAND finds, each as NAME=VALUE.
+//
+// COMMAND ends when the test does, however that happens. A test that times out or is
+// killed runs no cleanup, but the pipe closes, so the servers are stopped and their
+// directories removed then, too.
+func serve(t testing.TB, with, names []string) (variables []string) {
+	t.Helper()
+	pattern := "^(" + strings.Join(names, "|") + ")="
+	cmd := exec.Command(with[0], append(with[1:len(with):len(with)], "sh", "-c", `env | grep -E "$0"; exec cat`, pattern)...)
 	cmd.Stderr = t.Output()
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -33,17 +41,17 @@ func gitea(t testing.TB) (variables []string) {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v: `make witness` builds it, or `make audited`", err)
+		t.Fatalf("%v: `make gitea` or `make drone` builds it", err)
 	}
 	t.Cleanup(func() {
 		in.Close()
 		_ = cmd.Wait()
 	})
-	for lines := bufio.NewScanner(out); len(variables) < 3 && lines.Scan(); {
+	for lines := bufio.NewScanner(out); len(variables) < len(names) && lines.Scan(); {
 		variables = append(variables, lines.Text())
 	}
-	if len(variables) < 3 {
-		t.Fatal("no Gitea could be started: with-gitea's message says why")
+	if len(variables) < len(names) {
+		t.Fatalf("%s was not started: its message says why", with[0])
 	}
 	return variables
 }

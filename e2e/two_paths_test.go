@@ -21,24 +21,23 @@ import (
 // that the NixOS modules render:
 //
 //   - the timer fires by itself, and its unit sweeps;
-//   - the Drone runner's unit runs the steps of .drone.yml. Its program is
-//     e2e/drone-driver; with DRONE_RUNNER_EXEC=PROGRAM it is the real one;
+//   - a push to a real Gitea starts a build of a real Drone server, and the Drone
+//     runner's unit runs the steps of .drone.yml;
 //   - a person runs the tests by hand, in a shell on a pseudo-terminal that is as
 //     wrong as we could think of.
 type paths struct {
 	*machine
 	recipe string    // git work tree of the recipe gitea
 	state  state.Dir // of cc-ci-run in the machine
+	drone  drone
+	commit string // that was pushed
 }
-
-// driver is the program that the machine runs instead of drone-runner-exec.
-const driver = "../build/drone-driver"
 
 // TestTwoPaths is one environment by three ways: gitea deploys itself and its tests
 // pass on each, and `cc-ci-run parity` finds no drift. `make two-paths` runs it,
 // beside a Docker daemon (e2e/with-docker).
 func TestTwoPaths(t *testing.T) {
-	older := target(t, buildUnits(t, "threeLists", driver), "manual")
+	older := target(t, buildUnits(t, "threeLists", droneRunner), "manual")
 	p := bootPaths(t, "twoPaths")
 
 	p.step(t, "the timer", func(t *testing.T) {
@@ -63,10 +62,7 @@ func TestTwoPaths(t *testing.T) {
 		}
 	})
 	p.step(t, "Drone", func(t *testing.T) {
-		unit, summary := p.pipeline(t)
-		if unit["Result"] != "success" || unit["ExecMainStatus"] != "0" {
-			p.fatalf(t, "the pipeline failed: %s, exit status %s", unit["Result"], unit["ExecMainStatus"])
-		}
+		summary, _ := p.pipeline(t, "success")
 		if !strings.HasPrefix(summary, "11 passed in") { // none was skipped
 			t.Errorf("pytest says %q, should say that 11 passed and no more", summary)
 		}
@@ -133,7 +129,7 @@ func TestTwoPaths(t *testing.T) {
 
 // TestThreeLists is the way it was before, a list of tools for each way: the
 // witness fails under the timer and passes under Drone, and parity says why.
-// DEFECT-3. The tests use a Gitea that with-gitea starts. The machine has no Docker
+// DEFECT-3. The tests use the Gitea that Drone belongs to. The machine has no Docker
 // daemon, so tests that deploy are skipped.
 func TestThreeLists(t *testing.T) {
 	p := bootPaths(t, "threeLists")
@@ -147,11 +143,11 @@ func TestThreeLists(t *testing.T) {
 		}
 	})
 	p.step(t, "Drone", func(t *testing.T) {
-		_, summary := p.pipeline(t)
+		summary, log := p.pipeline(t, "failure")
 		if !strings.HasPrefix(summary, "3 failed, 5 passed, 3 skipped in") {
 			t.Errorf("pytest says %q, should say that 5 passed, 3 failed for want of jq, and 3 were skipped for want of docker", summary)
 		}
-		if line := regexp.MustCompile(`.*FAILED .*` + witness + `.*`).FindString(p.journal("--unit=drone-runner-exec.service")); line != "" {
+		if line := regexp.MustCompile(`.*FAILED .*` + witness + `.*`).FindString(log); line != "" {
 			t.Errorf("the witness failed: %s", line)
 		}
 	})
@@ -176,38 +172,32 @@ func TestThreeLists(t *testing.T) {
 }
 
 // bootPaths boots the machine of an attribute of nix/tests. The timer and the
-// Drone runner start at once.
+// Drone runner, for which a build waits, start at once.
 func bootPaths(t *testing.T, attribute string) paths {
 	t.Helper()
-	m := newMachine(t, attribute, driver)
-	p := paths{machine: m, recipe: m.path("/srv/recipes/gitea"), state: state.Dir(m.path("/var/lib/cc-ci-run"))}
+	d := newDrone(t)
+	m := newMachine(t, attribute, droneRunner)
+	p := paths{machine: m, recipe: m.path("/srv/recipes/gitea"), state: state.Dir(m.path("/var/lib/cc-ci-run")), drone: d}
 	m.write(t, "/etc/systemd/system/two-paths.target", `[Unit]
 Requires=sysinit.target dbus.socket nightly-sweep.timer
 Wants=drone-runner-exec.service
 After=sysinit.target dbus.socket nightly-sweep.timer
 `, 0o644)
 
-	// What names the instance is for the units only; what the driver needs, for its own.
 	variables := giteaImages
 	if attribute == "twoPaths" {
 		m.bind(t, "/run/docker.sock")
 	} else {
-		variables = gitea(t)
+		variables = d.instance()
 	}
-	site := strings.Join(variables, "\n") + "\n"
-	forDriver := "SOURCE_OF_PIPELINE=/srv/project\n"
-	if runner := os.Getenv("DRONE_RUNNER_EXEC"); runner != "" {
-		t.Logf("the real runner: %s", runner)
-		m.write(t, "/srv/drone-runner-exec", read(t, runner), 0o755) // where a unit can reach it
-		forDriver += "DRONE_RUNNER_EXEC=/srv/drone-runner-exec\n"
-	}
-	m.write(t, "/etc/instance.env", site, 0o600)
-	m.write(t, "/etc/drone-runner.env", site+forDriver, 0o600)
+	m.write(t, "/etc/instance.env", strings.Join(variables, "\n")+"\n", 0o600)
+	d.attach(t, m, variables)
 	m.link(t, m.program, "/srv/by-hand")
 
 	project := m.path("/srv/project")
 	output(t, exec.CommandContext(m.ctx, "git", "clone", "--quiet", "..", project))
 	output(t, exec.CommandContext(m.ctx, "git", "-C", project, "checkout", "--quiet", "-B", "main"))
+	p.commit = d.push(t, project)
 	output(t, exec.CommandContext(m.ctx, "chroot", m.root, "/usr/bin/chown", "-R", "cc-ci", "/srv/project")) // git clones from no stranger's
 	if err := os.CopyFS(p.recipe, os.DirFS("../recipes/gitea")); err != nil {
 		t.Fatal(err)
@@ -269,28 +259,21 @@ func (p paths) newest(t *testing.T, invoker string) *record.Record {
 // summaryRE is the line of pytest's with the number of tests, without its colours.
 var summaryRE = regexp.MustCompile(`(?m)=+ ([0-9]+ (?:passed|failed).*) =+\s*$`)
 
-// pipeline waits for the end of the Drone runner's pipeline, and gives properties
-// of its unit and what pytest said at the end.
-func (p paths) pipeline(t *testing.T) (unit map[string]string, summary string) {
+// pipeline waits for the end of the build of the push, which must have a status,
+// and gives what pytest said at the end, and the step's log.
+func (p paths) pipeline(t *testing.T, status string) (summary, log string) {
 	t.Helper()
-	p.await(t, "the pipeline to end", func() bool {
-		unit = map[string]string{}
-		for line := range strings.Lines(p.sh(t, "systemctl show -p ActiveState,Result,ExecMainStatus,ExecMainExitTimestamp drone-runner-exec.service")) {
-			name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-			unit[name] = value
-		}
-		return unit["ActiveState"] != "active" && unit["ExecMainExitTimestamp"] != ""
-	})
-	p.await(t, "pytest's last line in the runner's journal", func() bool {
-		found := summaryRE.FindStringSubmatch(p.journal("--unit=drone-runner-exec.service"))
-		if found != nil {
-			summary = found[1]
-		}
-		return found != nil
-	})
+	b, log := p.drone.ended(t, p.machine, p.commit, status)
+	found := summaryRE.FindStringSubmatch(log)
+	if found == nil {
+		p.fatalf(t, "pytest said nothing at the end:\n%s", log)
+	}
 	r := p.newest(t, "drone")
-	t.Logf("%s; run by %s, which %d variables reached", summary, r.Invoker.ID, len(r.Passed))
-	return unit, summary
+	t.Logf("%s; run by %s, which %d variables reached", found[1], r.Invoker.ID, len(r.Passed))
+	if want := fmt.Sprintf("%s/%d/recipes/gitea", p.drone.repository, b.Number); r.Invoker.ID != want {
+		t.Errorf("the newest record of Drone is of %s, should be of %s", r.Invoker.ID, want)
+	}
+	return found[1], log
 }
 
 // byHand is a login on a terminal, as `machinectl shell` makes one, and in it a

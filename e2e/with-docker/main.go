@@ -38,7 +38,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -86,10 +85,6 @@ func parse(args []string) (o options) {
 }
 
 func main() {
-	// The kernel kills init when the thread that started it ends, so that must be
-	// the thread that ends last.
-	runtime.LockOSThread()
-
 	ctx := wrap.UntilSignal()
 	var status int
 	var err error

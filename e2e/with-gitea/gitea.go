@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"os/user"
@@ -28,7 +26,8 @@ const (
 )
 
 // appINI is Gitea's configuration: nothing but HTTP with LFS on loopback; no mail,
-// ssh, update check, nor avatars from afar. Gitea adds secrets of its own.
+// ssh, update check, nor avatars from afar. Other programs (Drone) may log in by
+// OAuth2, and get webhooks on loopback. Gitea adds secrets of its own.
 const appINI = `RUN_MODE = prod
 
 [server]
@@ -52,8 +51,8 @@ DISABLE_REGISTRATION = true
 [openid]
 ENABLE_OPENID_SIGNIN = false
 
-[oauth2]
-ENABLED = false
+[webhook]
+ALLOWED_HOST_LIST = loopback
 
 [picture]
 DISABLE_GRAVATAR = true
@@ -90,7 +89,7 @@ func newGitea(program string, environ []string) (*gitea, error) {
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("there is no %s: e2e/build-gitea makes it", program)
 	}
-	port, err := freePort()
+	port, err := wrap.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -151,40 +150,12 @@ func (g *gitea) furnish(program string, mode fs.FileMode, port int) error {
 // start starts Gitea and waits until it answers, with an administrator, whose
 // password it returns.
 func (g *gitea) start(ctx context.Context) (password string, err error) {
-	log, err := os.Create(g.dir + "/gitea.log")
+	g.end, err = wrap.Server{
+		Name: "Gitea", Log: g.dir + "/gitea.log", Healthy: g.url + "/api/healthz", Limit: startLimit,
+		Command: func(ctx context.Context) *exec.Cmd { return g.command(ctx, "web") },
+	}.Start(ctx)
 	if err != nil {
 		return "", err
-	}
-	defer log.Close()
-	// Not ctx: COMMAND ends first.
-	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	server := g.command(own, "web")
-	server.Stdout, server.Stderr = log, log
-	server.SysProcAttr.Setsid = true // Ctrl-C at the terminal is for COMMAND
-	if err := server.Start(); err != nil {
-		cancel()
-		return "", fmt.Errorf("cannot run Gitea: %w", err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		_ = server.Wait()
-		close(ended)
-	}()
-	g.end = func() {
-		cancel()
-		<-ended
-	}
-	limit := time.After(startLimit)
-	for !g.answers() {
-		select {
-		case <-ended:
-			return "", g.withLog("Gitea ended: " + server.ProcessState.String())
-		case <-limit:
-			return "", g.withLog(fmt.Sprintf("Gitea did not answer within %s", startLimit))
-		case <-ctx.Done():
-			return "", context.Cause(ctx)
-		case <-time.After(100 * time.Millisecond):
-		}
 	}
 	return g.addAdmin(ctx)
 }
@@ -220,33 +191,7 @@ func (g *gitea) command(ctx context.Context, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (g *gitea) answers() bool {
-	// No proxy: this is loopback, whatever http_proxy says.
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	answer, err := client.Get(g.url + "/api/healthz")
-	if err != nil {
-		return false
-	}
-	answer.Body.Close()
-	return answer.StatusCode == http.StatusOK
-}
-
-// withLog is an error with the end of Gitea's log.
-func (g *gitea) withLog(message string) error {
-	log, _ := os.ReadFile(g.dir + "/gitea.log")
-	return fmt.Errorf("%s; the end of its log:\n%s", message, wrap.LastLines(string(log), 20))
-}
-
 func (g *gitea) stop() {
 	g.end()
 	_ = os.RemoveAll(g.dir)
-}
-
-func freePort() (int, error) {
-	probe, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return 0, err
-	}
-	defer probe.Close()
-	return probe.Addr().(*net.TCPAddr).Port, nil
 }

@@ -7,7 +7,8 @@
 // its environment. All that Gitea has is in one temporary directory: a copy of
 // the program, its SQLite database, its log. Gitea refuses to be root, so it
 // runs as nobody when with-gitea is root. However COMMAND ends, Gitea is
-// stopped, by its own process id, and the directory removed.
+// stopped, by its own process id, and the directory removed. If with-gitea is killed
+// by SIGKILL, Gitea is killed and COMMAND gets SIGTERM; the directory stays.
 //
 // Exit status: COMMAND's own, or 128+N when signal N ended COMMAND; 125 when
 // Gitea could not be started, 126 when COMMAND cannot be executed, 127 when

@@ -313,6 +313,22 @@ func TestControlCReachesCommandOnce(t *testing.T) {
 	}
 }
 
+// A with-gitea that is killed takes Gitea and COMMAND with it.
+func TestKilled(t *testing.T) {
+	p := withStandIn(t, behaviour{Health: 200})
+	cmd := p.start(t, "sh", "-c", `echo "$GITEA_URL"; exec sleep infinity`)
+	address := strings.TrimPrefix(line(t, cmd.out), "http://")
+	_ = cmd.Process.Kill()
+	cmd.wait(t) // until COMMAND, too, has closed its output
+	for {       // the limit is that of go test
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			return
+		}
+		c.Close()
+	}
+}
+
 func TestSignalBeforeGiteaIsUp(t *testing.T) {
 	p := withStandIn(t, behaviour{Health: http.StatusServiceUnavailable})
 	cmd := p.start(t, "true")

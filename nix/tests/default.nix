@@ -732,7 +732,8 @@ let
             services.cc-ci.drone-runner = {
               enable = true;
               name = "e2e";
-              server.host = "127.0.0.1";
+              server.host = "DRONE_HOST";
+              server.proto = "http";
               environmentFile = "/etc/drone-runner.env";
               package = here.runCommand "drone-runner-exec" { } ''
                 mkdir -p $out/bin
@@ -798,8 +799,9 @@ in
   inherit (here) cc-ci-run;
   optionsPage = page;
   units = unitFiles;
-  # What TestTwoPaths boots: one environment for all three ways to a test,
-  # and for TestThreeLists the old way of doing it, a list for each.
+  # What TestTwoPaths and TestDrone boot: one environment for all three ways to a
+  # test, and for TestThreeLists the old way of doing it, a list for each.
+  # DRONE_HOST is their server's, put in there.
   twoPaths = bootable { };
   threeLists = bootable (mapAttrs (_: pkgsOf) legacy.packages);
   # What TestHost boots. PORT and the like are its servers', put in there.

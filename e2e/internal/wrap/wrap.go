@@ -1,5 +1,5 @@
-// Package wrap is what with-docker and with-gitea share. Each of them starts a
-// service, runs another command, COMMAND, and then stops the service.
+// Package wrap is what with-docker, with-gitea and with-drone share. Each of them
+// starts a service, runs another command, COMMAND, and then stops the service.
 //
 //	ctx := wrap.UntilSignal()
 //	status, err := wrap.Run(ctx, argv, environ)   // ends COMMAND if a signal comes
@@ -11,9 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
+	"runtime"
 	"strings"
 	"syscall"
 	"time"
@@ -37,8 +40,11 @@ type interrupted struct{ syscall.Signal }
 func (s interrupted) Error() string { return "interrupted: " + s.String() }
 
 // UntilSignal makes a context that the first SIGTERM, SIGHUP or SIGINT ends,
-// unless this process was started to ignore that signal (nohup).
+// unless this process was started to ignore that signal (nohup). Call it in main,
+// which then stays on its thread: the kernel signals a child whose parent is killed
+// when the thread that started the child ends.
 func UntilSignal() context.Context {
+	runtime.LockOSThread()
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	for _, s := range []os.Signal{syscall.SIGTERM, syscall.SIGHUP, syscall.SIGINT} {
@@ -86,6 +92,7 @@ func Run(ctx context.Context, argv, environ []string) (int, error) {
 	cmd := Endable(own, argv[0], argv[1:]...)
 	cmd.Env = environ
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM} // if this process is killed
 	if err := cmd.Start(); errors.Is(err, fs.ErrNotExist) || errors.Is(err, exec.ErrNotFound) {
 		return ccexec.StatusNotFound, fmt.Errorf("cannot run %s: %w", argv[0], err)
 	} else if err != nil {
@@ -102,6 +109,88 @@ func Endable(ctx context.Context, name string, args ...string) *exec.Cmd {
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = StopLimit
 	return cmd
+}
+
+// Server is a server on loopback, to be started.
+type Server struct {
+	Name    string // of messages
+	Command func(ctx context.Context) *exec.Cmd
+	Log     string        // the file that gets its output
+	Healthy string        // URL that answers 200 when the server is up
+	Limit   time.Duration // how long the server may take until then
+}
+
+// Start starts the server, and returns when it answers. end, which must be called
+// also after an error, stops the server and waits for its end.
+func (s Server) Start(ctx context.Context) (end func(), err error) {
+	end = func() {}
+	log, err := os.Create(s.Log)
+	if err != nil {
+		return end, err
+	}
+	defer log.Close()
+	// Not ctx: COMMAND ends first.
+	own, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	cmd := s.Command(own)
+	cmd.Stdout, cmd.Stderr = log, log
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true               // Ctrl-C at the terminal is for COMMAND
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // if this process is killed
+	if err := cmd.Start(); err != nil {
+		cancel()
+		return end, fmt.Errorf("cannot run %s: %w", s.Name, err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(ended)
+	}()
+	end = func() {
+		cancel()
+		<-ended
+	}
+	limit := time.After(s.Limit)
+	for !s.answers() {
+		select {
+		case <-ended:
+			return end, s.failed("ended: " + cmd.ProcessState.String())
+		case <-limit:
+			return end, s.failed(fmt.Sprintf("did not answer within %s", s.Limit))
+		case <-ctx.Done():
+			return end, context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return end, nil
+}
+
+func (s Server) answers() bool {
+	// No proxy: this is loopback, whatever http_proxy says.
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	answer, err := client.Get(s.Healthy)
+	if err != nil {
+		return false
+	}
+	answer.Body.Close()
+	return answer.StatusCode == http.StatusOK
+}
+
+// failed is an error with the end of the server's log.
+func (s Server) failed(how string) error {
+	log, _ := os.ReadFile(s.Log)
+	return fmt.Errorf("%s %s; the end of its log:\n%s", s.Name, how, LastLines(string(log), 20))
+}
+
+// FreePort is a port of loopback that nobody listens on.
+func FreePort() (int, error) {
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer probe.Close()
+	return probe.Addr().(*net.TCPAddr).Port, nil
 }
 
 // LastLines are the last n lines of a log.
