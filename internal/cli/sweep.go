@@ -41,7 +41,7 @@ each recipe one verdict:
   SKIP     the last run with the same inputs passed: revision, content,
            environment, runner and the site's values are unchanged
   PROMOTE  the tests passed: the revision is canonical now
-  PASS     the tests passed by hand; a timer or Drone promotes (see --promote)
+  PASS     the tests passed by hand where a timer or Drone promotes (--promote)
   HOLD     the tests did not pass: the canonical revision stays what it was
   ERROR    the tests could not be run, or ended before pytest did
   CUT      the run was ended from outside, or had no turn: its state stays
