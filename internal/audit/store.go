@@ -94,8 +94,8 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 		official := f.Official(uid)
 		switch {
 		case err != nil:
-		case state.Future(name, now):
-			err = &state.Fault{Path: f.Path(name), Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
+		case state.Future(name, now) && told >= maxFaults: // of very many, each is not read
+			err = notYet(f.Path(name))
 		case !official && by != "manual" && by != "":
 			err = f.Foreign(name, uid)
 		case !official && waste > maxWaste:
@@ -119,6 +119,9 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 			}
 		}
 		r, spent, err := read(f, name)
+		if err == nil && state.Future(name, now) {
+			err = notYet(f.Path(name))
+		}
 		if err != nil && !official {
 			waste, opened = waste+spent+costFile, opened-1
 		} else {
@@ -141,6 +144,10 @@ func Newest(dir state.Dir, recipe string, last int) (reports []*Report, skipped 
 	}
 	slices.Reverse(reports)
 	return reports, skipped, nil
+}
+
+func notYet(path string) error {
+	return &state.Fault{Path: path, Is: "is of a time that is yet to come", Fix: "it is not used; remove it"}
 }
 
 // read reads a report, if it is believed, and says what that costs.
