@@ -64,7 +64,7 @@ docs/report.md has more.`,
 		Example: `  cc-ci-run report --out /srv/www/ci
   cc-ci-run report --serve 127.0.0.1:8080
   cc-ci-run report --out /srv/www/ci --recipe-url 'https://git.example.org/recipes/{recipe}/commit/{revision}'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.out == "" && o.serve == "" {
 				return errors.New("report: name a directory (--out DIR), or an address (--serve 127.0.0.1:8080)")

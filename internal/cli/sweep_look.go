@@ -93,7 +93,7 @@ is 0 also if recipes fail: programs read --output json.`,
 		Example: `  cc-ci-run sweep status
   cc-ci-run sweep status --all
   cc-ci-run sweep status --output json | jq -r .headline`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, dir, err := p.memoryOf(shared)
 			if err != nil {
