@@ -66,7 +66,7 @@ seconds, unless the page's address ends with "?still". docs/report.md has more.`
   cc-ci-run report --serve 127.0.0.1:8080
   cc-ci-run report --out /srv/www/ci \
     --recipe-url 'https://git.example.org/recipes/{recipe}/commit/{revision}'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.out == "" && o.serve == "" {
 				return errors.New("report: name a directory for the pages (--out DIR), or an address at which to serve them (--serve 127.0.0.1:8080)")

@@ -95,7 +95,10 @@ for example because the environment changed since it was built.`,
 				return err
 			}
 			t.manifest = m
-			if sharedURL != "" {
+			switch {
+			case cmd.Flags().Changed("shared") && sharedURL == "":
+				return errors.New("--shared: names no repository; leave it out to remember on this machine alone")
+			case sharedURL != "":
 				if o.Shared, err = p.remote(sharedURL, o.Invoker); err != nil {
 					return err
 				}

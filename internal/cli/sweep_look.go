@@ -413,6 +413,9 @@ func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 		if text == "" {
 			text = t.Message
 		}
+		if text == "" {
+			text = "no message of it is remembered: the run's output says more (leave out --failed)"
+		}
 		if err := p.write(fmt.Sprintf("=== %s, after %s\n%s\n\n", t.Name, time.Duration(t.Duration)*time.Millisecond, strings.TrimRight(text, "\n"))); err != nil {
 			return err
 		}

@@ -175,8 +175,18 @@ func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args
 		like.Environ = append(like.Environ, environmentFile(string(data))...)
 	}
 	root := Root(like)
-	root.SetArgs(slices.Concat([]string{"sweep", "--dry-run", "--output", out.String()}, words))
+	root.SetArgs(dryLike(words, out))
 	return root.ExecuteContext(cmd.Context())
+}
+
+// dryLike are the words of a dry run that is like a sweep. Of a flag that is there twice the
+// last one counts, so that a dry run does not replace the report of the unit's last sweep.
+func dryLike(words []string, out output) []string {
+	flags := slices.Index(words, "--")
+	if flags < 0 {
+		flags = len(words)
+	}
+	return slices.Concat([]string{"sweep"}, words[:flags], []string{"--dry-run", "--junit=", "--output=" + out.String()}, words[flags:])
 }
 
 // unitSweep takes from a unit's command what comes after "sweep".

@@ -75,3 +75,16 @@ func show(t *testing.T, stdout *os.File, row []string) string {
 	}
 	return text.String()
 }
+
+// A dry run that is like a unit runs nothing and writes nothing, whatever the unit's words.
+func TestDryLike(t *testing.T) {
+	for words, want := range map[string]string{
+		"":                                    "sweep --dry-run --junit= --output=table",
+		"--junit /srv/j.xml -o json --jobs 2": "sweep --junit /srv/j.xml -o json --jobs 2 --dry-run --junit= --output=table",
+		"--force -- gitea":                    "sweep --force --dry-run --junit= --output=table -- gitea",
+	} {
+		if got := strings.Join(dryLike(strings.Fields(words), "table"), " "); got != want {
+			t.Errorf("%q: %s, want %s", words, got, want)
+		}
+	}
+}

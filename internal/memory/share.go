@@ -58,7 +58,7 @@ func (r *Repository) Fetch(names ...string) error {
 	}
 	for line := range strings.Lines(list) {
 		hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		if name, ok := strings.CutPrefix(ref, refs); ok && isHash(hash) {
+		if name, ok := strings.CutPrefix(ref, refs); ok && isHash(hash) && !strings.Contains(name, "/") {
 			r.theirs[name] = hash
 			fmt.Fprintf(&wanted, "+%s:%[1]s\n", ref)
 		}
@@ -137,8 +137,10 @@ func (r *Repository) Key(size int) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if hash, _, _ := strings.Cut(list, "\t"); isHash(hash) {
-			return r.fetchKey(hash, size)
+		for line := range strings.Lines(list) { // git also lists refs whose names only end so
+			if hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t"); ref == keyRef && isHash(hash) {
+				return r.fetchKey(hash, size)
+			}
 		}
 		key := make([]byte, size)
 		_, _ = rand.Read(key) // never fails
@@ -167,13 +169,14 @@ func (r *Repository) fetchKey(hash string, size int) (key []byte, err error) {
 	if err := r.trees(heads); err != nil {
 		return nil, err
 	}
-	err = r.Contents(heads, "key", func(_ *Head, data []byte, fault error) {
+	failed := r.Contents(heads, "key", func(_ *Head, data []byte, fault error) {
 		if key = data; fault == nil && len(data) != size {
 			fault = fmt.Errorf("%s in the shared repository has no key of %d bytes: remove this ref; the next sweep of each machine then runs all recipes once more", keyRef, size)
 		}
-		if fault != nil {
-			key, err = nil, fault
-		}
+		err = fault
 	})
-	return key, err
+	if err = errors.Join(failed, err); err != nil {
+		return nil, err
+	}
+	return key, nil
 }

@@ -203,13 +203,21 @@ func ParseHistory(where string, data []byte) (h History, err error) {
 const maxKeptResult = 1 << 20
 
 // kept is a result as it is remembered. A large one is remembered without messages and
-// traces: the log, and the result beside the log, have them until they expire.
+// traces: the log, and the result beside the log, have them until they expire. The tests
+// that failed come first: of very many, the last ones are left out.
 func kept(data []byte, r *record.Result) []byte {
 	if r == nil || len(data) <= maxKeptResult {
 		return data
 	}
 	brief := *r
-	brief.Results.Tests = slices.Clone(r.Results.Tests[:min(len(r.Results.Tests), maxKeptTests)])
+	brief.Results.Tests = nil
+	for _, failed := range []bool{true, false} {
+		for _, t := range r.Results.Tests {
+			if (t.Status == "failed") == failed && len(brief.Results.Tests) < maxKeptTests {
+				brief.Results.Tests = append(brief.Results.Tests, t)
+			}
+		}
+	}
 	for i := range brief.Results.Tests {
 		brief.Results.Tests[i].Message, brief.Results.Tests[i].Trace = "", ""
 	}

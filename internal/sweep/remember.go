@@ -194,8 +194,12 @@ func (s *store) refresh(recipe string) (State, error) {
 }
 
 // takeOver takes over the state files of an earlier cc-ci-run, STATE/sweep/recipes/NAME.json,
-// if they are newer than what is remembered, as after a return to an earlier cc-ci-run.
+// if they are newer than what is remembered, as after a return to an earlier cc-ci-run. What
+// this machine remembered alone does not count beside a shared memory.
 func (s *store) takeOver() error {
+	if s.shared != nil {
+		return nil
+	}
 	f, err := s.Open(state.Recipes)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

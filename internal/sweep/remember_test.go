@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
 
@@ -233,6 +234,27 @@ func TestFirstRunCutOff(t *testing.T) {
 	b.want("next", "a SKIP", "b PROMOTE")
 	if n := repository(t, b.State, "rev-list", "--count", ref("b")); n != "2" {
 		t.Errorf("its history has %s commits", n)
+	}
+}
+
+// Of a result that is too large to be remembered whole, the tests that failed are.
+func TestLargeResult(t *testing.T) {
+	r := &record.Result{Format: "CTRF"}
+	r.Results.Extra.About.Schema = record.ResultSchema
+	for i := range maxKeptTests + 100 {
+		r.Results.Tests = append(r.Results.Tests, record.Test{Name: fmt.Sprint("test_", i), Status: "passed", Message: "long"})
+	}
+	r.Results.Tests[maxKeptTests+50].Status = "failed"
+	brief, err := ParseResult("id", kept(make([]byte, maxKeptResult+1), r))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := brief.Results.Tests
+	if len(tests) != maxKeptTests || tests[0].Name != fmt.Sprint("test_", maxKeptTests+50) || tests[1].Name != "test_0" || tests[1].Message != "" {
+		t.Errorf("%d tests: %+v", len(tests), tests[:2])
+	}
+	if r.Results.Tests[1].Message != "long" {
+		t.Error("the run's own result was changed")
 	}
 }
 

@@ -180,4 +180,32 @@ func TestNotShared(t *testing.T) {
 	if k := one.known("a"); time.Since(k.Canonical.Time) > time.Hour {
 		t.Errorf("%+v", k)
 	}
+	// Nor are files of an earlier cc-ci-run, however new they are.
+	k := one.known("a")
+	k.Schema, k.Last.Started, k.Canonical.Revision = 2, k.Last.Started.Add(time.Hour), "of this machine alone"
+	one.write(one.State.Path(state.Recipes, "a.json"), text(k), 0o644)
+	one.want("beside a file of an earlier version", "a SKIP")
+}
+
+// The machines' key is the one of its ref, and is whole.
+func TestSharedKey(t *testing.T) {
+	shared, m := machines(t, "one", "two")
+	one, two := m[0], m[1]
+	one.recipe("a", "exit 0")
+	one.want("first", "a PROMOTE")
+	remote := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command(git, append([]string{"--git-dir=" + shared}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("git %q: %s, %v", args, out, err)
+		}
+	}
+	// Refs with names that end like those of the memory.
+	remote("update-ref", "refs/aaa/refs/cc-ci/key", ref("a"))
+	remote("update-ref", "refs/cc-ci/sweep/b/c", ref("a"))
+	one.want("beside refs of others", "a SKIP")
+	two.want("beside refs of others, too", "a SKIP")
+	remote("update-ref", "refs/cc-ci/key", ref("a"))
+	if results, err := Run(context.Background(), two.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), "refs/cc-ci/key of the shared repository has no key of 32 bytes") {
+		t.Errorf("without a key: %+v, %v", results, err)
+	}
 }
