@@ -107,8 +107,8 @@ func siteHashes(key []byte, site []string) map[string]string {
 // keyFile is in the sweep's directory. Who may read it runs tests as well.
 const keyFile = "key"
 
-// siteKey is the key of the machine, or that of all machines. Without the shared one
-// nothing is skipped, as no hash is the same, and what would be run is an ERROR.
+// siteKey is the key of the machine, or that of all machines. While the shared repository
+// cannot be reached, it is the one that the machine knew last.
 func (s *sweep) siteKey() ([]byte, error) {
 	if s.Shared == nil || s.DryRun {
 		return s.ownKey(s.DryRun)

@@ -8,7 +8,7 @@ import (
 // Metrics is the status in Prometheus's text format, as the textfile collector of
 // node-exporter reads it. An alert on the age of a recipe's last success is
 //
-//	time() - cc_ci_run_recipe_success_timestamp_seconds > 3 * 86400
+//	time() - cc_ci_run_recipe_success_timestamp_seconds > 8 * 86400
 func (s Status) Metrics() string {
 	var b strings.Builder
 	family := func(name, help string, value func(r Standing) (text string, ok bool)) {
@@ -19,7 +19,7 @@ func (s Status) Metrics() string {
 			}
 		}
 	}
-	family("cc_ci_run_recipe_failing", "Whether a recipe's last verdict was HOLD, ERROR or CUT, 1 or 0.", func(r Standing) (string, bool) {
+	family("cc_ci_run_recipe_failing", "Whether a recipe's last verdict was HOLD or ERROR, 1 or 0.", func(r Standing) (string, bool) {
 		failing := 0
 		if r.Group == NewlyFailing || r.Group == StillFailing || r.Group == Damaged {
 			failing = 1
