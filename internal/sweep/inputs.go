@@ -113,7 +113,6 @@ func (s *sweep) siteKey() ([]byte, error) {
 	if s.Shared == nil || s.DryRun {
 		return siteKey(s.State, s.DryRun)
 	}
-	key := make([]byte, sha256.Size)
 	if s.store.unreachable != nil {
 		// The last that was known.
 		return siteKey(s.State, true)
