@@ -433,7 +433,13 @@ func (r *Repository) whole() (whole bool, err error) {
 const mode = "0640"
 
 func (r *Repository) init() error {
-	err := r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", "--shared="+mode)
+	info, err := os.Stat(r.path)
+	if err == nil {
+		err = r.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", "--shared="+mode)
+	}
+	if err == nil { // git gives the directory the set-group-ID bit, by which a state directory is shared
+		err = os.Chmod(r.path, info.Mode())
+	}
 	for _, kv := range [][2]string{{"core.logAllRefUpdates", "false"}, {"core.fsync", fsynced}} {
 		if err == nil {
 			err = r.run("config", kv[0], kv[1])

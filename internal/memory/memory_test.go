@@ -166,13 +166,17 @@ func TestRelativePath(t *testing.T) {
 // Whatever the umask, the owner alone can write, and the group can read.
 func TestUmask(t *testing.T) {
 	for _, umask := range []int{0, 0o022, 0o077} {
+		dir := state.Dir(t.TempDir())
 		was := unix.Umask(umask)
-		r := create(t, state.Dir(t.TempDir()))
+		r := create(t, dir)
 		_, err := r.Commit(entry("a", "", "one"))
 		if err == nil {
 			err = r.Maintain()
 		}
 		unix.Umask(was)
+		if info, err := os.Stat(r.path); err != nil || info.Mode() != fs.ModeDir|0o750 {
+			t.Errorf("umask %03o: the directory has mode %s, %v", umask, info.Mode(), err)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}

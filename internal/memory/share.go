@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -34,7 +36,27 @@ func (r *Repository) Share(remote Remote) { r.remote = &remote }
 // Fetch takes over the remote's refs: all, or those with the given names. Afterwards
 // [Repository.Shared] knows which refs the remote has. A ref that the remote does not
 // have stays as it is here.
-func (r *Repository) Fetch(names ...string) error {
+func (r *Repository) Fetch(names ...string) error { return r.fetch(names) }
+
+// FetchAnew is Fetch of all refs when some recipes' objects are damaged here. git would not
+// fetch an object that is there, though it is damaged. So the objects that the damaged heads
+// name are removed, and git fetches all objects.
+func (r *Repository) FetchAnew(damaged []*Head) error {
+	for _, h := range damaged {
+		hashes := []string{h.Commit, h.tree}
+		for _, f := range h.files {
+			hashes = append(hashes, f.hash)
+		}
+		for _, hash := range hashes {
+			if isHash(hash) {
+				_ = os.Remove(filepath.Join(r.path, "objects", hash[:2], hash[2:]))
+			}
+		}
+	}
+	return r.fetch(nil, "--refetch")
+}
+
+func (r *Repository) fetch(names []string, flags ...string) error {
 	patterns := []string{refs + "*"}
 	if len(names) > 0 {
 		patterns = nil
@@ -51,7 +73,7 @@ func (r *Repository) Fetch(names ...string) error {
 	if len(names) == 0 || r.theirs == nil {
 		r.theirs = map[string]string{}
 	}
-	args := []string{"fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.URL}
+	args := slices.Concat([]string{"fetch"}, flags, []string{"--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.URL})
 	var wanted strings.Builder
 	for _, name := range names {
 		delete(r.theirs, name)

@@ -536,6 +536,17 @@ func TestHostileNames(t *testing.T) {
 			t.Errorf("%q: %s: %.300s, want %s", r.Recipe, r.Verdict, r.Why, want)
 		}
 	}
+	// In the morning, too, they are errors and not what waits for its first run.
+	m, err := memory.Open(b.State, git, memory.Plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := Recall(m)
+	folders, err2 := Folders(b.Recipes)
+	status := StatusOf(list, nil, folders, nil)
+	if err := errors.Join(err, err2); err != nil || status.Totals[NeverRun] != 0 || status.Totals[StillFailing] == 0 {
+		t.Errorf("%s, %v", status.Headline, err)
+	}
 }
 
 // What the sweep's user may not read is an error that says so.

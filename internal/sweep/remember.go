@@ -149,7 +149,7 @@ func (s *store) recall(git string, start memory.Start) (err error) {
 	s.notes = append(s.notes, s.memory.Notes...)
 	if s.shared != nil && s.unlock != nil {
 		s.memory.Share(*s.shared)
-		if err := s.memory.Fetch(); errors.Is(err, memory.ErrUnreachable) {
+		if err := s.fetch(); errors.Is(err, memory.ErrUnreachable) {
 			s.unreachable = err
 		} else if err != nil {
 			return err
@@ -163,6 +163,26 @@ func (s *store) recall(git string, start memory.Start) (err error) {
 		s.known[r.Name] = s.checkShared(r)
 	}
 	return s.takeOver()
+}
+
+// fetch takes over what the machines share. A recipe whose memory is damaged here is fetched
+// again. Otherwise the recipe's history would begin anew for all machines.
+func (s *store) fetch() error {
+	list, err := Recall(s.memory)
+	if err != nil {
+		return err
+	}
+	var damaged []*memory.Head
+	for _, r := range list {
+		var fault *state.Fault
+		if r.Err != nil && !(errors.As(r.Err, &fault) && fault.Newer) {
+			damaged = append(damaged, r.head)
+		}
+	}
+	if len(damaged) > 0 {
+		return s.memory.FetchAnew(damaged)
+	}
+	return s.memory.Fetch()
 }
 
 // checkShared discards what only this machine remembers, because the shared memory counts.

@@ -187,6 +187,32 @@ func TestNotShared(t *testing.T) {
 	one.want("beside a file of an earlier version", "a SKIP")
 }
 
+// What is damaged on one machine is fetched again, and costs nobody the history.
+func TestSharedDamage(t *testing.T) {
+	for _, which := range []string{"commit", "tree", "state"} {
+		for name, change := range map[string]func([]byte) []byte{
+			"missing":      nil,
+			"another byte": func(data []byte) []byte { data[len(data)/2] ^= 1; return data },
+		} {
+			t.Run(which+" "+name, func(t *testing.T) {
+				_, m := machines(t, "one", "two")
+				one, two := m[0], m[1]
+				one.recipe("a", "exit 1")
+				one.want("first", "a HOLD")
+				one.recipe("a", "exit 0")
+				one.want("second", "a PROMOTE")
+				two.want("another machine", "a SKIP")
+				objectBecomes(which, change)(t, two.State, "a")
+				two.want("damaged", "a SKIP")
+				one.want("the first machine", "a SKIP")
+				if n := repository(t, one.State, "rev-list", "--count", ref("a")); n != "2" {
+					t.Errorf("the history has %s commits", n)
+				}
+			})
+		}
+	}
+}
+
 // The machines' key is the one of its ref, and is whole.
 func TestSharedKey(t *testing.T) {
 	shared, m := machines(t, "one", "two")

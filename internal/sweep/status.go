@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -71,9 +72,14 @@ func StatusOf(list []*Remembered, last *Summary, folders, changes []string) Stat
 		s.Recipes = append(s.Recipes, r.standing(last))
 	}
 	for _, name := range folders {
-		if !known[name] {
-			s.Recipes = append(s.Recipes, Standing{Recipe: name, Group: NeverRun, Why: "no sweep has looked at it yet"})
+		if known[name] {
+			continue
 		}
+		st := Standing{Recipe: name, Group: NeverRun, Why: "no sweep has looked at it yet"}
+		if err := checkName(name); err != nil { // each sweep says so, and remembers nothing under such a name
+			st = Standing{Recipe: strconv.QuoteToASCII(name), Group: StillFailing, Verdict: Error, Why: err.Error()}
+		}
+		s.Recipes = append(s.Recipes, st)
 	}
 	slices.SortStableFunc(s.Recipes, func(a, b Standing) int {
 		return cmp.Or(slices.Index(Groups, a.Group)-slices.Index(Groups, b.Group), strings.Compare(a.Recipe, b.Recipe))
