@@ -152,7 +152,11 @@ func statusFooter(status sweep.Status, next, now time.Time) (lines []string) {
 			totals = append(totals, fmt.Sprintf("%d %s", n, g))
 		}
 	}
-	lines = append(lines, fmt.Sprintf("%d recipes: %s", len(status.Recipes), strings.Join(totals, ", ")))
+	recipes := "recipes"
+	if len(status.Recipes) == 1 {
+		recipes = "recipe"
+	}
+	lines = append(lines, fmt.Sprintf("%d %s: %s", len(status.Recipes), recipes, strings.Join(totals, ", ")))
 	if s := status.Sweep; s != nil {
 		text := fmt.Sprintf("last sweep: %s, by %s", s.Started.Local().Format("2006-01-02 15:04"), s.Invoker)
 		switch {

@@ -34,6 +34,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"cc-ci-run/internal/state"
 )
@@ -324,6 +325,9 @@ func (r *Repository) run(args ...string) error {
 	cmd.Stderr = &said
 	wait, err := r.start(cmd)
 	if err == nil {
+		if args[0] != "gc" { // that may take long; all else is short, unless a FIFO holds it
+			defer time.AfterFunc(silence, func() { _ = cmd.Process.Kill() }).Stop()
+		}
 		err = wait()
 	}
 	return explain(args[0], said.String(), err)

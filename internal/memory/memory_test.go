@@ -196,6 +196,29 @@ func TestUmask(t *testing.T) {
 	}
 }
 
+// A FIFO in the place of an object holds nobody for ever.
+func TestSilence(t *testing.T) {
+	dir := state.Dir(t.TempDir())
+	r := create(t, dir)
+	if _, err := r.Commit(entry("a", "", "1")); err != nil {
+		t.Fatal(err)
+	}
+	heads, err := r.Heads("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := heads[0].Hash("state.json")
+	path := dir.Path(state.Memory, "objects/"+hash[:2]+"/"+hash[2:])
+	if err := errors.Join(os.Remove(path), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	defer func(was time.Duration) { silence = was }(silence)
+	silence = 100 * time.Millisecond // of the FIFO alone: however slow git is, it does not answer
+	if _, err := r.Blob(hash); err == nil || !strings.Contains(err.Error(), "look for a FIFO in its place") {
+		t.Errorf("%v", err)
+	}
+}
+
 // Two writers never both win, and a sweep waits for a git that a killed one left.
 func TestWriters(t *testing.T) {
 	dir := state.Dir(t.TempDir())

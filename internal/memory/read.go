@@ -11,6 +11,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // hashSize is the size of a hash, in bytes: the repository is made with SHA-1,
@@ -48,6 +49,10 @@ func (r *Repository) objects(hashes []string, kind string, visit func(i int, dat
 	return nil
 }
 
+// silence is how long git may take for one object, or for a short command. A test makes
+// it shorter.
+var silence = time.Minute
+
 // damage is git's message about an object at which git ended.
 type damage string
 
@@ -68,6 +73,10 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 	if err != nil {
 		return 0, fmt.Errorf("git cat-file: %w", err)
 	}
+	// A FIFO in the place of an object, or of a file that git's configuration names, holds
+	// git for ever.
+	silent := time.AfterFunc(silence, func() { _ = cmd.Process.Kill() })
+	defer silent.Stop()
 	in := bufio.NewReaderSize(out, 64<<10)
 	h := sha1.New()
 	for ; read < len(hashes); read++ {
@@ -76,12 +85,16 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 			err = failed
 			break
 		}
+		silent.Reset(silence)
 		visit(read, data, wrong)
 	}
 	_, _ = io.Copy(io.Discard, in)
 	end := wait()
-	if read == len(hashes) {
+	switch {
+	case read == len(hashes):
 		return read, nil
+	case !silent.Stop():
+		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO in its place", silence))
 	}
 	if text := strings.TrimSpace(said.String()); text != "" {
 		return read, damage(strings.ReplaceAll(text, "\n", "; "))

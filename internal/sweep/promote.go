@@ -55,7 +55,7 @@ type State struct {
 	// run first.
 	Ran    time.Time `json:"ran"`
 	Streak Streak    `json:"streak"`
-	// Run is the run that the commit is of; nil for what changed without one.
+	// Run is the last run, nil if there was none.
 	Run *Past `json:"run,omitempty"`
 }
 

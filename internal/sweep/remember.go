@@ -244,6 +244,12 @@ func (s *store) takeOver() error {
 	return nil
 }
 
+// newer says whether a fault is that a newer cc-ci-run wrote what cannot be read.
+func newer(err error) bool {
+	var fault *state.Fault
+	return errors.As(err, &fault) && fault.Newer
+}
+
 func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 	name := memory.Escape(recipe)
 	was := s.known[name]
@@ -258,6 +264,8 @@ func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 		s.known[name] = &Remembered{Name: name, Err: fmt.Errorf("%w; the file was moved to %s", err, aside)}
 		return failed
 	case was != nil && was.Err == nil && !old.Last.Started.After(was.State.Last.Started):
+	case was != nil && newer(was.Err): // it stays as it is, and so does the file
+		return nil
 	default:
 		old.Recipe = recipe
 		r := &Remembered{Name: name, State: old}
@@ -356,7 +364,7 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 			}
 		}
 	}
-	c.next.Schema, c.next.Recipe, c.next.Run = Schema, recipe, nil
+	c.next.Schema, c.next.Recipe = Schema, recipe
 	if c.past != nil {
 		p := *c.past
 		if c.result != nil {

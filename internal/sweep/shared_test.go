@@ -231,7 +231,7 @@ func TestSharedKey(t *testing.T) {
 	one.want("beside refs of others", "a SKIP")
 	two.want("beside refs of others, too", "a SKIP")
 	remote("update-ref", "refs/cc-ci/key", ref("a"))
-	if results, err := Run(context.Background(), two.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), "refs/cc-ci/key of the shared repository has no key of 32 bytes") {
+	if results, err := Run(context.Background(), two.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), "refs/cc-ci/key in the shared repository has no key of 32 bytes") {
 		t.Errorf("without a key: %+v, %v", results, err)
 	}
 }
