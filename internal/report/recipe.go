@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"html/template"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -197,6 +198,9 @@ func some(list []string) string {
 	return strings.Join(list, ", ")
 }
 
+// instance is a name that a unit's instance can have as it is (systemd.unit(5)).
+var instance = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9:_.-]*$`)
+
 // commands run the recipe's tests again.
 func (w *writing) commands(s *subject) (list []string) {
 	if s.Group == sweep.Removed {
@@ -214,11 +218,15 @@ func (w *writing) commands(s *subject) (list []string) {
 	if directory == "" && w.status.Sweep != nil {
 		directory = w.status.Sweep.Recipes
 	}
-	if invoker == "systemd" {
+	if invoker == "systemd" && instance.MatchString(s.Recipe) {
 		add("sudo", "systemctl", "start", "nightly-sweep@"+s.Recipe)
 	}
 	if directory != "" {
-		add("cc-ci-run", "sweep", "--recipes", directory, "--force", s.Recipe)
+		words := []string{"cc-ci-run", "sweep", "--recipes", directory, "--force"}
+		if strings.HasPrefix(s.Recipe, "-") {
+			words = append(words, "--")
+		}
+		add(append(words, s.Recipe)...)
 	}
 	return list
 }

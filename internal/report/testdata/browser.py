@@ -126,7 +126,7 @@ def look(browser, folder, axe=None, told=None, shots=None):
                 if file == "index.html":
                     check_index(page, told)
                     if shots and width == 1600:
-                        page.set_viewport_size({"width": 1200, "height": 940})
+                        page.set_viewport_size({"width": 1200, "height": 926})
                         page.screenshot(path=shots / f"report-{scheme}.png")
                         page.set_viewport_size({"width": width, "height": 900})
                 if scheme == "light" and width == 1600:
