@@ -41,11 +41,11 @@ func newEnvironments(dir state.Dir, present *toolset.Manifest) *environments {
 // saw counts a recipe's runs.
 func (e *environments) saw(recipe string, h sweep.History) {
 	for _, r := range h.Runs {
-		if envFile(r.Fingerprint) == "" {
-			continue
-		}
 		is := e.seen[r.Fingerprint]
 		if is == nil {
+			if envFile(r.Fingerprint) == "" {
+				continue
+			}
 			is = &environment{print: r.Fingerprint, first: r.Started}
 			e.seen[r.Fingerprint] = is
 		}

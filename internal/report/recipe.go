@@ -44,12 +44,12 @@ type testRow struct {
 
 // runRow is one run.
 type runRow struct {
-	ID, Verdict, Why, When, Took, Counts, By, Machine string
-	Bad                                               bool
-	Revision, RevisionURL, BuildURL                   string
-	Env, EnvFile                                      string
-	SameRevision, SameEnv                             bool // as the run after it, which is above it: not linked again
-	Changed                                           []string
+	Verdict, Why, When, Took, Counts, By, Machine string
+	Bad                                           bool
+	Revision, RevisionURL, BuildURL               string
+	Env, EnvFile                                  string
+	SameRevision, SameEnv                         bool // as the run after it, which is above it: not linked again
+	Changed                                       []string
 }
 
 // recipeKey is of all that a recipe's page shows. Its history is the commit's.
@@ -135,9 +135,10 @@ func testRows(tests []sweep.TestHistory) []testRow {
 
 func (w *writing) runRow(recipe string, r sweep.Past, before, after *sweep.Past) runRow {
 	row := runRow{
-		ID: name(r.ID), Verdict: string(r.Verdict), Why: name(r.Why), When: w.at(r.Started), Took: length(r.Took), Counts: counts(r),
+		Verdict: string(r.Verdict), Why: name(r.Why), When: w.at(r.Started), Took: length(r.Took), Counts: counts(r),
 		By: name(r.Invoker), Machine: name(r.Machine), Bad: r.Verdict.Bad(),
-		Revision: short(r.Revision), RevisionURL: w.commitURL(recipe, r.Revision), Env: short(r.Fingerprint), EnvFile: envFile(r.Fingerprint),
+		Revision: short(r.Revision), SameRevision: after != nil && after.Revision == r.Revision,
+		Env: short(r.Fingerprint), SameEnv: after != nil && after.Fingerprint == r.Fingerprint,
 	}
 	if w.BuildURL != "" {
 		row.BuildURL = fill(w.BuildURL, recipe, r.Revision, r.ID, r.Machine)
@@ -145,11 +146,11 @@ func (w *writing) runRow(recipe string, r sweep.Past, before, after *sweep.Past)
 	if after != nil && after.Why == r.Why {
 		row.Why = ""
 	}
-	if after != nil && after.Revision == r.Revision {
-		row.SameRevision, row.RevisionURL = true, ""
+	if !row.SameRevision {
+		row.RevisionURL = w.commitURL(recipe, r.Revision)
 	}
-	if after != nil && after.Fingerprint == r.Fingerprint {
-		row.SameEnv, row.EnvFile = true, ""
+	if !row.SameEnv {
+		row.EnvFile = envFile(r.Fingerprint)
 	}
 	if before != nil {
 		row.Changed = w.changed(*before, r)
