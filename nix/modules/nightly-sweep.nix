@@ -182,9 +182,7 @@ in
     notify = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
-      example = lib.literalExpression ''
-        pkgs.writeShellScript "tell" "''${lib.getExe pkgs.curl} -sS --data-binary @- https://ntfy.sh/our-sweep"
-      '';
+      example = "/etc/cc-ci/tell-the-team";
       description = ''
         Program that tells people what is new. The sweep starts the program at its end if a recipe newly
         fails or is fixed, if a verdict is ERROR, or if the sweep itself failed. The program reads the
