@@ -23,7 +23,6 @@ package memory
 import (
 	"bytes"
 	"crypto/sha1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,6 +62,11 @@ type Repository struct {
 
 // refs is where the refs of recipes are.
 const refs = "refs/cc-ci/sweep/"
+
+// refsFolder opens the directory of the refs that have files of their own.
+func (r *Repository) refsFolder() (*state.Folder, error) {
+	return r.dir.Open(state.Memory, strings.Split(strings.TrimSuffix(refs, "/"), "/")...)
+}
 
 // ErrNone says that there is no memory yet.
 var ErrNone = errors.New("nothing is remembered yet")
@@ -233,7 +237,7 @@ func (r *Repository) Blob(hash string) (data []byte, err error) {
 // read first, because git removes them only after it has written the common file.
 func (r *Repository) readRefs(names []string) ([]*Head, error) {
 	all := map[string]*Head{}
-	f, err := r.dir.Open(state.Memory, strings.Split(strings.TrimSuffix(refs, "/"), "/")...)
+	f, err := r.refsFolder()
 	if err == nil {
 		defer f.Close()
 		list := names
@@ -317,20 +321,35 @@ func (r *Repository) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run runs a short git command.
+// run runs a git command. Each but "gc" is short, unless a FIFO holds it.
 func (r *Repository) run(args ...string) error {
-	cmd := r.command(args...)
-	cmd.ExtraFiles = r.writer.inherited()
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	wait, err := r.start(cmd)
-	if err == nil {
-		if args[0] != "gc" { // that may take long; all else is short, unless a FIFO holds it
-			defer time.AfterFunc(silence, func() { _ = cmd.Process.Kill() }).Stop()
-		}
-		err = wait()
+	limit := silence
+	if args[0] == "gc" {
+		limit = 0
 	}
-	return explain(args[0], said.String(), err)
+	_, said, err := r.finish(r.command(args...), limit)
+	return explain(args[0], said, err)
+}
+
+// finish runs a git command that may write, and gives what the command printed to stdout and
+// to stderr. A command that takes longer than the limit, if there is one, is killed.
+func (r *Repository) finish(cmd *exec.Cmd, limit time.Duration) (out, said string, err error) {
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.ExtraFiles = r.writer.inherited()
+	wait, err := r.start(cmd)
+	if err != nil {
+		return "", "", err
+	}
+	if limit == 0 {
+		err = wait()
+	} else {
+		timer := time.AfterFunc(limit, func() { _ = cmd.Process.Kill() })
+		if err = wait(); !timer.Stop() && err != nil {
+			err = fmt.Errorf("took longer than %s", limit)
+		}
+	}
+	return stdout.String(), stderr.String(), err
 }
 
 // explain adds to the error of a git command what git said.
@@ -565,9 +584,4 @@ func NewHead(name, commit string, files map[string][]byte) *Head {
 }
 
 // HashOf is the hash of a file's content.
-func HashOf(data []byte) string {
-	h := sha1.New()
-	fmt.Fprintf(h, "blob %d\x00", len(data))
-	h.Write(data)
-	return hex.EncodeToString(h.Sum(nil))
-}
+func HashOf(data []byte) string { return objectHash(sha1.New(), "blob", data) }

@@ -126,11 +126,16 @@ func object(in *bufio.Reader, h hash.Hash, name, kind string) (data []byte, wron
 		return nil, nil, err
 	}
 	data = data[:size]
-	h.Reset()
-	fmt.Fprintf(h, "%s %d\x00", w[1], size)
-	h.Write(data)
-	if w[1] != kind || hex.EncodeToString(h.Sum(nil)) != name {
+	if w[1] != kind || objectHash(h, kind, data) != name {
 		return nil, fmt.Errorf("%s %s is damaged: its content has another hash", kind, name), nil
 	}
 	return data, nil, nil
+}
+
+// objectHash is the hash by which git names an object.
+func objectHash(h hash.Hash, kind string, data []byte) string {
+	h.Reset()
+	fmt.Fprintf(h, "%s %d\x00", kind, len(data))
+	h.Write(data)
+	return hex.EncodeToString(h.Sum(nil))
 }

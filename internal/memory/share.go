@@ -1,7 +1,6 @@
 package memory
 
 import (
-	"bytes"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -66,21 +65,19 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 	}
 	r.writer.lock.Lock()
 	defer r.writer.lock.Unlock()
-	list, err := r.reach(slices.Concat([]string{"ls-remote", "--quiet", "--", r.remote.URL}, patterns)...)
+	list, err := r.list(patterns...)
 	if err != nil {
 		return err
 	}
 	if len(names) == 0 || r.theirs == nil {
 		r.theirs = map[string]string{}
 	}
-	args := slices.Concat([]string{"fetch"}, flags, []string{"--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.URL})
 	var wanted strings.Builder
 	for _, name := range names {
 		delete(r.theirs, name)
 	}
-	for line := range strings.Lines(list) {
-		hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t")
-		if name, ok := strings.CutPrefix(ref, refs); ok && isHash(hash) && !strings.Contains(name, "/") {
+	for ref, hash := range list {
+		if name, ok := strings.CutPrefix(ref, refs); ok && !strings.Contains(name, "/") {
 			r.theirs[name] = hash
 			fmt.Fprintf(&wanted, "+%s:%[1]s\n", ref)
 		}
@@ -89,20 +86,37 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 		return nil
 	}
 	r.writer.end() // those processes know only the refs and packs from before the fetch
-	_, err = r.reachWith(wanted.String(), args...)
+	return r.get(wanted.String(), flags...)
+}
+
+// list gives the hashes of the remote's refs, by their names.
+func (r *Repository) list(patterns ...string) (map[string]string, error) {
+	text, err := r.reach("", slices.Concat([]string{"ls-remote", "--quiet", "--", r.remote.URL}, patterns)...)
+	if err != nil {
+		return nil, err
+	}
+	list := map[string]string{}
+	for line := range strings.Lines(text) {
+		if hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t"); isHash(hash) {
+			list[ref] = hash
+		}
+	}
+	return list, nil
+}
+
+// get fetches refs: a refspec in each line.
+func (r *Repository) get(refspecs string, flags ...string) error {
+	_, err := r.reach(refspecs, slices.Concat([]string{"fetch"}, flags, []string{"--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.URL})...)
 	return err
 }
 
 // Shared says whether the remote has a recipe's ref, by the ref's name.
 func (r *Repository) Shared(name string) bool { return r.remote == nil || r.theirs[name] != "" }
 
-// push pushes a commit, if the remote's ref still names the commit that was fetched.
-func (r *Repository) push(name, commit string) error {
-	ref := refs + name
-	_, err := r.reach("push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+ref+":"+r.theirs[name], "--", r.remote.URL, commit+":"+ref)
-	if err == nil {
-		r.theirs[name] = commit
-	}
+// push puts a commit into a ref of the remote, if that still has the old hash; "" if the ref
+// must not exist.
+func (r *Repository) push(ref, old, commit string) error {
+	_, err := r.reach("", "push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+ref+":"+old, "--", r.remote.URL, commit+":"+ref)
 	return err
 }
 
@@ -110,35 +124,23 @@ func (r *Repository) push(name, commit string) error {
 var lost = []string{"stale info", "[rejected]", "cannot lock ref", "failed to update ref", "reference already exists"}
 
 // reach runs a git command that talks to the remote, and gives the command's output.
-func (r *Repository) reach(args ...string) (string, error) { return r.reachWith("", args...) }
-
-func (r *Repository) reachWith(input string, args ...string) (string, error) {
+func (r *Repository) reach(input string, args ...string) (string, error) {
 	cmd := r.command(args...)
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool {
 		return strings.HasPrefix(kv, "GIT_ALLOW_PROTOCOL=") || strings.HasPrefix(kv, "HOME=")
 	})
 	cmd.Env = append(cmd.Env, r.remote.Environ...)
 	cmd.Env = append(cmd.Env, "GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "GIT_ASKPASS=")
-	cmd.ExtraFiles = r.writer.inherited()
 	cmd.Stdin = strings.NewReader(input)
-	var out, said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &said
-	wait, err := r.start(cmd)
+	out, said, err := r.finish(cmd, remoteLimit)
 	if err == nil {
-		timer := time.AfterFunc(remoteLimit, func() { _ = cmd.Process.Kill() })
-		if err = wait(); !timer.Stop() && err != nil {
-			err = fmt.Errorf("took longer than %s", remoteLimit)
-		}
+		return out, nil
 	}
-	if err == nil {
-		return out.String(), nil
-	}
-	text := out.String() + said.String()
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
-		err = explain(args[0], text, err)
+		err = explain(args[0], out+said, err)
 	}
 	for _, words := range lost {
-		if args[0] == "push" && strings.Contains(text, words) {
+		if args[0] == "push" && strings.Contains(out+said, words) {
 			return "", fmt.Errorf("%w (%w)", ErrMoved, err)
 		}
 	}
@@ -155,14 +157,12 @@ func (r *Repository) Key(size int) ([]byte, error) {
 	w.lock.Lock()
 	defer w.lock.Unlock()
 	for range 3 {
-		list, err := r.reach("ls-remote", "--quiet", "--", r.remote.URL, keyRef)
+		list, err := r.list(keyRef)
 		if err != nil {
 			return nil, err
 		}
-		for line := range strings.Lines(list) { // git also lists refs whose names only end so
-			if hash, ref, _ := strings.Cut(strings.TrimSpace(line), "\t"); ref == keyRef && isHash(hash) {
-				return r.fetchKey(hash, size)
-			}
+		if hash := list[keyRef]; hash != "" { // git also lists refs whose names only end so
+			return r.fetchKey(hash, size)
 		}
 		key := make([]byte, size)
 		_, _ = rand.Read(key) // never fails
@@ -172,8 +172,7 @@ func (r *Repository) Key(size int) ([]byte, error) {
 			w.end()
 			return nil, err
 		}
-		_, err = r.reach("push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+keyRef+":", "--", r.remote.URL, commit+":"+keyRef)
-		if err == nil {
+		if err = r.push(keyRef, "", commit); err == nil {
 			return key, nil
 		}
 		if !errors.Is(err, ErrMoved) {
@@ -184,7 +183,7 @@ func (r *Repository) Key(size int) ([]byte, error) {
 }
 
 func (r *Repository) fetchKey(hash string, size int) (key []byte, err error) {
-	if _, err := r.reach("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--", r.remote.URL, "+"+keyRef+":"+keyRef); err != nil {
+	if err := r.get("+" + keyRef + ":" + keyRef + "\n"); err != nil {
 		return nil, err
 	}
 	heads := []*Head{{Name: "key", Commit: hash}}

@@ -104,7 +104,10 @@ func (r *Repository) Commit(e Entry) (commit string, err error) {
 	w.lock.Lock()
 	defer w.lock.Unlock()
 	if commit, err = w.write(e); err == nil && r.remote != nil {
-		err = r.push(Escape(e.Recipe), commit)
+		name := Escape(e.Recipe)
+		if err = r.push(refs+name, r.theirs[name], commit); err == nil {
+			r.theirs[name] = commit
+		}
 	}
 	if err == nil {
 		err = w.update(e, commit)
@@ -202,7 +205,7 @@ func (w *writer) update(e Entry, commit string) error {
 			return err
 		}
 	}
-	f, err := w.r.dir.Open(state.Memory, strings.Split(strings.TrimSuffix(refs, "/"), "/")...)
+	f, err := w.r.refsFolder()
 	if err != nil {
 		return err
 	}
