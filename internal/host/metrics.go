@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"cc-ci-run/internal/finding"
+	"cc-ci-run/internal/prometheus"
 )
 
 // Metrics is the report in Prometheus's text format, as the textfile
@@ -14,9 +15,7 @@ import (
 // Prometheus's documentation.
 func (r Report) Metrics() string {
 	var b strings.Builder
-	family := func(name, help string) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s gauge\n", name, help, name)
-	}
+	family := func(name, help string) { b.WriteString(prometheus.Family(name, help)) }
 	flag := func(ok bool) int {
 		if ok {
 			return 1
@@ -28,14 +27,14 @@ func (r Report) Metrics() string {
 	family("cc_ci_run_host_looked_timestamp_seconds", "When the host was looked at.")
 	fmt.Fprintf(&b, "cc_ci_run_host_looked_timestamp_seconds %d\n", r.Time.Unix())
 	family("cc_ci_run_environment_info", "The environment that tests run in, by its fingerprint.")
-	fmt.Fprintf(&b, "cc_ci_run_environment_info{fingerprint=\"%s\"} 1\n", label(r.Fingerprint))
+	fmt.Fprintf(&b, "cc_ci_run_environment_info{fingerprint=\"%s\"} 1\n", prometheus.Label(r.Fingerprint))
 	if r.Failed >= 0 {
 		family("cc_ci_run_host_failed_units", "Failed units that may not fail.")
 		fmt.Fprintf(&b, "cc_ci_run_host_failed_units %d\n", r.Failed)
 	}
 	family("cc_ci_run_host_checks", "Checks by verdict.")
 	for _, v := range []finding.Verdict{finding.OK, finding.Note, finding.Fault, finding.Unknown, finding.LeftOut} {
-		fmt.Fprintf(&b, "cc_ci_run_host_checks{verdict=\"%s\"} %d\n", label(string(v)), r.Count(v))
+		fmt.Fprintf(&b, "cc_ci_run_host_checks{verdict=\"%s\"} %d\n", prometheus.Label(string(v)), r.Count(v))
 	}
 	family("cc_ci_run_host_check_healthy", "Whether one check found no fault, 1 or 0.")
 	checks := map[string]bool{}
@@ -44,7 +43,7 @@ func (r Report) Metrics() string {
 		checks[result.What] = (ok || !known) && result.Verdict != finding.Fault && result.Verdict != finding.Unknown
 	}
 	for _, name := range slices.Sorted(maps.Keys(checks)) {
-		fmt.Fprintf(&b, "cc_ci_run_host_check_healthy{check=\"%s\"} %d\n", label(name), flag(checks[name]))
+		fmt.Fprintf(&b, "cc_ci_run_host_check_healthy{check=\"%s\"} %d\n", prometheus.Label(name), flag(checks[name]))
 	}
 	if r.Sweep != nil {
 		if !r.Sweep.End.IsZero() {
@@ -57,13 +56,8 @@ func (r Report) Metrics() string {
 		fmt.Fprintf(&b, "cc_ci_run_recipes_held %d\n", r.Sweep.Held)
 		family("cc_ci_run_recipes", "Recipes by the verdict of their last run.")
 		for _, v := range slices.Sorted(maps.Keys(r.Sweep.Verdicts)) {
-			fmt.Fprintf(&b, "cc_ci_run_recipes{verdict=\"%s\"} %d\n", label(string(v)), r.Sweep.Verdicts[v])
+			fmt.Fprintf(&b, "cc_ci_run_recipes{verdict=\"%s\"} %d\n", prometheus.Label(string(v)), r.Sweep.Verdicts[v])
 		}
 	}
 	return b.String()
-}
-
-// label escapes a label's value.
-func label(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "?"))
 }

@@ -3,6 +3,8 @@ package sweep
 import (
 	"fmt"
 	"strings"
+
+	"cc-ci-run/internal/prometheus"
 )
 
 // Metrics is the status in Prometheus's text format, as the textfile collector of
@@ -12,10 +14,10 @@ import (
 func (s Status) Metrics() string {
 	var b strings.Builder
 	family := func(name, help string, value func(r Standing) (text string, ok bool)) {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %[1]s gauge\n", name, help)
+		b.WriteString(prometheus.Family(name, help))
 		for _, r := range s.Recipes {
 			if text, ok := value(r); ok && r.Group != Removed {
-				fmt.Fprintf(&b, "%s{recipe=\"%s\"%s\n", name, label(r.Recipe), text)
+				fmt.Fprintf(&b, "%s{recipe=\"%s\"%s\n", name, prometheus.Label(r.Recipe), text)
 			}
 		}
 	}
@@ -27,7 +29,7 @@ func (s Status) Metrics() string {
 		return fmt.Sprintf("} %d", failing), r.Group != NeverRun
 	})
 	family("cc_ci_run_recipe_verdict", "The last verdict of a recipe: always 1, the verdict is a label.", func(r Standing) (string, bool) {
-		return fmt.Sprintf(",verdict=\"%s\"} 1", label(string(r.Verdict))), r.Verdict != ""
+		return fmt.Sprintf(",verdict=\"%s\"} 1", prometheus.Label(string(r.Verdict))), r.Verdict != ""
 	})
 	family("cc_ci_run_recipe_failing_runs", "How many runs of a recipe failed since it last passed.", func(r Standing) (string, bool) {
 		if r.Group == NewlyFailing || r.Group == StillFailing {
@@ -47,17 +49,13 @@ func (s Status) Metrics() string {
 	family("cc_ci_run_recipe_success_timestamp_seconds", "When the run of a recipe started that was promoted last.", func(r Standing) (string, bool) {
 		return fmt.Sprintf("} %d", r.Promoted.Unix()), !r.Promoted.IsZero()
 	})
-	b.WriteString("# HELP cc_ci_run_recipes_standing Recipes by how they stand after the last sweep.\n# TYPE cc_ci_run_recipes_standing gauge\n")
+	b.WriteString(prometheus.Family("cc_ci_run_recipes_standing", "Recipes by how they stand after the last sweep."))
 	for _, g := range Groups {
-		fmt.Fprintf(&b, "cc_ci_run_recipes_standing{group=\"%s\"} %d\n", label(string(g)), s.Totals[g])
+		fmt.Fprintf(&b, "cc_ci_run_recipes_standing{group=\"%s\"} %d\n", prometheus.Label(string(g)), s.Totals[g])
 	}
 	if s.Sweep != nil && !s.Sweep.Ended.IsZero() {
-		fmt.Fprintf(&b, "# HELP cc_ci_run_sweep_duration_seconds How long the last sweep took.\n# TYPE cc_ci_run_sweep_duration_seconds gauge\ncc_ci_run_sweep_duration_seconds %g\n", s.Sweep.Ended.Sub(s.Sweep.Started).Seconds())
+		b.WriteString(prometheus.Family("cc_ci_run_sweep_duration_seconds", "How long the last sweep took."))
+		fmt.Fprintf(&b, "cc_ci_run_sweep_duration_seconds %g\n", s.Sweep.Ended.Sub(s.Sweep.Started).Seconds())
 	}
 	return b.String()
-}
-
-// label escapes a label's value.
-func label(s string) string {
-	return strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`).Replace(strings.ToValidUTF8(s, "?"))
 }
