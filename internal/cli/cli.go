@@ -300,11 +300,14 @@ func wrapText(text string, limit int) (lines []string) {
 	return append(lines, line)
 }
 
+// controls says whether a character controls a terminal, or turns the direction of writing.
+func controls(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }
+
 // visible makes spaces of control characters, and of those that turn the
 // direction of writing.
 func visible(text string) string {
 	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
+		if controls(r) {
 			return ' '
 		}
 		return r

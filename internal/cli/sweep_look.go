@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -192,22 +191,22 @@ func nextSweep(ctx context.Context) time.Time {
 }
 
 // historyOf reads what is remembered of one recipe's runs.
-func historyOf(r *memory.Repository, recipe string) (known *sweep.Remembered, h sweep.History, err error) {
+func historyOf(r *memory.Repository, recipe string) (h sweep.History, err error) {
 	list, err := sweep.Recall(r, recipe)
 	if err != nil {
-		return nil, h, err
+		return h, err
 	}
 	if len(list) == 0 {
-		return nil, h, exec.Status{Code: 1, Err: fmt.Errorf("no run of %q is remembered%s", recipe, suggestRecipe(r, recipe))}
+		return h, exec.Status{Code: 1, Err: fmt.Errorf("no run of %q is remembered%s", recipe, suggestRecipe(r, recipe))}
 	}
 	if err = list[0].Err; err == nil {
 		failed := sweep.Histories(r, list, func(_ *sweep.Remembered, runs sweep.History, fault error) { h, err = runs, fault })
 		err = errors.Join(failed, err)
 	}
 	if err != nil {
-		return nil, h, fmt.Errorf("%s: %w", recipe, err)
+		return h, fmt.Errorf("%s: %w", recipe, err)
 	}
-	return list[0], h, nil
+	return h, nil
 }
 
 func sweepHistoryCommand(p Process, shared *run.Options) *cobra.Command {
@@ -237,7 +236,7 @@ Older runs are in the git repository (in RECIPE, unusual characters become %XX):
 			if err != nil {
 				return err
 			}
-			_, h, err := historyOf(r, args[0])
+			h, err := historyOf(r, args[0])
 			if err != nil {
 				return err
 			}
@@ -336,7 +335,7 @@ with the whole output exists, log prints its path to stderr.`,
 			if err != nil {
 				return err
 			}
-			_, h, err := historyOf(r, args[0])
+			h, err := historyOf(r, args[0])
 			if err != nil {
 				return err
 			}
@@ -413,10 +412,7 @@ func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 			continue
 		}
 		n++
-		text := t.Trace
-		if text == "" {
-			text = t.Message
-		}
+		text := t.Text()
 		if text == "" {
 			text = "no message of it is remembered: the run's output says more (leave out --failed)"
 		}
@@ -440,7 +436,7 @@ func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 func (p Process) write(text string) error {
 	if exec.IsTerminal(int(p.Stdout.Fd())) {
 		text = strings.Map(func(r rune) rune {
-			if r != '\n' && r != '\t' && (unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)) {
+			if r != '\n' && r != '\t' && controls(r) {
 				return '·'
 			}
 			return r
@@ -473,7 +469,7 @@ func (p Process) completeRemembered(shared *run.Options) cobra.CompletionFunc {
 			for _, k := range known {
 				list = append(list, k.Recipe())
 			}
-		} else if _, h, err := historyOf(r, args[0]); err == nil && len(args) == 1 {
+		} else if h, err := historyOf(r, args[0]); err == nil && len(args) == 1 {
 			list = h.IDs()
 		}
 		return list, cobra.ShellCompDirectiveNoFileComp

@@ -164,8 +164,7 @@ func (p Process) sweepLikeUnit(cmd *cobra.Command, unit string, out output, args
 		return fmt.Errorf("--like-unit %s: %w", unit, err)
 	}
 	like := p
-	like.Environ = slices.DeleteFunc(slices.Clone(p.Environ), func(string) bool { return true })
-	like.Environ = append(like.Environ, properties.List("Environment")...)
+	like.Environ = slices.Clone(properties.List("Environment"))
 	for _, file := range properties.Files("EnvironmentFiles") {
 		data, err := os.ReadFile(file)
 		if err != nil {

@@ -15,14 +15,13 @@ import (
 // each damage, because it looks at the copy's size and first byte only.
 func Kept(dir state.Dir, fingerprint string, present *toolset.Manifest) (*toolset.Manifest, error) {
 	m, err := readKept(dir, fingerprint)
-	var fault *state.Fault
 	switch {
 	case err == nil:
 		return m, nil
 	case present != nil && present.Fingerprint() == fingerprint:
 		_ = keep(dir, present) // not everybody may; the comparison does not depend on the copy
 		return present, nil
-	case errors.As(err, &fault) && fault.Newer:
+	case state.Newer(err):
 		return nil, err
 	}
 	return nil, fmt.Errorf("%w; the next run in that environment keeps it again; if the environment is gone, compare newer runs", err)

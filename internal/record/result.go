@@ -56,6 +56,14 @@ type Test struct {
 	Trace    string `json:"trace,omitempty"`
 }
 
+// Text is what a failed test left: its trace, or its message if it has no trace.
+func (t Test) Text() string {
+	if t.Trace != "" {
+		return t.Trace
+	}
+	return t.Message
+}
+
 // About has the fields that CTRF lacks. runner/recipe_result.py documents them.
 type About struct {
 	Schema      int      `json:"schema"`

@@ -321,11 +321,7 @@ func (f *failure) read(data []byte) error {
 			f.More++
 			continue
 		}
-		text := t.Trace
-		if text == "" {
-			text = t.Message
-		}
-		text, cut := lastLines([]byte(text), maxText)
+		text, cut := lastLines([]byte(t.Text()), maxText)
 		if cut {
 			text = "…\n" + text
 		}

@@ -152,7 +152,7 @@ func slower(runs []sweep.Past) string {
 	if len(took) < 6 {
 		return ""
 	}
-	now, then := median(took[:len(took)/2]), median(took[(len(took)+1)/2:])
+	now, then := sweep.Median(took[:len(took)/2]), sweep.Median(took[(len(took)+1)/2:])
 	if now-then < time.Second || float64(now) < 1.5*float64(then) {
 		return ""
 	}
@@ -160,8 +160,3 @@ func slower(runs []sweep.Past) string {
 }
 
 func times(ratio float64) string { return fmt.Sprintf("%.1f× slower", ratio) }
-
-func median(list []time.Duration) time.Duration {
-	sorted := slices.Sorted(slices.Values(list))
-	return sorted[len(sorted)/2]
-}

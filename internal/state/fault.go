@@ -33,6 +33,12 @@ func Damaged(err error) bool {
 	return errors.As(err, &f) && !f.Newer
 }
 
+// Newer says whether an error is of a file that a newer cc-ci-run wrote.
+func Newer(err error) bool {
+	var f *Fault
+	return errors.As(err, &f) && f.Newer
+}
+
 // kindOf names what is not a regular file, "" for one.
 func kindOf(mode uint32) string {
 	switch mode & unix.S_IFMT {

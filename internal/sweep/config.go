@@ -89,7 +89,7 @@ func ReadConfig(file, recipes string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	all, err := recipesIn(recipes)
+	all, err := Folders(recipes)
 	if err != nil {
 		return nil, err
 	}

@@ -314,7 +314,7 @@ func (h History) TestHistories() []TestHistory {
 				t.Failures++
 			}
 		}
-		t.Last, t.First = median(passed[:(len(passed)+1)/2]), median(passed[len(passed)/2:])
+		t.Last, t.First = Median(passed[:(len(passed)+1)/2]), Median(passed[len(passed)/2:])
 		// With fewer runs, or shorter times, the ratio would be chance.
 		if len(passed) >= 6 && t.Last-t.First >= 200 && float64(t.Last) >= 1.5*float64(t.First) {
 			t.Slower = float64(t.Last) / float64(max(t.First, 1))
@@ -338,7 +338,8 @@ func (h History) TestHistories() []TestHistory {
 	return list
 }
 
-func median(list []int64) int64 {
+// Median is the middle one of some values, 0 if there is none.
+func Median[T int64 | time.Duration](list []T) T {
 	if len(list) == 0 {
 		return 0
 	}

@@ -174,8 +174,7 @@ func (s *store) fetch() error {
 	}
 	var damaged []*memory.Head
 	for _, r := range list {
-		var fault *state.Fault
-		if r.Err != nil && !(errors.As(r.Err, &fault) && fault.Newer) {
+		if r.Err != nil && !state.Newer(r.Err) {
 			damaged = append(damaged, r.head)
 		}
 	}
@@ -244,12 +243,6 @@ func (s *store) takeOver() error {
 	return nil
 }
 
-// newer says whether a fault is that a newer cc-ci-run wrote what cannot be read.
-func newer(err error) bool {
-	var fault *state.Fault
-	return errors.As(err, &fault) && fault.Newer
-}
-
 func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 	name := memory.Escape(recipe)
 	was := s.known[name]
@@ -264,7 +257,7 @@ func (s *store) takeOverFile(f *state.Folder, file, recipe string) error {
 		s.known[name] = &Remembered{Name: name, Err: fmt.Errorf("%w; the file was moved to %s", err, aside)}
 		return failed
 	case was != nil && was.Err == nil && !old.Last.Started.After(was.State.Last.Started):
-	case was != nil && newer(was.Err): // it stays as it is, and so does the file
+	case was != nil && state.Newer(was.Err): // it stays as it is, and so does the file
 		return nil
 	default:
 		old.Recipe = recipe
@@ -293,13 +286,12 @@ func (s *store) read(recipe string) (known State, damaged string, err error) {
 	s.lock.Lock()
 	r := s.known[memory.Escape(recipe)]
 	s.lock.Unlock()
-	var fault *state.Fault
 	switch {
 	case r == nil:
 		return State{Schema: Schema, Recipe: recipe}, "", nil
 	case r.Err == nil:
 		return r.State, "", nil
-	case errors.As(r.Err, &fault) && fault.Newer, errors.Is(r.Err, fs.ErrPermission):
+	case state.Newer(r.Err), errors.Is(r.Err, fs.ErrPermission):
 		return State{}, "", r.Err
 	case s.unlock == nil:
 		return State{Schema: Schema, Recipe: recipe}, fmt.Sprintf("its state is damaged (%v)", r.Err), nil

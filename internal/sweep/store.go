@@ -153,12 +153,13 @@ func (s *store) close() {
 	}
 }
 
-func (s *store) putJSON(p state.Place, name string, v any) error {
+// putJSON writes a file of the sweep's place.
+func putJSON(dir state.Dir, name string, v any, mode uint32) error {
 	data, err := json.MarshalIndent(v, "", " ")
 	if err != nil {
 		return err
 	}
-	return s.PutSynced(p, name, append(data, '\n'), 0o644)
+	return dir.PutSynced(state.Sweep, name, append(data, '\n'), mode)
 }
 
 // names are those of the recipes of which there is a state.
@@ -174,25 +175,19 @@ func (s *store) names() (list []string) {
 // recipes whose state cannot be used. States only reads, and can be called while a sweep
 // runs.
 func States(dir state.Dir, git string) (list []State, faults []error, err error) {
-	err = eachState(dir, git, func(r *Remembered) {
+	s := &store{Dir: dir}
+	if err := s.recall(git, memory.Plain); err != nil {
+		return nil, nil, err
+	}
+	defer s.close()
+	s.each(func(r *Remembered) {
 		if r.Err == nil {
 			list = append(list, r.State)
 		} else {
 			faults = append(faults, fmt.Errorf("%s: %w", r.Recipe(), r.Err))
 		}
 	})
-	return list, faults, err
-}
-
-// eachState visits what is remembered of each recipe, by name.
-func eachState(dir state.Dir, git string, visit func(*Remembered)) error {
-	s := &store{Dir: dir}
-	if err := s.recall(git, memory.Plain); err != nil {
-		return err
-	}
-	defer s.close()
-	s.each(visit)
-	return nil
+	return list, faults, nil
 }
 
 // each visits what is remembered of each recipe, by name.
@@ -226,11 +221,7 @@ const statusFile = "status.json"
 // WriteStatus writes a status where programs find it, and gives its path. Whoever may
 // read logs may read it: a reason can quote what a test printed.
 func WriteStatus(dir state.Dir, s Status) (path string, err error) {
-	data, err := json.MarshalIndent(s, "", " ")
-	if err == nil {
-		err = dir.PutSynced(state.Sweep, statusFile, append(data, '\n'), logMode)
-	}
-	return dir.Path(state.Sweep, statusFile), err
+	return dir.Path(state.Sweep, statusFile), putJSON(dir, statusFile, s, logMode)
 }
 
 // summarySchema is the version of the summary's form.

@@ -343,7 +343,7 @@ func (s *sweep) writeSummary(summary Summary) error {
 	if s.DryRun || !s.Removed || s.Invoker == "manual" && !s.Promote && last != nil && last.Invoker != "manual" {
 		return nil
 	}
-	return s.store.putJSON(state.Sweep, lastFile, summary)
+	return putJSON(s.State, lastFile, summary, 0o644)
 }
 
 // teller counts verdicts and tells them one at a time.
@@ -366,12 +366,9 @@ func (t *teller) settled(r Result) {
 	t.tell(Event{Recipe: r.Recipe, Result: &r, Done: t.done, Total: t.total})
 }
 
-// Folders are the names of the recipes in a directory, sorted.
-func Folders(dir string) ([]string, error) { return recipesIn(dir) }
-
-// recipesIn gives the names of all recipes in a directory, sorted. Hidden folders and
+// Folders gives the names of all recipes in a directory, sorted. Hidden folders and
 // those that begin with "__" are not recipes; the runner also ignores them.
-func recipesIn(dir string) ([]string, error) {
+func Folders(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -423,7 +420,7 @@ func (o Options) timeout(name string) time.Duration {
 
 // names gives the recipes to sweep, in order.
 func (o Options) names() ([]string, error) {
-	all, err := recipesIn(o.Recipes)
+	all, err := Folders(o.Recipes)
 	if err != nil {
 		return nil, err
 	}
