@@ -18,10 +18,8 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"cc-ci-run/e2e/internal/wrap"
@@ -29,21 +27,7 @@ import (
 )
 
 func main() {
-	flags := flag.NewFlagSet("with-drone", flag.ExitOnError)
-	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: with-drone --drone DIR -- COMMAND [ARG...]")
-		flags.PrintDefaults()
-	}
-	programs := flags.String("drone", "", "the `DIR` with the programs that e2e/build-drone builds")
-	_ = flags.Parse(os.Args[1:]) // exits if they are wrong
-	if *programs == "" || flags.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "with-drone: --drone DIR or COMMAND is missing")
-		flags.Usage()
-		os.Exit(wrap.BadUsage)
-	}
-
-	ctx := wrap.UntilSignal()
-	wrap.Exit(ctx, withDrone(ctx, *programs, flags.Args(), os.Environ(), os.Stderr))
+	wrap.Main("with-drone", "drone", "the `DIR` with the programs that e2e/build-drone builds", withDrone)
 }
 
 // withDrone starts Drone, runs the command until it ends or ctx does, and stops

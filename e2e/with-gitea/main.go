@@ -18,31 +18,15 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"io"
-	"os"
 	"time"
 
 	"cc-ci-run/e2e/internal/wrap"
 )
 
 func main() {
-	flags := flag.NewFlagSet("with-gitea", flag.ExitOnError)
-	flags.Usage = func() {
-		fmt.Fprintln(flags.Output(), "usage: with-gitea --gitea FILE -- COMMAND [ARG...]")
-		flags.PrintDefaults()
-	}
-	program := flags.String("gitea", "", "the Gitea to start, a `FILE` that e2e/build-gitea builds")
-	_ = flags.Parse(os.Args[1:]) // exits if they are wrong
-	if *program == "" || flags.NArg() == 0 {
-		fmt.Fprintln(os.Stderr, "with-gitea: --gitea FILE or COMMAND is missing")
-		flags.Usage()
-		os.Exit(wrap.BadUsage)
-	}
-
-	ctx := wrap.UntilSignal()
-	wrap.Exit(ctx, withGitea(ctx, *program, flags.Args(), os.Environ(), os.Stderr))
+	wrap.Main("with-gitea", "gitea", "the Gitea to start, a `FILE` that e2e/build-gitea builds", withGitea)
 }
 
 // withGitea starts Gitea, runs the command until it ends or ctx does, and stops

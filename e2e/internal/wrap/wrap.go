@@ -9,7 +9,9 @@ package wrap
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -74,6 +76,27 @@ func Exit(ctx context.Context, status int) {
 		time.Sleep(StopLimit) // the signal may reach another thread, a moment later
 	}
 	os.Exit(status)
+}
+
+// Main is the main function of a command with one option, NAME --OPTION VALUE -- COMMAND
+// [ARG...]. with starts the service, runs COMMAND and stops the service; it returns the exit
+// status. In usage, the word for VALUE is in back quotes, as package flag wants it.
+func Main(name, option, usage string, with func(ctx context.Context, value string, command, environ []string, stderr io.Writer) int) {
+	flags := flag.NewFlagSet(name, flag.ExitOnError)
+	value := flags.String(option, "", usage)
+	word, _ := flag.UnquoteUsage(flags.Lookup(option))
+	flags.Usage = func() {
+		fmt.Fprintf(flags.Output(), "usage: %s --%s %s -- COMMAND [ARG...]\n", name, option, word)
+		flags.PrintDefaults()
+	}
+	_ = flags.Parse(os.Args[1:]) // exits if they are wrong
+	if *value == "" || flags.NArg() == 0 {
+		fmt.Fprintf(os.Stderr, "%s: --%s %s or COMMAND is missing\n", name, option, word)
+		flags.Usage()
+		os.Exit(BadUsage)
+	}
+	ctx := UntilSignal()
+	Exit(ctx, with(ctx, *value, flags.Args(), os.Environ(), os.Stderr))
 }
 
 // Run runs a command until it ends, and ends it when ctx is done. It returns the
