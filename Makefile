@@ -28,7 +28,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
+.PHONY: help run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,13 +56,17 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 # work is the concurrency within a package. The limits are for a busy machine.
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
-test: compiler build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
+test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race, with tests that need the built environment'
 	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories|TestProtocol)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
 	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments'
 	@$(GO_TEST) -p 3 ./e2e ./internal/cli ./internal/sweep
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
+
+# Before the environment is built, as with machine-packages. TestPowerCut makes a file system.
+test-packages:
+	@scripts/apt-install e2fsprogs
 
 SHELL_SCRIPTS = .ci/run $(filter-out %.py,$(wildcard scripts/*)) $(shell git ls-files e2e | xargs grep -lE '^\#!.*(bash|/sh)$$')
 
@@ -147,11 +151,11 @@ nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
 drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and runner run gitea's tests, which pass, fail, are cancelled (as root)
-	@scripts/with-stand-in true # downloads Nix, because the test may have no network
+	@scripts/with-stand-in true # downloads Nix now, because the test below may have no network
 	@$(E2E_TEST) -run '^TestDrone$$' ./e2e
 
 two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
-	@scripts/with-stand-in true # downloads Nix, because the next command runs without a network
+	@scripts/with-stand-in true # downloads Nix now, because the command below has no network
 	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)

@@ -67,7 +67,7 @@ func (d drone) ofDrone(t testing.TB, method, path string, body, answer any) {
 	ask(t, method, d.get("DRONE_SERVER")+"/api"+path, "Bearer "+d.get("DRONE_TOKEN"), body, answer)
 }
 
-// authorization is the header by which Gitea knows its user.
+// authorization is the value of the HTTP header Authorization with Gitea's user and password.
 func (d drone) authorization() string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(d.get("GITEA_USER")+":"+d.get("GITEA_PASSWORD")))
 }

@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// git is the environment's git, by which a sweep's memory is read.
+// git gives the path of the environment's git. Tests read the memory of sweeps with it.
 func git(t *testing.T) string {
 	return filepath.Join(filepath.Dir(binary(t)), "toolset/bin/git")
 }

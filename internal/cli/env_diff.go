@@ -27,8 +27,8 @@ because no run depends on them.
 
 A and B each name an environment by its fingerprint, by at least the first 4
 digits of the fingerprint, by the ID of a run or its beginning, or by a recipe.
-A recipe stands for the environment of its canonical run, or of its last run if
-it was never promoted. Without B, diff compares A with the present environment.
+A recipe means the environment of its canonical run, or of its last run if it
+was never promoted. Without B, diff compares A with the present environment.
 Without A and B, A is the environment of the newest run that did not have the
 present one. The manifests come from the state directory, where each run keeps
 its environment's.`,

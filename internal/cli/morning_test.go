@@ -27,8 +27,8 @@ import (
 	"cc-ci-run/internal/toolset"
 )
 
-// nightProgram stands for cc-ci-run and the runner: control/NAME says what the recipe's
-// tests come to.
+// nightProgram takes the place of cc-ci-run and the runner in this test. The file control/NAME
+// says which tests of the recipe NAME pass or fail.
 const nightProgram = `#!/bin/bash
 # called as: --state STATE --result RESULT RUNNER --recipes DIR NAME
 control=${0%/*}/control
@@ -147,7 +147,7 @@ var kinds = []struct {
 		return `tests='{"name":"test_a","status":"passed","duration":10},{"name":"test_b","status":"skipped","duration":0,"message":"needs an instance"}'`
 	}},
 	{"news", 2, func(night, _ int) string { return failsFrom(nights, night) }},
-	{"mends", 2, func(night, _ int) string {
+	{"recovers", 2, func(night, _ int) string {
 		if night < nights {
 			return failsFrom(20, night)
 		}
@@ -202,7 +202,7 @@ func (w *world) night(n int) {
 		dir := "recipes/" + name
 		kind, _, _ := strings.Cut(name, "-")
 		switch {
-		case n == 1, kind == "slower", kind == "breaks" && n == 12, kind == "news" && n == nights, kind == "mends" && n == 20, kind == "hangs" && n == 25, kind == "errs" && n == 28:
+		case n == 1, kind == "slower", kind == "breaks" && n == 12, kind == "news" && n == nights, kind == "recovers" && n == 20, kind == "hangs" && n == 25, kind == "errs" && n == 28:
 			w.write(dir+"/test_it.py", fmt.Sprintf("# as of night %d\n", n), 0o644)
 		case kind == "removed" && n == 15:
 			_ = os.RemoveAll(w.path(dir))
@@ -302,7 +302,7 @@ func TestMorning(t *testing.T) {
 	}
 	// Which of the flaky ones failed last, the number of their runs says.
 	want := map[sweep.Group][]string{
-		sweep.NewlyFailing: {"news-00", "news-01"}, sweep.StillFailing: {"errs", "hangs"}, sweep.Fixed: {"mends-00", "mends-01"},
+		sweep.NewlyFailing: {"news-00", "news-01"}, sweep.StillFailing: {"errs", "hangs"}, sweep.Fixed: {"recovers-00", "recovers-01"},
 		sweep.NeverRun: {"unswept"}, sweep.Removed: {"removed-00", "removed-01", "renamed"}, sweep.Passing: {"new-name"},
 	}
 	for _, name := range w.names() {
@@ -327,7 +327,7 @@ func TestMorning(t *testing.T) {
 			t.Errorf("%s: %q, want %q", g, groups[g], want[g])
 		}
 	}
-	for name, since := range map[string]int{"breaks-00": 12, "hangs": 25, "errs": 28, "news-00": nights, "mends-00": nights} {
+	for name, since := range map[string]int{"breaks-00": 12, "hangs": 25, "errs": 28, "news-00": nights, "recovers-00": nights} {
 		if r := of[name]; !r.Since.Truncate(24*time.Hour).Equal(w.date(since).Truncate(24*time.Hour)) || r.Nights != nights-since+1 {
 			t.Errorf("%s: since %s, %d nights; want since night %d, %s", name, r.Since, r.Nights, since, w.date(since))
 		}

@@ -307,7 +307,7 @@ func write(dir state.Dir) error {
 // What Commit has returned is there, whole; so is the one before of what was under way.
 func TestPowerCut(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("mounting a file system needs root")
+		t.Skip("needs root, to mount a file system: run the test as root")
 	}
 	const inside = "MOUNTS_OF_ITS_OWN"
 	if os.Getenv(inside) == "" {
@@ -336,7 +336,7 @@ func TestPowerCut(t *testing.T) {
 		err = command("mkfs.ext4", "-q", image)
 	}
 	if err != nil {
-		t.Skip(err)
+		t.Skipf("needs mkfs.ext4, to make a file system: apt-get install e2fsprogs (%v)", err)
 	}
 	last := map[string]string{}
 	commits := 0
@@ -346,7 +346,7 @@ func TestPowerCut(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(mount, unix.MNT_DETACH) })
 		if err != nil {
 			if cut == 0 {
-				t.Skip(err) // a container without loop devices
+				t.Skipf("needs loop devices, which a container may not have: run the test on a machine, or give the container /dev/loop-control (%v)", err)
 			}
 			t.Fatal(err)
 		}

@@ -51,7 +51,7 @@ func newExample(t testing.TB) *example {
 	t.Helper()
 	git, err := exec.LookPath("git")
 	if err != nil {
-		t.Skip("needs git")
+		t.Skip("needs git on PATH: apt-get install git")
 	}
 	dir := t.TempDir()
 	e := &example{t: t, dir: state.Dir(filepath.Join(dir, "state")), git: git}

@@ -101,7 +101,7 @@ func TestOutcome(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			if c.owner != 0 && os.Geteuid() != 0 {
-				t.Skip("only root makes files of other users")
+				t.Skip("needs root, to make files of another user: run the test as root")
 			}
 			dir := state.Dir(t.TempDir())
 			if c.change == nil {
@@ -148,7 +148,7 @@ func TestOutcome(t *testing.T) {
 // named and left out.
 func TestNewest(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("only root makes files of other users")
+		t.Skip("needs root, to make files of another user: run the test as root")
 	}
 	dir := state.Dir(t.TempDir())
 	for n, c := range []struct {

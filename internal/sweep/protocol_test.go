@@ -14,7 +14,7 @@ import (
 // one recipe, at small size: fetch, run, push, a push that another machine was quicker
 // than, a push whose answer is lost, a machine that is killed at any moment, a remote that
 // is away, and a recipe that is edited meanwhile. Recipes do not touch each other's refs,
-// so one stands for all. What is decided, judged and remembered is decided by the real
+// so the test explores one recipe. What is decided, judged and remembered is decided by the real
 // rules: decide, judge, after.
 //
 // In each state:
