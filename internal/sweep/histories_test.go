@@ -808,11 +808,12 @@ func (h *history) killedSweep(o Options, p plan, want forecast) {
 
 // compare holds what is remembered against the model.
 func (h *history) compare() {
+	remembered := statesOf(h.State)
 	for _, s := range h.subjects {
 		if s.model.damaged {
 			continue
 		}
-		known, err := stateOf(h.State, s.name)
+		known, err := remembered(s.name)
 		if err != nil && s.model.known {
 			h.fatalf("%s: %v", s.name, err)
 		}

@@ -210,8 +210,9 @@ func (b *killBench) check() {
 	if _, err := Last(b.State); err != nil {
 		b.t.Fatalf("kill %d: last.json: %v", b.kills, err)
 	}
+	remembered := statesOf(b.State)
 	for name := range b.want {
-		known, err := stateOf(b.State, name)
+		known, err := remembered(name)
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				b.t.Fatalf("kill %d: %s: %v", b.kills, name, err)

@@ -22,22 +22,30 @@ import (
 )
 
 // stateOf is what is remembered of a recipe.
-func stateOf(dir state.Dir, name string) (State, error) {
+func stateOf(dir state.Dir, name string) (State, error) { return statesOf(dir, name)(name) }
+
+// statesOf reads once what is remembered of all recipes, or of those with the names, and gives
+// each recipe's.
+func statesOf(dir state.Dir, names ...string) func(name string) (State, error) {
+	known := map[string]*Remembered{}
 	m, err := memory.Open(dir, git, memory.Plain)
-	if errors.Is(err, memory.ErrNone) {
-		err = fs.ErrNotExist
+	if err == nil {
+		var list []*Remembered
+		list, err = Recall(m, names...)
+		for _, r := range list {
+			known[r.Name] = r
+		}
 	}
-	if err != nil {
-		return State{}, err
+	return func(name string) (State, error) {
+		r := known[memory.Escape(name)]
+		switch {
+		case err != nil && !errors.Is(err, memory.ErrNone):
+			return State{}, err
+		case r == nil:
+			return State{}, fs.ErrNotExist
+		}
+		return r.State, r.Err
 	}
-	list, err := Recall(m, name)
-	if err == nil && len(list) == 0 {
-		err = fs.ErrNotExist
-	}
-	if err != nil {
-		return State{}, err
-	}
-	return list[0].State, list[0].Err
 }
 
 // rawState is the text of a recipe's state, "" if there is none.
