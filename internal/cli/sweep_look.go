@@ -99,6 +99,7 @@ even if recipes fail; a program finds the failing recipes in --output json.`,
 			if err != nil {
 				return err
 			}
+			defer r.Close()
 			status, err := morning(dir, r)
 			if err != nil {
 				return err
@@ -236,6 +237,7 @@ Older runs are in the git repository (in RECIPE, unusual characters become %XX):
 			if err != nil {
 				return err
 			}
+			defer r.Close()
 			h, err := historyOf(r, args[0])
 			if err != nil {
 				return err
@@ -335,6 +337,7 @@ with the whole output exists, log prints its path to stderr.`,
 			if err != nil {
 				return err
 			}
+			defer r.Close()
 			h, err := historyOf(r, args[0])
 			if err != nil {
 				return err
@@ -464,6 +467,7 @@ func (p Process) completeRemembered(shared *run.Options) cobra.CompletionFunc {
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
+		defer r.Close()
 		if len(args) == 0 {
 			known, _ := sweep.Recall(r)
 			for _, k := range known {

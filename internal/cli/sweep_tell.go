@@ -43,6 +43,7 @@ func (p Process) tellAll(ctx context.Context, o sweep.Options, t told) error {
 	if err != nil {
 		return err
 	}
+	defer r.Close()
 	status, err := morning(o.State, r)
 	if err != nil {
 		return err

@@ -15,9 +15,10 @@
 // ref, the commit or the tree names. Damage is an error of the recipe to which the
 // damaged object belongs ([Head].Err), never of other recipes.
 //
-// git itself reads and writes objects, in processes that answer many requests. git also
-// writes refs, but this package reads them (gitrepository-layout(5)): git would follow a
-// link, or wait for a FIFO, among the refs.
+// git itself reads objects and writes refs, in processes that answer many requests. This
+// package reads the refs (gitrepository-layout(5)), because git would follow a link, or
+// wait for a FIFO, among them. It also writes the objects, as loose ones, each in one file:
+// git would take longer, and would keep a damaged file (docs/decisions/0005).
 package memory
 
 import (
@@ -32,6 +33,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -55,6 +57,10 @@ type Repository struct {
 	writer *writer           // nil: open for reading
 	remote *Remote           // nil: no other machine shares the memory
 	theirs map[string]string // the commits of the remote's refs, by the refs' names
+
+	reading sync.Mutex
+	reader  *process // nil: not started, or at work
+
 	// Notes names the damaged files that were set aside and that belong to no single
 	// recipe.
 	Notes []string
@@ -544,7 +550,7 @@ func (r *Repository) repairPacked() error {
 // unlock removes the lock files of a git that was killed: no git runs in the repository
 // now.
 func (r *Repository) unlock() {
-	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "refs/cc-ci/*.lock", packedRefs + ".new", "gc.pid", "writing.*"} {
+	for _, pattern := range []string{"*.lock", refs + "*.lock", refs + ".*", "refs/cc-ci/*.lock", packedRefs + ".new", "gc.pid", "objects/.*", "objects/??/.*"} {
 		// filepath.Glob would take the path's own characters for a pattern.
 		list, _ := fs.Glob(os.DirFS(r.path), pattern)
 		for _, name := range list {
@@ -555,8 +561,12 @@ func (r *Repository) unlock() {
 	}
 }
 
-// Close ends git's processes.
+// Close ends git's processes. A nil Repository has none.
 func (r *Repository) Close() {
+	if r == nil {
+		return
+	}
+	r.endReader()
 	if r.writer != nil {
 		r.writer.close()
 	}

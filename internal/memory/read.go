@@ -2,7 +2,6 @@ package memory
 
 import (
 	"bufio"
-	"bytes"
 	"crypto/sha1"
 	"encoding/hex"
 	"errors"
@@ -58,29 +57,52 @@ type damage string
 
 func (d damage) Error() string { return string(d) }
 
-// batch asks one git process for objects, and says how many objects it got. If some are
+// takeReader gives the git process that reads objects. While that process answers a request,
+// a second one answers the next.
+func (r *Repository) takeReader() (p *process, err error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if p, r.reader = r.reader, nil; p != nil {
+		return p, nil
+	}
+	return startProcess(r.command("cat-file", "--batch-command", "--buffer"), nil, r.start)
+}
+
+func (r *Repository) returnReader(p *process) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	if r.reader != nil {
+		r.reader.end()
+	}
+	r.reader = p
+}
+
+// endReader ends the process that reads: after a fetch it would know only the packs from before.
+func (r *Repository) endReader() { r.returnReader(nil) }
+
+// batch asks a git process for objects, and says how many objects it got. If some are
 // missing, the error is about the first that is missing.
 func (r *Repository) batch(hashes []string, kind string, visit func(i int, data []byte, err error)) (read int, err error) {
-	cmd := r.command("cat-file", "--batch", "--buffer")
-	cmd.Stdin = strings.NewReader(strings.Join(hashes, "\n") + "\n")
-	var said bytes.Buffer
-	cmd.Stderr = &said
-	out, err := cmd.StdoutPipe()
+	p, err := r.takeReader()
 	if err != nil {
 		return 0, err
 	}
-	wait, err := r.start(cmd)
-	if err != nil {
-		return 0, fmt.Errorf("git cat-file: %w", err)
-	}
+	asked := make(chan struct{})
+	go func() { // git answers before it has read all requests
+		defer close(asked)
+		w := bufio.NewWriter(p.in)
+		for _, hash := range hashes {
+			fmt.Fprintf(w, "contents %s\n", hash)
+		}
+		fmt.Fprint(w, "flush\n")
+		_ = w.Flush() // fails if git has ended: then answers are missing
+	}()
 	// A FIFO in the place of an object, or of a file that git's configuration names, holds
 	// git for ever.
-	silent := time.AfterFunc(silence, func() { _ = cmd.Process.Kill() })
-	defer silent.Stop()
-	in := bufio.NewReaderSize(out, 64<<10)
+	silent := time.AfterFunc(silence, func() { _ = p.cmd.Process.Kill() })
 	h := sha1.New()
 	for ; read < len(hashes); read++ {
-		data, wrong, failed := object(in, h, hashes[read], kind)
+		data, wrong, failed := object(p.out, h, hashes[read], kind)
 		if failed != nil {
 			err = failed
 			break
@@ -88,15 +110,24 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 		silent.Reset(silence)
 		visit(read, data, wrong)
 	}
-	_, _ = io.Copy(io.Discard, in)
-	end := wait()
+	if read == len(hashes) && silent.Stop() {
+		<-asked
+		r.returnReader(p)
+		return read, nil
+	}
+	killed := !silent.Stop()
+	if !killed {
+		_ = p.cmd.Process.Kill() // its answers are not understood
+	}
+	<-asked
+	end := p.end()
 	switch {
 	case read == len(hashes):
 		return read, nil
-	case !silent.Stop():
+	case killed:
 		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO in its place", silence))
 	}
-	if text := strings.TrimSpace(said.String()); text != "" {
+	if text := strings.TrimSpace(p.said.String()); text != "" {
 		return read, damage(strings.ReplaceAll(text, "\n", "; "))
 	}
 	return read, explain("cat-file", "", errors.Join(err, end))

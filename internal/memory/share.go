@@ -85,7 +85,8 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 	if wanted.Len() == 0 {
 		return nil
 	}
-	r.writer.end() // those processes know only the refs and packs from before the fetch
+	r.writer.end() // it knows only the refs from before the fetch
+	defer r.endReader()
 	return r.get(wanted.String(), flags...)
 }
 

@@ -1,16 +1,14 @@
 package memory
 
 import (
-	"bufio"
 	"bytes"
+	"compress/zlib"
+	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -42,17 +40,15 @@ var ErrMoved = errors.New("another sweep has written the recipe's state meanwhil
 // git processes of a killed sweep are gone.
 const lockFile = "writers.lock"
 
-// writer has the git processes that write. Each answers many requests, so that no program
-// has to be started for a verdict.
+// writer writes objects, and has the git process that writes refs. The process answers many
+// requests, so that no program has to be started for a verdict.
 type writer struct {
-	r    *Repository
-	lock sync.Mutex
-	held *os.File
-	// wrote says that there is something to pack.
-	wrote bool
-	dir   string // of files that git is about to make objects of
-	// The processes, each started when it is first needed.
-	blobs, trees, commits, refs *process
+	r     *Repository
+	lock  sync.Mutex
+	held  *os.File
+	wrote bool // there is something to pack
+	zlib  *zlib.Writer
+	refs  *process // started when it is first needed
 }
 
 func newWriter(r *Repository) (*writer, error) {
@@ -65,7 +61,8 @@ func newWriter(r *Repository) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &writer{r: r, held: held}, nil
+	z, err := zlib.NewWriterLevel(nil, zlib.BestSpeed) // git packs better, later
+	return &writer{r: r, held: held, zlib: z}, err
 }
 
 // inherited are the open files that a git process inherits: the lock.
@@ -81,18 +78,13 @@ func (w *writer) close() {
 	defer w.lock.Unlock()
 	w.end()
 	_ = w.held.Close()
-	if w.dir != "" {
-		_ = os.RemoveAll(w.dir)
-	}
 }
 
-// end ends the processes. Objects and refs that they have confirmed are written.
+// end ends the process. Refs that it has confirmed are written.
 func (w *writer) end() {
-	for _, p := range []**process{&w.blobs, &w.trees, &w.commits, &w.refs} {
-		if *p != nil {
-			(*p).end()
-			*p = nil
-		}
+	if w.refs != nil {
+		w.refs.end()
+		w.refs = nil
 	}
 }
 
@@ -122,28 +114,21 @@ func (r *Repository) Commit(e Entry) (commit string, err error) {
 
 // write writes the objects of a commit.
 func (w *writer) write(e Entry) (string, error) {
-	if w.dir == "" {
-		dir, err := os.MkdirTemp(w.r.path, "writing.")
-		if err != nil {
-			return "", err
-		}
-		w.dir = dir
+	f, err := w.r.dir.Open(state.Memory, "objects")
+	if err != nil {
+		return "", err
 	}
+	defer f.Close()
 	var tree bytes.Buffer
 	for _, name := range slices.Sorted(maps.Keys(e.Files)) {
-		hash, err := w.object(&w.blobs, "blob", e.Files[name])
+		hash, err := w.putObject(f, "blob", e.Files[name])
 		if err != nil {
 			return "", err
 		}
-		binary, err := hex.DecodeString(hash)
-		if err != nil {
-			return "", fmt.Errorf("git hash-object answered %q", hash)
-		}
+		binary, _ := hex.DecodeString(hash)
 		fmt.Fprintf(&tree, "100644 %s\x00%s", name, binary)
 	}
-	// "git mktree" is not used, because it ignores core.fsync (in git 2.39): after a power
-	// cut, trees were missing (TestPowerCut).
-	hash, err := w.object(&w.trees, "tree", tree.Bytes())
+	hash, err := w.putObject(f, "tree", tree.Bytes())
 	if err != nil {
 		return "", err
 	}
@@ -154,11 +139,11 @@ func (w *writer) write(e Entry) (string, error) {
 	}
 	who := fmt.Sprintf("%s <%s> %d +0000", ident(e.Author), ident(e.Email), e.Time.Unix())
 	fmt.Fprintf(&text, "author %s\ncommitter %s\nencoding UTF-8\n\n%s\n", who, who, strings.ToValidUTF8(e.Message, "?"))
-	commit, err := w.object(&w.commits, "commit", text.Bytes())
+	commit, err := w.putObject(f, "commit", text.Bytes())
 	if err != nil {
 		return "", err
 	}
-	return commit, nil
+	return commit, f.Sync() // the folders of objects that were made
 }
 
 // ident makes a name one that git accepts for an author.
@@ -171,15 +156,24 @@ func ident(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// object writes one object: it writes a file, and tells git the file's name.
-func (w *writer) object(p **process, kind string, data []byte) (hash string, err error) {
-	if err := os.WriteFile(filepath.Join(w.dir, kind), data, 0o600); err != nil {
+// putObject writes a loose object, synced: deflated in the file objects/XX/…, which has the
+// name of the object's hash (gitrepository-layout(5)). A file that is there is replaced,
+// since it may be damaged.
+func (w *writer) putObject(objects *state.Folder, kind string, data []byte) (hash string, err error) {
+	var object bytes.Buffer
+	w.zlib.Reset(&object)
+	fmt.Fprintf(w.zlib, "%s %d\x00", kind, len(data))
+	_, _ = w.zlib.Write(data)
+	if err := w.zlib.Close(); err != nil {
 		return "", err
 	}
-	if err := w.started(p, "hash-object", "-w", "--no-filters", "-t", kind, "--stdin-paths"); err != nil {
+	hash = objectHash(sha1.New(), kind, data)
+	f, err := objects.Make(hash[:2])
+	if err != nil {
 		return "", err
 	}
-	return (*p).ask(kind+"\n", 1)
+	defer f.Close()
+	return hash, f.Put(hash[2:], object.Bytes(), 0o440)
 }
 
 // none is the value of a ref that does not exist.
@@ -193,8 +187,11 @@ func (w *writer) update(e Entry, commit string) error {
 	}
 	name := Escape(e.Recipe)
 	if !e.Broken {
-		if err := w.started(&w.refs, "update-ref", "--stdin"); err != nil {
-			return err
+		if w.refs == nil {
+			var err error
+			if w.refs, err = startProcess(w.r.command("update-ref", "--stdin"), w.inherited(), w.r.start); err != nil {
+				return err
+			}
 		}
 		_, err := w.refs.ask(fmt.Sprintf("start\nupdate %s%s %s %s\nprepare\ncommit\n", refs, name, commit, old), 3)
 		if err != nil {
@@ -216,71 +213,4 @@ func (w *writer) update(e Entry, commit string) error {
 		return f.Put(name, []byte(commit+"\n"), 0o640)
 	}
 	return f.Sync() // git syncs the file, but not the directory in which it replaced the ref
-}
-
-// process is a git that answers requests.
-type process struct {
-	command string
-	in      io.WriteCloser
-	out     *bufio.Reader
-	said    bytes.Buffer
-	wait    func() error
-}
-
-// started starts a process if it is not running. The process works in the writer's
-// directory.
-func (w *writer) started(p **process, command string, args ...string) error {
-	if *p != nil {
-		return nil
-	}
-	cmd := w.r.command(append([]string{command}, args...)...)
-	cmd.Dir, cmd.ExtraFiles = w.dir, w.inherited()
-	next, err := startProcess(cmd, command, w.r.start)
-	if err == nil {
-		*p = next
-	}
-	return err
-}
-
-func startProcess(cmd *exec.Cmd, command string, start Start) (p *process, err error) {
-	p = &process{command: command}
-	cmd.Stderr = &p.said
-	if p.in, err = cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	p.out = bufio.NewReader(out)
-	if p.wait, err = start(cmd); err != nil {
-		return nil, fmt.Errorf("git %s: %w", command, err)
-	}
-	return p, nil
-}
-
-// ask sends a request, and gives the last line of the answer.
-func (p *process) ask(request string, lines int) (answer string, err error) {
-	_, err = io.WriteString(p.in, request)
-	for ; lines > 0 && err == nil; lines-- {
-		answer, err = p.out.ReadString('\n')
-	}
-	if err == nil {
-		return strings.TrimSuffix(answer, "\n"), nil
-	}
-	if end := p.end(); end != nil {
-		err = end
-	}
-	return "", explain(p.command, p.said.String(), err)
-}
-
-// end ends the process. It may be called more than once.
-func (p *process) end() (err error) {
-	if p.wait != nil {
-		_ = p.in.Close()
-		_, _ = io.Copy(io.Discard, p.out)
-		err = p.wait()
-		p.wait = nil
-	}
-	return err
 }

@@ -98,6 +98,7 @@ func (s Source) write(ctx context.Context, out *folder) error {
 	var list []*sweep.Remembered
 	var err error
 	w.memory, err = memory.Open(s.State, s.Git, memory.Plain)
+	defer w.memory.Close()
 	if err == nil {
 		list, err = sweep.Recall(w.memory)
 	}

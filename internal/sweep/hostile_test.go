@@ -541,6 +541,7 @@ func TestHostileNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer m.Close()
 	list, err := Recall(m)
 	folders, err2 := Folders(b.Recipes)
 	status := StatusOf(list, nil, folders, nil)

@@ -65,18 +65,36 @@ func Recall(m *memory.Repository, recipes ...string) ([]*Remembered, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The states are parsed while git reads the next ones.
+	type unparsed struct {
+		*Remembered
+		data []byte
+	}
+	read := make(chan unparsed, 256)
+	var parser sync.WaitGroup
+	parser.Go(func() {
+		for r := range read {
+			r.parse(r.data)
+		}
+	})
 	list := make([]*Remembered, 0, len(heads))
 	err = m.Contents(heads, stateFile, func(h *memory.Head, data []byte, err error) {
 		r := &Remembered{Name: h.Name, Err: err, head: h}
-		if err == nil {
-			r.State, r.Err = parseState(h.Name+":"+stateFile, data)
-		}
-		if r.Err == nil && memory.Escape(r.State.Recipe) != h.Name {
-			r.State, r.Err = State{}, fmt.Errorf("the commit %.12s on its ref is of the recipe %q", h.Commit, r.State.Recipe)
-		}
 		list = append(list, r)
+		if err == nil {
+			read <- unparsed{r, data}
+		}
 	})
+	close(read)
+	parser.Wait()
 	return list, err
+}
+
+func (r *Remembered) parse(data []byte) {
+	if r.State, r.Err = parseState(r.Name+":"+stateFile, data); r.Err == nil && memory.Escape(r.State.Recipe) != r.Name {
+		r.Err = fmt.Errorf("the commit %.12s on its ref is of the recipe %q", r.head.Commit, r.State.Recipe)
+		r.State = State{}
+	}
 }
 
 // Histories visits the history of each recipe, in order. If one cannot be read, the

@@ -29,6 +29,7 @@ func stateOf(dir state.Dir, name string) (State, error) { return statesOf(dir, n
 func statesOf(dir state.Dir, names ...string) func(name string) (State, error) {
 	known := map[string]*Remembered{}
 	m, err := memory.Open(dir, git, memory.Plain)
+	defer m.Close()
 	if err == nil {
 		var list []*Remembered
 		list, err = Recall(m, names...)
@@ -52,6 +53,7 @@ func statesOf(dir state.Dir, names ...string) func(name string) (State, error) {
 func rawState(t testing.TB, dir state.Dir, name string) (text string) {
 	t.Helper()
 	m, err := memory.Open(dir, git, memory.Plain)
+	defer m.Close()
 	if errors.Is(err, memory.ErrNone) {
 		return ""
 	}

@@ -41,6 +41,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -280,22 +281,18 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 
 // each calls f for 0 to n-1, as many at once as there are jobs.
 func (s *sweep) each(n int, f func(int)) {
-	next := make(chan int)
+	var next atomic.Int64
 	var workers sync.WaitGroup
 	for range min(s.Jobs, n) {
 		workers.Go(func() {
 			// The kernel tells a supervisor when the thread that started it ends
 			// (Pdeathsig), so the thread has to last.
 			runtime.LockOSThread()
-			for i := range next {
-				f(i)
+			for i := next.Add(1) - 1; i < int64(n); i = next.Add(1) - 1 {
+				f(int(i))
 			}
 		})
 	}
-	for i := range n {
-		next <- i
-	}
-	close(next)
 	workers.Wait()
 }
 
@@ -640,8 +637,12 @@ func (s *sweep) gone(names []string) (list []*job) {
 	if !s.Removed {
 		return nil
 	}
+	swept := map[string]bool{}
+	for _, name := range names {
+		swept[name] = true
+	}
 	for _, name := range s.store.names() {
-		if slices.Contains(names, name) {
+		if swept[name] {
 			continue
 		}
 		known, damaged, err := s.store.read(name)
