@@ -29,8 +29,8 @@ func stateOf(dir state.Dir, name string) (State, error) { return statesOf(dir, n
 func statesOf(dir state.Dir, names ...string) func(name string) (State, error) {
 	known := map[string]*Remembered{}
 	m, err := memory.Open(dir, git, memory.Plain)
-	defer m.Close()
 	if err == nil {
+		defer m.Close()
 		var list []*Remembered
 		list, err = Recall(m, names...)
 		for _, r := range list {
@@ -53,13 +53,13 @@ func statesOf(dir state.Dir, names ...string) func(name string) (State, error) {
 func rawState(t testing.TB, dir state.Dir, name string) (text string) {
 	t.Helper()
 	m, err := memory.Open(dir, git, memory.Plain)
-	defer m.Close()
 	if errors.Is(err, memory.ErrNone) {
 		return ""
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer m.Close()
 	heads, err := m.Heads(memory.Escape(name))
 	if err == nil {
 		err = m.Contents(heads, stateFile, func(_ *memory.Head, data []byte, _ error) { text = string(data) })
