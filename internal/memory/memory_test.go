@@ -199,6 +199,18 @@ func TestObjects(t *testing.T) {
 	}
 }
 
+// No message has what of the shared repository's URL may be secret.
+func TestSecretsOfURL(t *testing.T) {
+	for _, u := range []string{"http://u:hidden@127.0.0.1:1/x", "http://127.0.0.1:1/x?token=hidden", "http://u:hidden@127.0.0.1:1/x?a=hidden&b"} {
+		r := create(t, state.Dir(t.TempDir()))
+		r.Share(Remote{URL: u})
+		err := r.Fetch()
+		if !errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), "hidden") {
+			t.Errorf("%s: %v", u, err)
+		}
+	}
+}
+
 // Whatever the umask, the owner alone can write, and the group can read.
 func TestUmask(t *testing.T) {
 	for _, umask := range []int{0, 0o022, 0o077} {

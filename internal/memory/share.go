@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,6 +138,7 @@ func (r *Repository) reach(input string, args ...string) (string, error) {
 	if err == nil {
 		return out, nil
 	}
+	out, said = r.remote.hide(out), r.remote.hide(said)
 	if exit := new(exec.ExitError); errors.As(err, &exit) {
 		err = explain(args[0], out+said, err)
 	}
@@ -146,6 +148,25 @@ func (r *Repository) reach(input string, args ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
+}
+
+// hide removes from git's messages what of the URL may be secret: git itself leaves out the
+// password, but not a query.
+func (r Remote) hide(text string) string {
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return text
+	}
+	secrets := []string{u.RawQuery}
+	if password, ok := u.User.Password(); ok {
+		secrets = append(secrets, password)
+	}
+	for _, secret := range secrets {
+		if secret != "" {
+			text = strings.ReplaceAll(text, secret, "…")
+		}
+	}
+	return text
 }
 
 // keyRef is the ref of the commit that has the key of all machines.
