@@ -53,14 +53,16 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 	@scripts/apt-install $$($(CC_CI_RUN) manifest --packages)
 
 # Programs that tests start, over and over, start slowly with the race detector; its
-# work is the concurrency within a package. The limits are for a busy machine.
+# work is the concurrency within a package. So the tests SLOWLY, and those of the command
+# lines, do without. The limits are for a busy machine.
+SLOWLY := ^(TestKilled|TestHistories|TestProtocol|TestBrowser)
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
 test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test -race, with tests that need the built environment'
-	@$(GO_TEST) -race -skip '^(TestKilled|TestHistories|TestProtocol)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
-	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments'
-	@$(GO_TEST) -p 3 ./e2e ./internal/cli ./internal/sweep
+	@$(GO_TEST) -race -skip '$(SLOWLY)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
+	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments; of pages in a browser'
+	@$(GO_TEST) ./e2e ./internal/cli & $(GO_TEST) -run '$(SLOWLY)' ./internal/sweep ./internal/report ./internal/exec/supervise; status=$$?; wait $$! && exit $$status
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 

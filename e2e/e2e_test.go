@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 }
 
 // git gives the path of the environment's git. Tests read the memory of sweeps with it.
-func git(t *testing.T) string {
+func git(t testing.TB) string {
 	return filepath.Join(filepath.Dir(binary(t)), "toolset/bin/git")
 }
 
