@@ -105,10 +105,11 @@ type remaining struct {
 	lock        sync.Mutex
 	running     map[string]bool
 	done, total int
+	elsewhere   bool // other machines run the recipes
 }
 
 func (r *remaining) note(e sweep.Event) {
-	if e.Note != "" {
+	if e.Recipe == "" {
 		return
 	}
 	r.lock.Lock()
@@ -132,6 +133,9 @@ func (r *remaining) text(grace time.Duration) string {
 	}
 	if len(running) == 0 {
 		return fmt.Sprintf("interrupted: %d of %d recipes have a verdict; the next sweep takes the others", r.done, r.total)
+	}
+	if r.elsewhere {
+		return fmt.Sprintf("interrupted: cancelling the builds of %s; %d of %d recipes have a verdict; the next sweep takes the others", visible(strings.Join(running, ", ")), r.done, r.total)
 	}
 	return fmt.Sprintf("interrupted: ending the run of %s, which may take %s; %d of %d recipes have a verdict; the next sweep takes the others",
 		visible(strings.Join(running, ", ")), grace, r.done, r.total)
@@ -191,7 +195,7 @@ func dryLike(words []string, out output) []string {
 // unitSweep takes from a unit's command what comes after "sweep".
 func unitSweep(argv []string) ([]string, error) {
 	if i := slices.Index(argv, "sweep"); i > 0 {
-		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" }), nil
+		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" || strings.HasPrefix(word, "--wait=") }), nil
 	}
 	return nil, fmt.Errorf("the unit starts %q, which is not a sweep of cc-ci-run", strings.Join(argv, " "))
 }
