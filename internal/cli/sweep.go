@@ -29,6 +29,7 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var t told
 	var file, unit, notify, sharedURL string
+	var statuses statusOptions
 	var audited, showLog bool
 	var only []string
 	var d placement
@@ -104,6 +105,11 @@ for example because the environment changed since it was built.`,
 				return err
 			}
 			t.manifest = m
+			if !o.DryRun { // which may be a unit's, whose credentials nobody else can read
+				if t.forge, err = statuses.forge(); err != nil {
+					return err
+				}
+			}
 			switch {
 			case cmd.Flags().Changed("shared") && sharedURL == "":
 				return errors.New("--shared: names no repository; leave it out to remember on this machine alone")
@@ -157,6 +163,7 @@ for example because the environment changed since it was built.`,
 	f.StringVar(&t.links.out, "report", "", "at the end, write the pages of \"cc-ci-run report\" into `directory`")
 	t.links.addLinks(cmd)
 	f.StringVar(&t.metrics, "metrics", "", "at the end, write each recipe's verdict to `file`, for Prometheus's textfile collector")
+	statuses.addTo(cmd)
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
@@ -277,6 +284,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told)
 	}
 	if !o.DryRun && len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.tellAll(context.WithoutCancel(ctx), o, t))
+		p.showStatuses(context.WithoutCancel(ctx), o, t, results, func(note string) { progress(sweep.Event{Note: note}) })
 	}
 	if failure == nil || len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows))

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/forge"
 	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/report"
 	"cc-ci-run/internal/sweep"
@@ -34,6 +35,7 @@ type told struct {
 	// links has the directory of the report, "" for none, and the links of its pages.
 	links    reportOptions
 	manifest *toolset.Manifest
+	forge    *forge.Forge // that shows verdicts at commits; nil for none
 }
 
 // tellAll writes the files that programs and browsers read, and tells people the news:
