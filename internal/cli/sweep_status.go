@@ -100,8 +100,8 @@ func runsOf(o sweep.Options, results []sweep.Result) (list []runOf, err error) {
 	known, err := sweep.Recall(m, names...)
 	for _, k := range known {
 		// A verdict without a run, such as an ERROR because nobody could be reached, is not
-		// of the commit.
-		if r, run := verdicts[k.Recipe()], k.State.Run; run != nil && run.Verdict == r.Verdict && run.Revision == r.Revision && run.Why == r.Why {
+		// of the commit. A dispatcher adds the machine to what a run says.
+		if r, run := verdicts[k.Recipe()], k.State.Run; run != nil && run.Verdict == r.Verdict && run.Revision == r.Revision && strings.HasPrefix(r.Why, run.Why) {
 			list = append(list, runOf{k.Recipe(), *run})
 		}
 	}
