@@ -129,6 +129,12 @@ for example because the environment changed since it was built.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
+			if o.Invoker == "drone" {
+				var end context.CancelCauseFunc
+				ctx, end = context.WithCancelCause(ctx)
+				defer end(nil)
+				go exec.AwaitParent(ctx, func() { end(errors.New("the process that started this sweep, a step of Drone's runner, has ended")) })
+			}
 			return p.sweep(ctx, o, out, t)
 		},
 	}
@@ -318,7 +324,10 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 		case !e.Result.Verdict.Bad():
 			priority, text = "<5>", fmt.Sprintf("%s: %s after %s: %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second), e.Result.Why)
 		default:
-			priority, text = "<3>", fmt.Sprintf("%s: %s: %s; %s", e.Recipe, e.Result.Verdict, e.Result.Why, e.Result.Log)
+			priority, text = "<3>", fmt.Sprintf("%s: %s: %s", e.Recipe, e.Result.Verdict, e.Result.Why)
+			if !strings.Contains(text, e.Result.Log) { // with the page of a build, some reasons end
+				text += "; " + e.Result.Log
+			}
 		}
 		switch {
 		case journal:

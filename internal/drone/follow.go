@@ -242,6 +242,7 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	case build.Status == api.StatusKilled, build.Status == api.StatusSkipped, build.Status == api.StatusDeclined:
 		// Drone also ends a build at the time limit that its repository has in Drone.
 		end.Failed, end.Final = "its build was cancelled: by a person, or by the time limit that the repository has in Drone"+b.timeout, true
+		end.Said = nil
 	case len(build.Stages) == 0:
 		end.Failed, end.Final, end.Said = "Drone could not start its build: "+build.Error, true, nil
 	case w.stage.Error != "":

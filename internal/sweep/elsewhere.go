@@ -109,27 +109,43 @@ func (s *sweep) dispatch(ctx context.Context, j *job, tell func(about, text stri
 	for attempt := 1; ; attempt++ {
 		seen := s.store.seen(name)
 		end := s.Elsewhere.Run(ctx, Request{Recipe: name, Asked: Asked{s.now.Fingerprint, seen}, Limit: s.timeout(name) + s.Grace}, tell)
+		j.Log = end.Link
 		if ctx.Err() != nil {
 			j.verdict(Cut, "%s during its build: no verdict", endOf(ctx))
 			return
 		}
 		known, err := s.readShared(ctx, name)
-		j.Log = end.Link
+		last := end.Final || attempt == attempts
 		switch {
 		case err != nil:
 			j.verdict(Error, "its verdict cannot be read: %v; %s", err, end.Link)
 			return
 		case s.store.seen(name) != seen:
-			j.read(known, end.Machine)
-			j.Why += s.differs(j)
+			if s.read(j, known, end.Machine); j.Verdict != Cut || last {
+				return
+			}
 		default:
-			j.verdict(Error, "%s", silent(ctx, end))
-		}
-		again := j.Verdict == Cut || s.store.seen(name) == seen
-		if !again || end.Final || attempt == attempts {
-			return
+			if j.verdict(Error, "%s", silent(ctx, end)); last {
+				s.rememberSilence(j, end)
+				return
+			}
 		}
 		tell(name, "is asked for once more: "+j.Why)
+	}
+}
+
+// rememberSilence writes down that no machine has given a verdict, so that people find it in
+// the morning.
+func (s *sweep) rememberSilence(j *job, end Ending) {
+	err := s.write(j, nil, nil)
+	if errors.Is(err, memory.ErrMoved) { // a machine has pushed its verdict just now
+		if known, failed := s.store.refresh(j.Recipe); failed == nil {
+			s.read(j, known, end.Machine)
+			return
+		}
+	}
+	if err != nil {
+		j.verdict(Error, "%s; its state was not written: %v", j.Why, err)
 	}
 }
 
@@ -162,7 +178,7 @@ func lastLines(text string) string {
 }
 
 // read takes the verdict that a machine has pushed.
-func (j *job) read(known State, machine string) {
+func (s *sweep) read(j *job, known State, machine string) {
 	last, run := known.Last, known.Run
 	// Of a run that was cut off, only the run says so; of a verdict without a run, only
 	// Last does.
@@ -173,12 +189,11 @@ func (j *job) read(known State, machine string) {
 	} else {
 		j.Verdict, j.Why, j.Revision, j.Tests, j.Started, j.Duration = last.Verdict, last.Why, last.Revision, last.Tests, last.Started, last.Duration
 	}
-	j.settled = true
-	j.Why = printable(j.Why)
+	j.settled, j.known, j.Promoted = true, known, known.Canonical.Revision
 	if machine != "" {
-		j.Why += " on " + printable(machine)
+		j.Why += " on " + machine
 	}
-	j.known, j.Promoted = known, known.Canonical.Revision
+	j.Why = printable(j.Why + s.differs(j))
 }
 
 // differs says in what the inputs of the last run differ from those that the dispatcher
@@ -189,11 +204,14 @@ func (s *sweep) differs(j *job) string {
 	if err != nil || run == nil {
 		return ""
 	}
-	here := past(Result{}, own, s.Invoker, run.Machine)
-	if changed := here.Changed(*run); changed != "" {
-		return fmt.Sprintf("; the dispatcher %s has another %s, so its next sweep runs the recipe again", s.Machine, changed)
+	changed := past(Result{}, own, s.Invoker, run.Machine).Changed(*run)
+	if c := j.known.Canonical; j.Verdict == Promote && changed != "" {
+		changed = own.difference(c.Inputs) // which names the variables
 	}
-	return ""
+	if changed == "" {
+		return ""
+	}
+	return fmt.Sprintf("; the dispatcher %s has other inputs (%s), so its next sweep runs the recipe again", s.Machine, changed)
 }
 
 // pauses are between attempts to reach the shared repository. A test makes them shorter.

@@ -157,7 +157,7 @@ func TestDispatchTrouble(t *testing.T) {
 			m.Runner = filepath.Join(filepath.Dir(filepath.Dir(m.Runner)), "runner2", "run.py")
 			m.write(m.Runner, "another runner", 0o644)
 			return nil
-		}, Promote, []string{" on one; the dispatcher dispatcher has another runner, so its next sweep runs the recipe again"}, 1},
+		}, Promote, []string{" on one; the dispatcher dispatcher has other inputs (another runner), so its next sweep runs the recipe again"}, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, d, o := dispatcher(t)
@@ -171,6 +171,9 @@ func TestDispatchTrouble(t *testing.T) {
 				if !strings.Contains(results[0].Why, words) {
 					t.Errorf("%q, should say %q", results[0].Why, words)
 				}
+			}
+			if k := d.known("a"); c.want == Error && (k.Last.Verdict != Error || k.Last.Why != results[0].Why) {
+				t.Errorf("remembered is %+v", k.Last)
 			}
 			if len(o.asked) != c.asked {
 				t.Errorf("asked %d times, should be %d: %+v", len(o.asked), c.asked, o.asked)
