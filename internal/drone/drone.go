@@ -14,6 +14,7 @@
 package drone
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -123,6 +124,7 @@ func (b *Builds) Check(ctx context.Context) error {
 		return fmt.Errorf("the repository %s is not active at the Drone server %s: activate it there", b.Repository(), b.server)
 	case err == nil:
 		b.timeout = fmt.Sprintf(" (%d minutes)", repo.Timeout)
+		b.branch = cmp.Or(b.branch, repo.Branch)
 	}
 	return nil
 }

@@ -142,12 +142,12 @@ func (b *Builds) look(ctx context.Context, watched []*watch) {
 	}
 }
 
-// away says whether an error means that the server cannot be reached: a proxy before the
-// server also answers for a server that is down.
+// away says whether an error means that nobody can learn from the server how builds go on.
+// A proxy may answer for a server that is down, and the token may be taken back.
 func away(err error) bool {
 	refused := new(Refused)
 	if errors.As(err, &refused) {
-		return refused.Status >= 500 && refused.Method == http.MethodGet
+		return refused.Method == http.MethodGet
 	}
 	return err != nil && !errors.Is(err, errNoPipeline) && !errors.Is(err, context.Canceled)
 }
@@ -158,7 +158,7 @@ func (b *Builds) heard(err error, tell func(about, text string)) {
 	defer b.lock.Unlock()
 	switch {
 	case away(err) && !b.silent:
-		tell("", fmt.Sprintf("the Drone server %s does not answer: %v; builds go on meanwhile, and the server is asked again until the recipes' time limits", b.server, err))
+		tell("", fmt.Sprintf("the Drone server %s does not answer as it should: %v; builds go on meanwhile, and the server is asked again until the recipes' time limits", b.server, err))
 	case !away(err) && b.silent:
 		tell("", "the Drone server "+b.server+" answers again")
 	}

@@ -1,7 +1,6 @@
 package drone
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,18 +120,34 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 		return 0, err
 	}
 	b.lock.Lock()
-	defer b.lock.Unlock()
-	left := map[string]int64{}
+	now := map[string]int64{}
 	for _, build := range slices.Backward(all) { // the newest are first
-		if build.Event == event && !over(build.Status) && !b.lost[build.Number] && (b.branch == "" || build.Target == b.branch) &&
-			(build.Params[fingerprintParameter] == r.Fingerprint || build.Params[fingerprintParameter] == "") {
-			left[build.Params[recipeParameter]] = build.Number
+		if b.ofSweep(build, r.Fingerprint) {
+			now[build.Params[recipeParameter]] = build.Number
 		}
 	}
 	if b.left == nil {
-		b.left = left
+		b.left = now
 	}
-	found := cmp.Or(left[r.Recipe], b.left[r.Recipe])
+	left := b.left[r.Recipe]
+	b.lock.Unlock()
+	if now[r.Recipe] != 0 || left == 0 {
+		return now[r.Recipe], nil
+	}
+	// It may have ended since the first call. Then its verdict may be there by now.
+	build, err := b.get(ctx, left)
+	if err == nil && build.Status != api.StatusPassing && build.Status != api.StatusFailing && !b.ofSweep(build, r.Fingerprint) {
+		left = 0
+	}
+	b.lock.Lock()
+	defer b.lock.Unlock()
 	delete(b.left, r.Recipe) // it is taken over once
-	return found, nil
+	return left, err
+}
+
+// ofSweep says whether a build has not ended, and is one that a dispatcher in this
+// environment would start, or a person for any environment.
+func (b *Builds) ofSweep(build *api.Build, fingerprint string) bool {
+	given := build.Params[fingerprintParameter]
+	return build.Event == event && !over(build.Status) && !b.lost[build.Number] && (b.branch == "" || build.Target == b.branch) && (given == fingerprint || given == "")
 }

@@ -130,7 +130,11 @@ func (s *sweep) dispatch(ctx context.Context, j *job, tell func(about, text stri
 				return
 			}
 		}
-		tell(name, "is asked for once more: "+j.Why)
+		why := j.Why
+		if j.Verdict == Cut && end.Failed != "" {
+			why = end.Failed + "; " + why
+		}
+		tell(name, "is asked for once more: "+why)
 	}
 }
 
