@@ -112,7 +112,7 @@ func (d drone) push(t *testing.T, tree string) (commit string) {
 }
 
 // attach makes a machine's Drone runner one of this server's, before the machine
-// boots. The runner gives variables to each step.
+// boots. The runner has the machine's name, and gives variables to each step.
 func (d drone) attach(t *testing.T, m *machine, variables []string) {
 	t.Helper()
 	dashboard, err := wrap.FreePort() // the machine's network is this machine's, and its port 3000 may be taken
@@ -120,7 +120,7 @@ func (d drone) attach(t *testing.T, m *machine, variables []string) {
 		t.Fatal(err)
 	}
 	const unit, secrets, ofSteps = "/etc/systemd/system/drone-runner-exec.service", "/etc/drone-runner.env", "/etc/drone-steps.env"
-	text := strings.NewReplacer("DRONE_HOST", d.get("DRONE_RPC_HOST"), "127.0.0.1:3000", fmt.Sprintf("127.0.0.1:%d", dashboard)).Replace(read(t, m.path(unit)))
+	text := strings.NewReplacer("DRONE_HOST", d.get("DRONE_RPC_HOST"), "DRONE_RUNNER_NAME=e2e", "DRONE_RUNNER_NAME="+m.name, "127.0.0.1:3000", fmt.Sprintf("127.0.0.1:%d", dashboard)).Replace(read(t, m.path(unit)))
 	m.write(t, unit, text, 0o644)
 	m.write(t, secrets, "DRONE_RPC_SECRET="+d.get("DRONE_RPC_SECRET")+"\nDRONE_RUNNER_ENVFILE="+ofSteps+"\n", 0o600)
 	m.write(t, ofSteps, strings.Join(variables, "\n")+"\n", 0o644)

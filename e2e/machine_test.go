@@ -37,6 +37,7 @@ import (
 // Many may run at once: each has a name and a cgroup of its own. None outlives
 // the process of its test, whatever ends that: see teardown.
 type machine struct {
+	name    string          // its hostname
 	root    string          // its root directory
 	units   string          // what scripts/nix-tests built: unit files, directories, programs
 	program string          // the cc-ci-run of a person
@@ -55,7 +56,7 @@ func newMachine(t *testing.T, attribute, runner string) *machine {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts file systems and boots a machine: run it as root")
 	}
-	m := &machine{ended: make(chan struct{})}
+	m := &machine{name: "e2e", ended: make(chan struct{})}
 	m.ctx = interrupted()
 	if limit, ok := t.Deadline(); ok {
 		var cancel context.CancelFunc
@@ -242,6 +243,7 @@ func (m *machine) bind(t *testing.T, path string) {
 // reached.
 func (m *machine) boot(t *testing.T, target string) {
 	t.Helper()
+	m.write(t, "/etc/hostname", m.name+"\n", 0o644)
 	cgroup, err := os.Open(m.cgroup)
 	if err != nil {
 		t.Fatal(err)

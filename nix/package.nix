@@ -101,8 +101,9 @@ build (finalAttrs: {
   passthru = {
     inherit toolset;
     path = runCommand "cc-ci-run-path" { } ''
-      mkdir -p $out/bin
+      mkdir -p $out/bin $out/share
       ln -s ${toolset.bin}/bin/* ${finalAttrs.finalPackage}/bin/cc-ci-run $out/bin
+      ln -s ${finalAttrs.finalPackage}/share/cc-ci-run $out/share
     '';
   };
 

@@ -319,7 +319,7 @@ func paint(cell string) string {
 	switch cell {
 	case string(finding.OK), string(env.Fixed), string(env.Given), string(parity.Identical), string(sweep.Promote):
 		return "32"
-	case string(finding.Note), string(env.Passed), string(env.Default), string(parity.Declared), string(sweep.Skip), string(sweep.WouldRun), string(finding.LeftOut):
+	case string(finding.Note), string(env.Passed), string(env.Default), string(parity.Declared), string(sweep.Skip), string(sweep.WouldRun), string(finding.LeftOut), string(sweep.Old):
 		return "33"
 	case string(finding.Fault), string(env.Dropped), string(parity.Drift), string(sweep.Hold), string(sweep.Error), string(finding.Unknown):
 		return "31"

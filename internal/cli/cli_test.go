@@ -3,6 +3,7 @@
 package cli_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -48,7 +49,7 @@ func TestMain(m *testing.M) {
 			os.Exit(cli.Main(cli.Process{
 				Args: append([]string{"cc-ci-run"}, os.Args[1:]...), Environ: os.Environ(),
 				Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr,
-				Manifest: os.Getenv("MANIFEST"), Plan: plan(), Program: os.Getenv("PROGRAM"), Self: os.Getenv("FULL"), Version: "test", Machine: "testhost",
+				Manifest: os.Getenv("MANIFEST"), Plan: plan(), Program: os.Getenv("PROGRAM"), Self: os.Getenv("FULL"), Version: "test", Machine: cmp.Or(os.Getenv("MACHINE"), "testhost"),
 			}))
 		},
 	})

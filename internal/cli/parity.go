@@ -7,6 +7,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/hashicorp/go-multierror"
 	"github.com/spf13/cobra"
@@ -16,16 +17,19 @@ import (
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/state"
+	"cc-ci-run/internal/sweep"
 	"cc-ci-run/internal/toolset"
 )
 
 // parityOptions are the flags of parity.
 type parityOptions struct {
-	out    output
-	all    bool
-	live   bool
-	recipe string
-	state  state.Dir
+	out  output
+	all  bool
+	live bool
+	// machines: compare machines, not invokers.
+	machines bool
+	recipe   string
+	state    state.Dir
 	// present is the environment of this cc-ci-run.
 	present *toolset.Manifest
 }
@@ -52,13 +56,26 @@ that only Drone sets, or a drift. Exit status 1 if there is a drift.
 With --live, parity does not read records of earlier runs but starts a new run,
 a probe, through each invoker that this machine has, or through those that are
 named: in copies of the sweep's and of Drone's units, and on a terminal.
-Starting units needs root.`,
+Starting units needs root.
+
+With --machines, parity compares machines that share a memory (sweep --shared):
+environment, runner and the site's values of each machine's newest run, with
+those of the machine that ran last. It reads this machine's copy of the memory,
+which is as new as the last sweep here. A machine that has not run for 30 days
+is shown and not compared. Exit status 1 if two machines differ.`,
 		Example: `  cc-ci-run parity
+  cc-ci-run parity --machines
   cc-ci-run parity systemd manual --recipe gitea --all
   sudo cc-ci-run parity --live`,
 		Args:      invokers,
 		ValidArgs: toolset.Invokers,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.machines {
+				if o.live || o.all || len(args) > 0 {
+					return errors.New("--machines compares the newest run of each machine: leave out --live, --all and invokers")
+				}
+				return p.parityMachines(o, shared)
+			}
 			if len(args) == 1 {
 				return errors.New("parity compares two invokers; name none or both")
 			}
@@ -80,10 +97,79 @@ Starting units needs root.`,
 	f.StringVar(&o.recipe, "recipe", "", "compare runs of this `recipe`")
 	f.BoolVar(&o.all, "all", false, "also show the comparisons without a difference")
 	f.BoolVar(&o.live, "live", false, "run a probe through each invoker that this machine has, instead of reading records")
+	f.BoolVar(&o.machines, "machines", false, "compare the newest runs of the machines that share a memory")
 	_ = cmd.RegisterFlagCompletionFunc("recipe", completeRecipes(p, shared))
 	o.out.addTo(cmd)
 	return cmd
 }
+
+// machinesSchema is the version of the JSON of parity --machines.
+const machinesSchema = 1
+
+// parityMachines compares the machines that share a memory.
+func (p Process) parityMachines(o parityOptions, shared *run.Options) error {
+	present, err := toolset.ReadManifest(p.Manifest)
+	if err != nil {
+		return err
+	}
+	m, dir, err := p.memoryOf(shared)
+	if err != nil {
+		return err
+	}
+	var only []string
+	if o.recipe != "" {
+		only = append(only, o.recipe)
+	}
+	list, passedOver, err := sweep.Machines(m, time.Now(), func(a, b string) (changes []string) {
+		first, err := parity.Kept(dir, a, present)
+		second, err2 := parity.Kept(dir, b, present)
+		if err == nil && err2 == nil { // the manifests of other machines are not in the memory
+			changes = toolset.Strings(toolset.Difference(first, second))
+		}
+		return changes
+	}, only...)
+	for _, fault := range passedOver {
+		exec.Tell(p.Stderr, "cc-ci-run: passed over: "+visible(fault.Error())+"\n")
+	}
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, len(list))
+	counts := map[sweep.Likeness]int{}
+	differs := "" // another fingerprint
+	for i, m := range list {
+		counts[m.Verdict]++
+		if m.Verdict == sweep.Unlike && m.Fingerprint != list[0].Fingerprint {
+			differs = m.Fingerprint
+		}
+		rows[i] = []string{string(m.Verdict), brief(m.Name), m.Started.Local().Format("2006-01-02 15:04"), brief(m.Recipe), brief(m.Invoker), fmt.Sprintf("%.12s", m.Fingerprint), m.Why}
+	}
+	if err := p.show(o.out, struct {
+		Schema   int             `json:"schema"`
+		Machines []sweep.Machine `json:"machines"`
+	}{machinesSchema, append([]sweep.Machine{}, list...)}, "VERDICT|MACHINE|RAN|RECIPE|BY|ENVIRONMENT|WHY", rows); err != nil {
+		return err
+	}
+	compared := len(list) - counts[sweep.Old]
+	switch drifts := counts[sweep.Unlike]; {
+	case compared < 2:
+		return fmt.Errorf("nothing to compare: %[2]d of %[3]d machines in the memory of %[1]s ran in the last 30 days; machines share a memory by `sweep --shared URL`", dir, compared, len(list))
+	case drifts > 0:
+		text := fmt.Sprintf("%d of %d machines differ from %s, which ran last", drifts, compared, brief(list[0].Name))
+		if differs != "" {
+			text += fmt.Sprintf("; `cc-ci-run env diff %.12s %.12s` shows how, where both manifests are kept", list[0].Fingerprint, differs)
+		}
+		return exec.Status{Code: 1, Err: errors.New(visible(text))}
+	}
+	if o.out == "table" {
+		fmt.Fprintf(p.Stdout, "%d machines, no drift: environment %.12s\n", compared, list[0].Fingerprint)
+	}
+	return nil
+}
+
+// brief cuts a name to 64 characters, the longest name of a Linux machine: whoever may write
+// to the memory decides how long it is.
+func brief(name string) string { return fmt.Sprintf("%.64s", name) }
 
 func (p Process) parity(ctx context.Context, o parityOptions, names []string) error {
 	runs := map[string]parity.Run{}

@@ -29,8 +29,10 @@ func sweepCommand(p Process, shared *run.Options) *cobra.Command {
 	var out output
 	var t told
 	var file, unit, notify, sharedURL string
-	var audited bool
+	var statuses statusOptions
+	var audited, showLog bool
 	var only []string
+	var d placement
 	o := sweep.Options{}
 	cmd := &cobra.Command{
 		Use:   "sweep [flags] [RECIPE...]",
@@ -51,6 +53,8 @@ The recipe whose last run is the longest ago is run first. docs/verdicts.md has
 all the rules. Each run is remembered: "sweep status", "sweep history" and
 "sweep log" show which recipes failed, since when, and why.
 
+With --drone, other machines run the recipes: docs/machines.md.
+
 With --dry-run --like-unit, sweep shows what the timer's next sweep would run:
 it takes the options, recipes and variables of the timer's unit.
 
@@ -61,7 +65,10 @@ for example because the environment changed since it was built.`,
   cc-ci-run sweep --recipes recipes --dry-run
   cc-ci-run sweep --dry-run --like-unit
   cc-ci-run sweep --recipes /srv/recipes --max-age 168h --skips-hold
-  cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml`,
+  cc-ci-run sweep --recipes recipes --force gitea --junit sweep.xml
+  cc-ci-run sweep --recipes /srv/recipes --state /var/lib/cc-ci-dispatcher \
+    --shared https://git.example.org/ci/memory.git \
+    --drone https://drone.example.org/ci/recipes --drone-token /run/drone-token`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if unit != "" {
 				return p.sweepLikeUnit(cmd, unit, out, args)
@@ -87,6 +94,9 @@ for example because the environment changed since it was built.`,
 				}
 			}
 			o.Removed = len(args) == 0
+			if d.url != "" && !cmd.Flags().Changed("jobs") {
+				o.Jobs = jobsOfDrone
+			}
 			p.surround(&o, m)
 			if t.notify, err = configure(&o, file, cmd.Flags().Changed); err != nil {
 				return err
@@ -95,6 +105,11 @@ for example because the environment changed since it was built.`,
 				return err
 			}
 			t.manifest = m
+			if !o.DryRun { // which may be a unit's, whose credentials nobody else can read
+				if t.forge, err = statuses.forge(); err != nil {
+					return err
+				}
+			}
 			switch {
 			case cmd.Flags().Changed("shared") && sharedURL == "":
 				return errors.New("--shared: names no repository; leave it out to remember on this machine alone")
@@ -103,11 +118,23 @@ for example because the environment changed since it was built.`,
 					return err
 				}
 			}
+			if err := d.elsewhere(cmd.Context(), p, &o, cmd.Flags().Changed); err != nil {
+				return err
+			}
+			if showLog {
+				o.Show = p.Stderr
+			}
 			if notify != "" {
 				t.notify = []string{notify}
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
+			if o.Invoker == "drone" {
+				var end context.CancelCauseFunc
+				ctx, end = context.WithCancelCause(ctx)
+				defer end(nil)
+				go exec.AwaitParent(ctx, func() { end(errors.New("the process that started this sweep, a step of Drone's runner, has ended")) })
+			}
 			return p.sweep(ctx, o, out, t)
 		},
 	}
@@ -124,7 +151,8 @@ for example because the environment changed since it was built.`,
 	f.DurationVar(&o.MaxAge, "max-age", 0, "also run an unchanged recipe if its last passing run began longer ago than this; 0 means never")
 	f.BoolVar(&o.SkipsHold, "skips-hold", false, "hold a recipe if any of its tests was skipped")
 	f.BoolVar(&o.Promote, "promote", false, "in a sweep by hand, also promote recipes that a timer or Drone promoted before")
-	f.BoolVar(&o.Wait, "wait", false, "if another sweep is running, wait until it has ended")
+	f.Var(waiting{&o.Wait, &o.WaitLimit}, "wait", "if another sweep is running, wait until it has ended; with a `time`, as in --wait=2h, no longer than that")
+	f.Lookup("wait").NoOptDefVal = "true"
 	f.BoolVar(&o.DryRun, "dry-run", false, "run nothing; show which recipes would be run, and why")
 	addBounds(cmd, &o.Keep)
 	f.Lookup("dry-run").Usage += "; with --like-unit: in the timer's next sweep"
@@ -133,10 +161,15 @@ for example because the environment changed since it was built.`,
 	f.StringArrayVar(&only, "only", nil, "sweep this `recipe`, even if it has the name of a command, such as status; may be repeated")
 	f.StringVar(&t.junit, "junit", "", "write a JUnit report to `file`")
 	f.StringVar(&sharedURL, "shared", "", "`URL` of a git repository in which several machines remember their runs, and skip what another one has tested")
+	d.addTo(cmd)
+	f.StringVar(&o.Asked.Fingerprint, "fingerprint", "", "run nothing unless this machine has the environment with this `fingerprint`; set by the builds of --drone")
+	f.StringVar(&o.Asked.Seen, "seen", "", "also run the recipe if its ref in the shared repository still names this `commit`, or, with none, does not exist; set by the builds of --drone")
+	f.BoolVar(&showLog, "show-log", false, "also write the output of the recipe's run to stderr; for a sweep of one recipe")
 	f.StringVar(&notify, "notify", "", "`program` that tells people: started with the status as its input if a sweep of all recipes finds something new")
 	f.StringVar(&t.links.out, "report", "", "at the end, write the pages of \"cc-ci-run report\" into `directory`")
 	t.links.addLinks(cmd)
 	f.StringVar(&t.metrics, "metrics", "", "at the end, write each recipe's verdict to `file`, for Prometheus's textfile collector")
+	statuses.addTo(cmd)
 	addRunFlags(cmd, shared, "seal")
 	f.BoolVar(&audited, "audit", false, "audit each run; \"cc-ci-run audit report\" sums up the audits")
 	out.addTo(cmd)
@@ -234,8 +267,9 @@ func configure(o *sweep.Options, file string, set func(flag string) bool) (notif
 func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told) error {
 	begin := time.Now()
 	var left remaining
+	left.elsewhere = o.Elsewhere != nil
 	defer context.AfterFunc(ctx, func() { exec.Tell(p.Stderr, "\ncc-ci-run: "+left.text(o.Grace)+"\n") })()
-	progress := p.progress(o.Jobs == 1 && !o.DryRun)
+	progress := p.progress(o.Jobs == 1 && !o.DryRun && o.Show == nil)
 	results, failure := sweep.Run(ctx, o, func(e sweep.Event) {
 		left.note(e)
 		progress(e)
@@ -256,6 +290,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told)
 	}
 	if !o.DryRun && len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.tellAll(context.WithoutCancel(ctx), o, t))
+		p.showStatuses(context.WithoutCancel(ctx), o, t, results, func(note string) { progress(sweep.Event{Note: note}) })
 	}
 	if failure == nil || len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.show(out, results, "VERDICT|RECIPE|TIME|WHY", rows))
@@ -278,6 +313,8 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 	return func(e sweep.Event) {
 		priority, text := "", ""
 		switch {
+		case e.Note != "" && e.Recipe != "":
+			priority, text = "<6>", fmt.Sprintf("%s: %s, %d of %d done", e.Recipe, visible(e.Note), e.Done, e.Total)
 		case e.Note != "":
 			priority, text = "<4>", e.Note
 		case e.Result == nil:
@@ -287,7 +324,10 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 		case !e.Result.Verdict.Bad():
 			priority, text = "<5>", fmt.Sprintf("%s: %s after %s: %s", e.Recipe, e.Result.Verdict, e.Result.Duration.Round(time.Second), e.Result.Why)
 		default:
-			priority, text = "<3>", fmt.Sprintf("%s: %s: %s; %s", e.Recipe, e.Result.Verdict, e.Result.Why, e.Result.Log)
+			priority, text = "<3>", fmt.Sprintf("%s: %s: %s", e.Recipe, e.Result.Verdict, e.Result.Why)
+			if !strings.Contains(text, e.Result.Log) { // with the page of a build, some reasons end
+				text += "; " + e.Result.Log
+			}
 		}
 		switch {
 		case journal:

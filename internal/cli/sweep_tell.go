@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/exec"
+	"cc-ci-run/internal/forge"
 	"cc-ci-run/internal/memory"
 	"cc-ci-run/internal/report"
 	"cc-ci-run/internal/sweep"
@@ -34,6 +35,7 @@ type told struct {
 	// links has the directory of the report, "" for none, and the links of its pages.
 	links    reportOptions
 	manifest *toolset.Manifest
+	forge    *forge.Forge // that shows verdicts at commits; nil for none
 }
 
 // tellAll writes the files that programs and browsers read, and tells people the news:
@@ -106,10 +108,11 @@ type remaining struct {
 	lock        sync.Mutex
 	running     map[string]bool
 	done, total int
+	elsewhere   bool // other machines run the recipes
 }
 
 func (r *remaining) note(e sweep.Event) {
-	if e.Note != "" {
+	if e.Recipe == "" {
 		return
 	}
 	r.lock.Lock()
@@ -133,6 +136,9 @@ func (r *remaining) text(grace time.Duration) string {
 	}
 	if len(running) == 0 {
 		return fmt.Sprintf("interrupted: %d of %d recipes have a verdict; the next sweep takes the others", r.done, r.total)
+	}
+	if r.elsewhere {
+		return fmt.Sprintf("interrupted: cancelling the builds of %s; %d of %d recipes have a verdict; the next sweep takes the others", visible(strings.Join(running, ", ")), r.done, r.total)
 	}
 	return fmt.Sprintf("interrupted: ending the run of %s, which may take %s; %d of %d recipes have a verdict; the next sweep takes the others",
 		visible(strings.Join(running, ", ")), grace, r.done, r.total)
@@ -192,7 +198,7 @@ func dryLike(words []string, out output) []string {
 // unitSweep takes from a unit's command what comes after "sweep".
 func unitSweep(argv []string) ([]string, error) {
 	if i := slices.Index(argv, "sweep"); i > 0 {
-		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" }), nil
+		return slices.DeleteFunc(slices.Clone(argv[i+1:]), func(word string) bool { return word == "--wait" || strings.HasPrefix(word, "--wait=") }), nil
 	}
 	return nil, fmt.Errorf("the unit starts %q, which is not a sweep of cc-ci-run", strings.Join(argv, " "))
 }

@@ -113,7 +113,14 @@ func (r *Repository) get(refspecs string, flags ...string) error {
 }
 
 // Shared says whether the remote has a recipe's ref, by the ref's name.
-func (r *Repository) Shared(name string) bool { return r.remote == nil || r.theirs[name] != "" }
+func (r *Repository) Shared(name string) bool {
+	if r.remote == nil {
+		return true
+	}
+	r.writer.lock.Lock()
+	defer r.writer.lock.Unlock()
+	return r.theirs[name] != ""
+}
 
 // push puts a commit into a ref of the remote, if that still has the old hash; "" if the ref
 // must not exist.

@@ -141,7 +141,7 @@ func (w *writing) runRow(recipe string, r sweep.Past, before, after *sweep.Past)
 		Env: short(r.Fingerprint), SameEnv: after != nil && after.Fingerprint == r.Fingerprint,
 	}
 	if w.BuildURL != "" {
-		row.BuildURL = fill(w.BuildURL, recipe, r.Revision, r.ID, r.Machine)
+		row.BuildURL = Fill(w.BuildURL, recipe, r.Revision, r.ID, r.Machine)
 	}
 	if after != nil && after.Why == r.Why {
 		row.Why = ""
@@ -162,7 +162,7 @@ func (w *writing) commitURL(recipe, revision string) string {
 	if w.RecipeURL == "" || revision == "" {
 		return ""
 	}
-	return fill(w.RecipeURL, recipe, revision, "", "")
+	return Fill(w.RecipeURL, recipe, revision, "", "")
 }
 
 // changed says which inputs of a run differ from those of the run before.

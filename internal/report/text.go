@@ -179,15 +179,15 @@ func CheckLink(template string) error {
 	if template == "" {
 		return nil
 	}
-	u, err := url.Parse(fill(template, "recipe", "revision", "run", "machine"))
+	u, err := url.Parse(Fill(template, "recipe", "revision", "run", "machine"))
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return errors.New("must be a URL of http or https, with {recipe}, {revision}, {run} and {machine} where these belong")
 	}
 	return nil
 }
 
-// fill fills in a template of links. A value stays within its place in the URL.
-func fill(template, recipe, revision, run, machine string) string {
+// Fill fills in a template of links. A value stays within its place in the URL.
+func Fill(template, recipe, revision, run, machine string) string {
 	return strings.NewReplacer(
 		"{recipe}", url.PathEscape(recipe), "{revision}", url.PathEscape(revision),
 		"{run}", url.PathEscape(run), "{machine}", url.PathEscape(machine),

@@ -81,7 +81,7 @@ func TestCheckLink(t *testing.T) {
 			t.Errorf("%s: %v", template, err)
 		}
 	}
-	if got := fill("https://x/{recipe}/{revision}?{run}", "../a b", "?#", "{recipe}", ""); got != "https://x/..%2Fa%20b/%3F%23?%7Brecipe%7D" {
+	if got := Fill("https://x/{recipe}/{revision}?{run}", "../a b", "?#", "{recipe}", ""); got != "https://x/..%2Fa%20b/%3F%23?%7Brecipe%7D" {
 		t.Error(got)
 	}
 }

@@ -93,7 +93,7 @@ func BenchmarkHash(b *testing.B) {
 	bench, names := remembered(b, 1)
 	s := &sweep{Options: bench.Options}
 	for b.Loop() {
-		s.each(len(names), func(i int) {
+		each(s.Jobs, len(names), func(i int) {
 			if _, err := identify(filepath.Join(bench.Recipes, names[i]), names[i]); err != nil {
 				b.Error(err)
 			}
@@ -124,7 +124,7 @@ func BenchmarkStatus(b *testing.B) {
 // directory: 30 runs are there before, with a result of 100 tests and 64 KiB of output.
 func BenchmarkVerdict(b *testing.B) {
 	bench := newBench(b)
-	s, err := openStore(context.Background(), bench.State, false, false, git, nil, memory.Plain)
+	s, err := openStore(context.Background(), Options{State: bench.State, Git: git}, memory.Plain)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -122,7 +122,7 @@ func readers() []reader {
 			"an empty file": "", "a truncated file": "", "zeros": "", "another form": "", "very many values": "", "a newer schema": "",
 		}},
 		{"note of a run", state.Running, "n", func(dir state.Dir) []error {
-			s, err := openStore(context.Background(), dir, false, false, git, nil, memory.Plain)
+			s, err := openStore(context.Background(), Options{State: dir, Git: git}, memory.Plain)
 			if err != nil {
 				return []error{err}
 			}
@@ -326,7 +326,7 @@ func TestLock(t *testing.T) {
 		if err := put(path); err != nil {
 			t.Fatal(err)
 		}
-		s, err := openStore(context.Background(), dir, false, false, git, nil, memory.Plain)
+		s, err := openStore(context.Background(), Options{State: dir, Git: git}, memory.Plain)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -334,7 +334,7 @@ func TestLock(t *testing.T) {
 		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v, %v: others can open it", name, info, err)
 		}
-		if _, err := openStore(context.Background(), dir, false, false, git, nil, memory.Plain); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
+		if _, err := openStore(context.Background(), Options{State: dir, Git: git}, memory.Plain); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("another sweep is under way (process %d, since 20", os.Getpid())) {
 			t.Errorf("%s: %v", name, err)
 		}
 		s.close()

@@ -230,6 +230,17 @@ func (s *store) refresh(recipe string) (State, error) {
 	return known, err
 }
 
+// seen is the newest commit that is known of a recipe's ref in the shared repository.
+func (s *store) seen(recipe string) string {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	r := s.known[memory.Escape(recipe)]
+	if r == nil || r.Commit() == "" || errors.Is(r.Err, errNotShared) {
+		return NoCommit
+	}
+	return r.Commit()
+}
+
 // takeOver takes over the state files of an earlier cc-ci-run, STATE/sweep/recipes/NAME.json,
 // if they are newer than what is remembered, as after a return to an earlier cc-ci-run. What
 // this machine remembered alone does not count beside a shared memory.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -108,6 +109,9 @@ func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, wr
 		}()
 		limited := &limitedWriter{w: out, left: maxLog}
 		masking := s.mask.writer(limited)
+		if s.Show != nil {
+			masking = s.mask.writer(io.MultiWriter(limited, &limitedWriter{w: s.Show, left: math.MaxInt64}))
+		}
 		_, _ = io.Copy(masking, r)
 		_ = masking.Close()
 		limited.close()

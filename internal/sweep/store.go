@@ -27,12 +27,13 @@ const Schema = 3
 // lockFile is in the sweep's directory.
 const lockFile = "lock"
 
-// openStore locks the directory for this sweep, and waits for the lock if it is
+// openStore locks the state directory for this sweep, and waits for the lock if it is
 // told to. A dry run writes nothing, so it needs no lock and makes no directory.
-func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, shared *memory.Remote, start memory.Start) (*store, error) {
-	s := &store{Dir: dir, shared: shared}
-	if dry {
-		return s, s.recall(git, start)
+func openStore(ctx context.Context, o Options, start memory.Start) (*store, error) {
+	dir := o.State
+	s := &store{Dir: dir, shared: o.Shared}
+	if o.DryRun {
+		return s, s.recall(o.Git, start)
 	}
 	// Root, too: see docs/state.md.
 	if err := mayWrite(dir, "sweep", "whose sweep could not replace what this user leaves there"); err != nil {
@@ -48,6 +49,12 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, s
 		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	defer f.Close()
+	waiting := ctx
+	if o.WaitLimit > 0 {
+		limited, cancel := context.WithTimeout(ctx, o.WaitLimit)
+		defer cancel()
+		waiting = limited
+	}
 	for {
 		var held *state.Held
 		s.unlock, err = f.Lock(lockFile)
@@ -57,16 +64,19 @@ func openStore(ctx context.Context, dir state.Dir, dry, wait bool, git string, s
 		if !errors.As(err, &held) {
 			return nil, fmt.Errorf("state directory: %w", err)
 		}
-		if !wait || ctx.Err() != nil {
+		switch {
+		case !o.Wait || ctx.Err() != nil:
 			return nil, fmt.Errorf("another sweep is under way (%s); wait for it (--wait), or end it", held.By)
+		case waiting.Err() != nil:
+			return nil, fmt.Errorf("another sweep was under way for the %s that this one waited (%s); end it, or wait longer (--wait=TIME)", o.WaitLimit, held.By)
 		}
 		select {
-		case <-ctx.Done():
+		case <-waiting.Done():
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
 	s.tidy()
-	if err := s.recall(git, start); err != nil {
+	if err := s.recall(o.Git, start); err != nil {
 		s.close()
 		return nil, fmt.Errorf("the sweep's memory: %w", err)
 	}

@@ -32,6 +32,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/url"
 	"os"
@@ -90,7 +91,9 @@ type Options struct {
 
 	How    []string // words before the flags of each run: audit, --seal
 	DryRun bool     // run nothing
-	Wait   bool     // for another sweep to end
+	Wait   bool     // for another sweep to end …
+	// … but no longer than WaitLimit; 0 is for ever.
+	WaitLimit time.Duration
 	Policy
 	SkipsHoldOf map[string]bool // Policy.SkipsHold of these, instead
 
@@ -105,6 +108,12 @@ type Options struct {
 	// Shared is the repository whose memory the sweep shares with other machines; nil
 	// for none.
 	Shared *memory.Remote `json:"-"`
+	// Elsewhere runs the recipes on other machines; nil: this machine runs them.
+	Elsewhere Elsewhere `json:"-"`
+	// Asked is what the dispatcher says that asks this machine.
+	Asked Asked
+	// Show also gets the output of the one recipe's run, masked; nil for nobody.
+	Show io.Writer `json:"-"`
 	// Supervisor are the first words of the command that is supervise.Main.
 	Supervisor []string
 	// Intact is called before the sweep and after each run. Its error says how the
@@ -134,10 +143,11 @@ type Result struct {
 // Event is what a sweep tells while it runs.
 type Event struct {
 	Recipe string
-	Result *Result // nil: the recipe's run starts
+	Result *Result // nil: the recipe's run starts, or there is a Note
 	Done   int     // recipes with a verdict
 	Total  int
-	Note   string // a message about no recipe; then the other fields are empty
+	// Note is a message: about the recipe, which another machine runs, or about no recipe.
+	Note string
 }
 
 // MaxJobs is how many runs at once a sweep allows.
@@ -158,6 +168,12 @@ func (o Options) Check() error {
 	}
 	if err := o.Keep.Check(); err != nil {
 		fail("%w", err)
+	}
+	if err := o.Asked.check(); err != nil {
+		fail("%w", err)
+	}
+	if (o.Asked != Asked{} || o.Elsewhere != nil) && o.Shared == nil {
+		fail("a sweep by several machines needs the repository that they share: --shared URL")
 	}
 	if info, err := os.Stat(o.Runner); err != nil {
 		fail("runner: %w", err)
@@ -180,6 +196,9 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Show != nil && len(names) != 1 {
+		return nil, fmt.Errorf("--show-log shows the output of one recipe, and this sweep is of %d: name one", len(names))
+	}
 	if !o.DryRun {
 		if err := exec.LimitsOfTests(uint64(1024 + 16*o.Jobs)); err != nil {
 			return nil, err
@@ -198,7 +217,7 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 	if s.runs, err = supervise.New(o.Supervisor); err != nil {
 		return nil, err
 	}
-	if s.store, err = openStore(ctx, o.State, o.DryRun, o.Wait, o.Git, o.Shared, s.runs.Begin); err != nil {
+	if s.store, err = openStore(ctx, o, s.runs.Begin); err != nil {
 		return nil, err
 	}
 	defer s.store.close()
@@ -232,15 +251,23 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	}
 
 	jobs := make([]*job, len(names))
-	s.each(len(names), func(i int) {
+	atOnce := s.Jobs
+	if s.Elsewhere != nil { // Jobs is how many other machines work at once; this one only reads folders
+		atOnce = min(atOnce, runtime.NumCPU())
+	}
+	each(atOnce, len(names), func(i int) {
 		jobs[i] = s.look(ctx, names[i])
 		if jobs[i].settled {
 			t.settled(jobs[i].Result)
 		}
 	})
 	pending := waiting(jobs)
-	s.each(len(pending), func(i int) {
-		s.settle(ctx, pending[i], i < s.Jobs, func() { t.starts(pending[i].Recipe) })
+	each(s.Jobs, len(pending), func(i int) {
+		if s.Elsewhere != nil {
+			s.dispatch(ctx, pending[i], t.note)
+		} else {
+			s.settle(ctx, pending[i], i < s.Jobs, func() { t.note(pending[i].Recipe, "") })
+		}
 		t.settled(pending[i].Result)
 	})
 	var results []Result
@@ -279,11 +306,11 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	return results, failure
 }
 
-// each calls f for 0 to n-1, as many at once as there are jobs.
-func (s *sweep) each(n int, f func(int)) {
+// each calls f for 0 to n-1, some at once.
+func each(atOnce, n int, f func(int)) {
 	var next atomic.Int64
 	var workers sync.WaitGroup
-	for range min(s.Jobs, n) {
+	for range min(atOnce, n) {
 		workers.Go(func() {
 			// The kernel tells a supervisor when the thread that started it ends
 			// (Pdeathsig), so the thread has to last.
@@ -350,10 +377,10 @@ type teller struct {
 	done, total int
 }
 
-func (t *teller) starts(name string) {
+func (t *teller) note(recipe, text string) {
 	t.lock.Lock()
 	defer t.lock.Unlock()
-	t.tell(Event{Recipe: name, Done: t.done, Total: t.total})
+	t.tell(Event{Recipe: recipe, Note: text, Done: t.done, Total: t.total})
 }
 
 func (t *teller) settled(r Result) {
@@ -483,6 +510,9 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		j.Recipe = strconv.QuoteToASCII(name)
 		return j.verdict(Error, "%v", err)
 	}
+	if why := s.foreignEnvironment(); why != "" {
+		return j.verdict(Error, "%s", why)
+	}
 	known, damaged, err := s.store.read(name)
 	if err != nil {
 		return j.verdict(Error, "its state cannot be read: %v", err)
@@ -497,6 +527,8 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	switch j.why = known.decide(now, s.policy(name), j.Started); {
 	case damaged != "":
 		j.why = damaged
+	case j.why == "" && s.asksFor(name):
+		j.why = "the dispatcher asks for it"
 	case j.why == "":
 		j.verdict(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
 		// So that the state says that the recipe is no longer held, and who sweeps it.

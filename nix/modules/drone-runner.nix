@@ -71,7 +71,10 @@ in
       default = config.networking.hostName;
       defaultText = lib.literalExpression "config.networking.hostName";
       example = "ci-1";
-      description = "Name under which the server knows the runner (`DRONE_RUNNER_NAME`).";
+      description = ''
+        Name under which the server knows the runner (`DRONE_RUNNER_NAME`). Runners of one server must have
+        different names. `cc-ci-run` names the machine in records by its hostname.
+      '';
     };
 
     capacity = lib.mkOption {
@@ -97,7 +100,7 @@ in
       example = {
         host = "cc-ci";
       };
-      description = "Labels of the runner (`DRONE_RUNNER_LABELS`). A pipeline asks for this runner by naming the labels in its `node` section.";
+      description = "Labels of the runner (`DRONE_RUNNER_LABELS`). A runner takes only pipelines whose `node` section names exactly these labels: with any label here, also give the pipelines their `node` section, or no runner takes them.";
     };
 
     environ = lib.mkOption {
@@ -123,6 +126,10 @@ in
       {
         assertion = cfg.server.host != "";
         message = "services.cc-ci.drone-runner.server.host is not set: the runner would not know its server.";
+      }
+      {
+        assertion = cfg.name != "";
+        message = "services.cc-ci.drone-runner.name is empty, because networking.hostName is: name the runner.";
       }
       {
         assertion = cfg.environmentFile != null;

@@ -26,6 +26,9 @@ let
     ++ lib.optionals (cfg.recipeTimeout != null) [ "--timeout ${cfg.recipeTimeout}" ]
     ++ lib.optionals (cfg.rerunAfter != null) [ "--max-age ${cfg.rerunAfter}" ]
     ++ lib.optionals (cfg.shared != null) [ "--shared ${cfg.shared}" ]
+    ++ lib.optionals (drone.url != null) [ "--drone ${drone.url} --state ${drone.stateDir}" ]
+    ++ lib.optionals (drone.branch != null) [ "--drone-branch ${drone.branch}" ]
+    ++ lib.optionals (status.url != null) [ "--status-url ${status.url} --status-token %d/status-token" ]
     ++ lib.optionals (cfg.jobs != null) [ "--jobs ${toString cfg.jobs}" ]
     ++ lib.optionals cfg.audit [ "--audit" ]
     ++ lib.optionals (cfg.keepFor != null) [ "--keep-for ${cfg.keepFor}" ]
@@ -33,8 +36,16 @@ let
     ++ lib.optionals (cfg.keepSize != null) [ "--keep-size ${toString cfg.keepSize}" ]
     ++ lib.optionals serves [ "--report ${cfg.report.directory}" ]
     ++ lib.optionals (serves && cfg.report.recipeUrl != null) [ "--recipe-url ${cfg.report.recipeUrl}" ]
+    ++ lib.optionals (cfg.report.buildUrl != null) [ "--build-url ${cfg.report.buildUrl}" ]
   );
   serves = cfg.report.virtualHost != null;
+  inherit (cfg) drone;
+  status = cfg.commitStatus;
+  # Files with secrets, each by the name under which the sweep finds it.
+  credentials = lib.filterAttrs (_: file: file != null) {
+    drone-token = drone.tokenFile;
+    status-token = status.tokenFile;
+  };
   # Only a sweep of all recipes tells people: whoever starts one recipe sees its verdict.
   tells =
     lib.optionals (cfg.notify != null) [ "--notify ${cfg.notify}" ]
@@ -179,6 +190,70 @@ in
       '';
     };
 
+    drone = {
+      url = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "https://drone.example.org/ci/recipes";
+        description = ''
+          URL of a repository at a Drone server. If this option is set, the sweep runs no recipe itself: it
+          starts a build of that repository for each recipe, and the server's exec runners take the builds
+          (`services.cc-ci.drone-runner`, on any number of hosts). `shared` must be set on this host. One
+          host has this option.
+        '';
+      };
+
+      tokenFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.path;
+        default = null;
+        example = "/run/secrets/drone-token";
+        description = ''
+          File with the token of a user of the Drone server who may write to the repository of `url`. The
+          sweep gets the file as a credential of systemd.
+        '';
+      };
+
+      branch = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "main";
+        description = "Branch that the builds check out. If this option is null, it is the repository's default branch.";
+      };
+
+      stateDir = lib.mkOption {
+        type = lib.types.path;
+        default = "/var/lib/cc-ci-dispatcher";
+        example = "/srv/cc-ci-dispatcher";
+        description = ''
+          State directory of the sweep with `drone`. It is another one than `services.cc-ci.stateDir`, whose
+          lock the builds on this host need. `cc-ci-run sweep status --state DIR` reads it.
+        '';
+      };
+    };
+
+    commitStatus = {
+      url = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "https://git.example.org";
+        description = ''
+          URL of a Gitea or Forgejo that shows each run's verdict at the recipe's commit. The sweep finds the
+          repository by the remote `origin` of the recipe's directory. If the directory has none, give the
+          URL of a repository with `{recipe}` in it: `https://git.example.org/recipes/{recipe}`.
+        '';
+      };
+
+      tokenFile = lib.mkOption {
+        type = lib.types.nullOr lib.types.path;
+        default = null;
+        example = "/run/secrets/gitea-token";
+        description = ''
+          File with a token of `url`, with the permission to write repositories. The sweep gets the file as
+          a credential of systemd. **A test can still read this file**, as it can read everything on the host.
+        '';
+      };
+    };
+
     notify = lib.mkOption {
       type = lib.types.nullOr lib.types.path;
       default = null;
@@ -227,6 +302,13 @@ in
         default = null;
         example = "https://git.example.org/recipes/{recipe}/commit/{revision}";
         description = "Address of a recipe's commit, to which the pages link.";
+      };
+
+      buildUrl = lib.mkOption {
+        type = lib.types.nullOr lib.types.str;
+        default = null;
+        example = "https://ci.example.org/r-{recipe}.html";
+        description = "Address of a run, to which the pages and the commit statuses link. In it may be {recipe}, {revision}, {run} and {machine}.";
       };
     };
 
@@ -300,10 +382,39 @@ in
           cfg.notify
           cfg.metrics
           cfg.shared
+          drone.url
+          drone.branch
+          drone.stateDir
           cfg.report.directory
           cfg.report.recipeUrl
+          cfg.report.buildUrl
+          status.url
         ];
-        message = "services.cc-ci.nightly-sweep: notify, metrics, shared, report.directory and report.recipeUrl: systemd would interpret spaces, quotes and %: use values without them.";
+        message = "services.cc-ci.nightly-sweep: notify, metrics, shared, drone, commitStatus.url, report.directory, report.recipeUrl and report.buildUrl: systemd would interpret spaces, quotes and %: use values without them.";
+      }
+      {
+        assertion = (drone.url == null) == (drone.tokenFile == null);
+        message = "services.cc-ci.nightly-sweep.drone: url and tokenFile go together.";
+      }
+      {
+        assertion = drone.url == null || cfg.shared != null;
+        message = "services.cc-ci.nightly-sweep.drone needs services.cc-ci.nightly-sweep.shared: the machines push their verdicts to that repository.";
+      }
+      {
+        assertion = drone.url == null || cfg.recipeTimeout == null && !cfg.audit;
+        message = "services.cc-ci.nightly-sweep.drone: recipeTimeout and audit have no effect on the machines that run the builds: write limits into sweep.toml, and other flags into .drone.yml.";
+      }
+      {
+        assertion = drone.url == null || toString drone.stateDir != toString harness.stateDir;
+        message = "services.cc-ci.nightly-sweep.drone.stateDir is services.cc-ci.stateDir: the builds on this host would wait for its lock for ever.";
+      }
+      {
+        assertion = (status.url == null) == (status.tokenFile == null);
+        message = "services.cc-ci.nightly-sweep.commitStatus: url and tokenFile go together.";
+      }
+      {
+        assertion = lib.all (file: !lib.hasPrefix builtins.storeDir (toString file)) (lib.attrValues credentials);
+        message = "services.cc-ci.nightly-sweep: a file with a token is in the Nix store, where everybody can read it: give its path as a string.";
       }
       {
         assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.environmentFile));
@@ -317,10 +428,15 @@ in
       allowFailed."nightly-sweep.service" = "a held recipe is the sweep's result; its own failure is told below";
     };
 
-    # What is put there is in nginx's group.
-    systemd.tmpfiles.rules = lib.optionals serves [
-      "d ${cfg.report.directory} 2750 ${harness.user} ${config.services.nginx.group} -"
-    ];
+    systemd.tmpfiles.rules =
+      # What is put there is in nginx's group.
+      lib.optionals serves [
+        "d ${cfg.report.directory} 2750 ${harness.user} ${config.services.nginx.group} -"
+      ]
+      # The sweep makes what belongs in there.
+      ++ lib.optionals (drone.url != null) [
+        "d ${drone.stateDir} 2755 ${harness.user} ${harness.group} -"
+      ];
 
     services.nginx = lib.mkIf serves {
       enable = true;
@@ -360,6 +476,9 @@ in
           StateDirectory = "nightly-sweep";
           WorkingDirectory = "%S/nightly-sweep";
           TimeoutStartSec = cfg.timeout;
+        }
+        // lib.optionalAttrs (credentials != { }) {
+          LoadCredential = lib.mapAttrsToList (name: file: "${name}:${toString file}") credentials;
         }
         // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = cfg.environmentFile; };
       # A deploy does not end a sweep.

@@ -195,6 +195,16 @@ let
       };
     };
     "modules/nightly-sweep.nix" = only ../modules/nightly-sweep.nix { services.cc-ci.nightly-sweep.enable = true; };
+    "the sweep with Drone" = only ../modules/nightly-sweep.nix {
+      services.cc-ci.nightly-sweep = {
+        enable = true;
+        shared = "https://git.example.org/ci/memory.git";
+        drone = {
+          url = "https://drone.example.org/ci/recipes";
+          tokenFile = "/run/secrets/drone-token";
+        };
+      };
+    };
     "the sweep's report" = only ../modules/nightly-sweep.nix {
       services.cc-ci.nightly-sweep = {
         enable = true;
@@ -406,6 +416,13 @@ let
     "a status of no protocol" = [ { services.cc-ci.host.endpoints = [ { url = "http://x/"; status = 1000; } ]; } "not an HTTP status" ];
     "a home in the state directory" = [ { users.users.cc-ci.home = lib.mkForce "/var/lib/cc-ci-run"; } "where members of the group can put files" ];
     "a report's directory with a space" = [ { services.cc-ci.nightly-sweep.report.directory = "/a b"; } "report.directory" ];
+    "a Drone server without a shared memory" = [ { services.cc-ci.nightly-sweep.drone.url = "https://x/o/r"; } "drone needs services.cc-ci.nightly-sweep.shared" ];
+    "a Drone server without a token" = [ { services.cc-ci.nightly-sweep.drone.url = "https://x/o/r"; } "drone: url and tokenFile go together" ];
+    "a Drone server, and a limit for this host" = [ { services.cc-ci.nightly-sweep = { drone.url = "https://x/o/r"; recipeTimeout = "1h"; }; } "have no effect on the machines" ];
+    "a Drone server, and the runner's state" = [ { services.cc-ci.nightly-sweep.drone = { url = "https://x/o/r"; stateDir = "/var/lib/cc-ci-run"; }; } "wait for its lock for ever" ];
+    "a runner without a name" = [ { services.cc-ci.drone-runner.name = ""; } "name is empty" ];
+    "a commit status without a token" = [ { services.cc-ci.nightly-sweep.commitStatus.url = "https://x"; } "url and tokenFile go together" ];
+    "a token in the store" = [ { services.cc-ci.nightly-sweep.commitStatus.tokenFile = "${builtins.storeDir}/x"; } "a file with a token is in the Nix store" ];
     "a recipe by path" = [ { services.cc-ci.nightly-sweep.recipes = [ "../gitea" ]; } "by its directory's name" ];
   };
   assertions =
@@ -603,7 +620,20 @@ let
     };
     # What a site adds to the night, a recipe by hand has as well.
     systemd.services.nightly-sweep.serviceConfig.MemoryMax = "4G";
-    services.cc-ci.nightly-sweep.recipes = [ "gitea" ];
+    services.cc-ci.nightly-sweep = {
+      recipes = [ "gitea" ];
+      report.buildUrl = "https://ci.example.org/{recipe}/{run}";
+      shared = "https://git.example.org/ci/memory.git";
+      drone = {
+        url = "https://drone.example.org/ci/recipes";
+        tokenFile = "/run/secrets/drone-token";
+        branch = "main";
+      };
+      commitStatus = {
+        url = "https://git.example.org";
+        tokenFile = "/run/secrets/gitea-token";
+      };
+    };
   };
   alone =
     module:
@@ -719,6 +749,7 @@ let
         evaluate pkgs [
           ../modules
           {
+            networking.hostName = "e2e"; # also the runner's name
             virtualisation.docker.enable = true;
             services.cc-ci.enable = true;
             services.cc-ci.nightly-sweep = {
@@ -731,7 +762,6 @@ let
             systemd.timers.nightly-sweep.timerConfig.AccuracySec = "1s"; # a minute by default
             services.cc-ci.drone-runner = {
               enable = true;
-              name = "e2e";
               server.host = "DRONE_HOST";
               server.proto = "http";
               environmentFile = "/etc/drone-runner.env";
@@ -820,6 +850,18 @@ in
         minFreeMiB = 16;
         minFreeInodes = 100;
       };
+    };
+  };
+  # What TestFleet boots, more than once. Its servers' addresses are put in there.
+  fleet = bootable {
+    onCalendar = "*-*-* 02:00:00";
+    extra.services.cc-ci.nightly-sweep = {
+      shared = "MEMORY_URL";
+      drone = {
+        url = "DRONE_URL";
+        tokenFile = "/etc/drone-token";
+      };
+      rerunAfter = null;
     };
   };
   # Toolsets with one tool more, judged as in the build of the package:

@@ -76,7 +76,7 @@ in
     );
     systemd.timers = many (unit // { timerConfig = settings; });
     networking = {
-      hostName = text;
+      hostName = of types.str "nixos";
       useDHCP = flag true;
       interfaces = many {
         useDHCP = of (types.nullOr types.bool) null;

@@ -1,0 +1,870 @@
+package drone
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	api "github.com/drone/drone-go/drone"
+
+	"cc-ci-run/internal/sweep"
+)
+
+const token = "secretoftheuser"
+
+// standIn is a stand-in for a Drone server with one repository, ci/recipes: as much of the
+// API (handler/api of github.com/drone/drone v1.10.1) as package drone uses, and as strict.
+// It has no runners: tests take builds and end them. `make machines` uses a real server.
+type standIn struct {
+	t    *testing.T
+	lock sync.Mutex
+
+	repo   api.Repo
+	builds []*api.Build // the newest last
+	posts  int
+	// refuse, if not nil, answers a request, or gives an error in place of an answer. It may
+	// wait for the end of the request's context.
+	refuse func(r *http.Request) (status int, err error)
+	// late does the work of a request whose answer refuse withholds.
+	late bool
+}
+
+func newStandIn(t *testing.T) *standIn {
+	return &standIn{t: t, repo: api.Repo{Namespace: "ci", Name: "recipes", Branch: "main", Active: true, Timeout: 60}}
+}
+
+func (s *standIn) RoundTrip(r *http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	s.lock.Lock()
+	refuse, late := s.refuse, s.late
+	s.lock.Unlock()
+	if refuse != nil {
+		status, err := refuse(r)
+		if (status != 0 || err != nil) && late {
+			s.ServeHTTP(httptest.NewRecorder(), r)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if status != 0 {
+			answer.WriteHeader(status)
+			fmt.Fprintf(answer, `{"message":"the stand-in \u001b refuses"}`)
+			return answer.Result(), nil
+		}
+	}
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	s.ServeHTTP(answer, r)
+	return answer.Result(), nil
+}
+
+var paths = regexp.MustCompile(`^/api/repos/ci/recipes(?:(/builds)(?:/(\d+)(?:/logs/(\d+)/(\d+))?)?)?$`)
+
+func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	fail := func(status int) { http.Error(w, fmt.Sprintf(`{"message":%q}`, http.StatusText(status)), status) }
+	if r.Header.Get("Authorization") != "Bearer "+token {
+		fail(http.StatusUnauthorized)
+		return
+	}
+	path := paths.FindStringSubmatch(r.URL.Path)
+	number := 0
+	if path != nil {
+		number, _ = strconv.Atoi(path[2])
+	}
+	if path == nil || number > len(s.builds) {
+		fail(http.StatusNotFound)
+		return
+	}
+	var answer any
+	query := r.URL.Query()
+	switch what := r.Method + path[1]; {
+	case what == "GET":
+		answer = s.repo
+	case path[3] != "":
+		build := s.builds[number-1]
+		if stage := build.Stages[0]; stage.Steps == nil || !over(build.Status) || stage.Machine == "dead" {
+			fail(http.StatusNotFound) // a log is there once its step has ended, if the runner lives
+			return
+		}
+		var lines []api.Line
+		for i := range 20 {
+			lines = append(lines, api.Line{Number: i, Message: fmt.Sprintf("line %d of step %s\n", i, path[4])})
+		}
+		answer = lines
+	case what == "GET/builds" && number == 0:
+		size, _ := strconv.Atoi(query.Get("per_page"))
+		page, _ := strconv.Atoi(query.Get("page"))
+		if size < 1 || size > 100 {
+			size = 25
+		}
+		list := []*api.Build{}
+		for i, build := range slices.Backward(s.builds) {
+			if n := len(s.builds) - 1 - i - (max(page, 1)-1)*size; n >= 0 && n < size {
+				brief := *build
+				brief.Stages = nil // the list lacks them
+				list = append(list, &brief)
+			}
+		}
+		answer = list
+	case what == "GET/builds":
+		answer = s.builds[number-1]
+	case what == "POST/builds" && number == 0:
+		s.posts++
+		if query.Get("branch") == "none" {
+			fail(http.StatusNotFound)
+			return
+		}
+		if query.Get("branch") == "empty" { // no pipeline for this event
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprint(w, "null")
+			return
+		}
+		answer = s.add(query)
+	case what == "DELETE/builds" && number != 0:
+		build := s.builds[number-1]
+		if !over(build.Status) {
+			s.finish(build, api.StatusKilled)
+		}
+		answer = build
+	default:
+		fail(http.StatusMethodNotAllowed)
+		return
+	}
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		s.t.Error(err)
+	}
+}
+
+// add starts a build. The caller holds the lock.
+func (s *standIn) add(query url.Values) *api.Build {
+	build := &api.Build{Number: int64(len(s.builds) + 1), Event: "custom", Status: api.StatusPending, Target: "main", Params: map[string]string{}, Created: time.Now().Unix()}
+	if branch := query.Get("branch"); branch != "" {
+		build.Target = branch
+	}
+	for name, values := range query {
+		if name != "branch" && name != "commit" && name != "access_token" {
+			build.Params[name] = values[0]
+		}
+	}
+	build.Stages = []*api.Stage{{Number: 1, Name: "sweep", Type: "exec", Status: api.StatusWaiting, OS: "linux", Arch: "amd64", Labels: map[string]string{"kvm": "yes"}}}
+	s.builds = append(s.builds, build)
+	return build
+}
+
+// finish ends a build. The caller holds the lock.
+func (s *standIn) finish(build *api.Build, status string) {
+	build.Status = status
+	for _, stage := range build.Stages {
+		stage.Status = status
+	}
+}
+
+// take lets a machine take a build, as Drone does: first only the stage says so.
+func (s *standIn) take(number int, machine string) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.builds[number-1].Stages[0].Machine = machine
+}
+
+func (s *standIn) runs(number int, machine string) {
+	s.take(number, machine)
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	build := s.builds[number-1]
+	build.Status = api.StatusRunning
+	build.Stages[0].Steps = []*api.Step{{Number: 1, Name: "clone", Status: api.StatusPassing, Started: 1}, {Number: 2, Name: "sweep", Status: api.StatusRunning, Started: 2}, {Number: 3, Name: "after", Status: api.StatusSkipped}}
+}
+
+func (s *standIn) ends(number int, status string) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.finish(s.builds[number-1], status)
+}
+
+func (s *standIn) set(refuse func(*http.Request) (int, error)) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.refuse = refuse
+}
+
+func (s *standIn) status(number int) string {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	return s.builds[number-1].Status
+}
+
+// client is a dispatcher's connection to the stand-in.
+func (s *standIn) client(branch string) *Builds {
+	b, err := New(Options{URL: "https://drone.example.org/ci/recipes", Branch: branch, Token: token, Transport: s})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return b
+}
+
+var request = sweep.Request{Recipe: "a", Asked: sweep.Asked{Fingerprint: "f", Seen: "none"}, Limit: time.Hour}
+
+// followed is one Run, and what it told.
+type followed struct {
+	end   sweep.Ending
+	after time.Duration
+	notes []string
+}
+
+func run(ctx context.Context, b *Builds, r sweep.Request) (f followed) {
+	began := time.Now()
+	var lock sync.Mutex
+	f.end = b.Run(ctx, r, func(about, text string) {
+		lock.Lock()
+		defer lock.Unlock()
+		f.notes = append(f.notes, fmt.Sprintf("%s %s: %s", time.Since(began).Truncate(time.Minute), about, text))
+	})
+	f.after = time.Since(began)
+	return f
+}
+
+func unreachable(*http.Request) (int, error) { return 0, errors.New("connection refused") }
+
+// What becomes of one recipe's build, and after how long by the dispatcher's clock.
+func TestRun(t *testing.T) {
+	const limit = time.Hour + margin
+	for _, c := range []struct {
+		name  string
+		lives func(s *standIn) // acts while the build is followed, and returns
+		posts int
+		from  time.Duration // Run ends then …
+		to    time.Duration // … at the latest
+		end   sweep.Ending  // Failed is a part of the text
+		notes []string      // parts of all notes
+		left  string        // the status of build 1 at the end
+	}{
+		{
+			name: "it ends well",
+			lives: func(s *standIn) {
+				time.Sleep(time.Minute)
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.ends(1, api.StatusPassing)
+			},
+			posts: 1, from: 2 * time.Minute, to: 2*time.Minute + 2*every, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"0s a: build 1 waits for a machine (0 run, 1 wait): https://drone.example.org/ci/recipes/1", "1m0s a: runs on m1 (1 run, 0 wait): https://drone.example.org/ci/recipes/1"},
+		}, {
+			name:  "it ends badly",
+			lives: func(s *standIn) { s.runs(1, "m1"); s.ends(1, api.StatusFailing) },
+			posts: 1, to: 2 * every, end: sweep.Ending{Machine: "m1"}, left: api.StatusFailing,
+			notes: []string{"waits", "runs on m1"},
+		}, {
+			name:  "a machine takes it and is lost",
+			lives: func(s *standIn) { s.runs(1, "dead") },
+			posts: 1, from: limit, to: limit + 2*every, end: sweep.Ending{Machine: "dead", Failed: "its build was lost: the machine dead had it for 1h2m"}, left: api.StatusKilled,
+			notes: []string{"waits", "runs on dead"},
+		}, {
+			name:  "a machine accepts it and is lost before it begins",
+			lives: func(s *standIn) { s.take(1, "dead") },
+			posts: 1, from: limit, to: limit + 2*detailsEvery, end: sweep.Ending{Machine: "dead", Failed: "its build was lost"}, left: api.StatusKilled,
+			notes: []string{"waits", "runs on dead"},
+		}, {
+			name:  "no machine takes it",
+			lives: func(*standIn) {},
+			posts: 1, from: limit, to: limit + 2*every, left: api.StatusKilled,
+			end:   sweep.Ending{Failed: `no machine took its build for 1h2m2s: a runner for linux/amd64 of type "exec" with exactly the labels kvm=yes has to be connected to the Drone server, and idle`, Final: true},
+			notes: []string{"waits", "10m0s a: no machine has taken build 1 for 10m2s (0 run, 1 wait): a runner for linux/amd64"},
+		}, {
+			name: "a machine takes it late",
+			lives: func(s *standIn) {
+				time.Sleep(30 * time.Minute)
+				s.runs(1, "m1")
+				time.Sleep(time.Hour)
+				s.ends(1, api.StatusPassing)
+			},
+			posts: 1, from: 90 * time.Minute, to: 91 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"waits", "no machine has taken build 1", "30m0s a: runs on m1"},
+		}, {
+			name:  "a person cancels it",
+			lives: func(s *standIn) { s.runs(1, "m1"); time.Sleep(time.Minute); s.ends(1, api.StatusKilled) },
+			posts: 1, from: time.Minute, to: 2 * time.Minute, left: api.StatusKilled,
+			end:   sweep.Ending{Machine: "m1", Failed: "its build was cancelled: by a person, or by the time limit that the repository has in Drone (60 minutes)", Final: true},
+			notes: []string{"waits", "runs on m1"},
+		}, {
+			name: "the pipeline cannot be read",
+			lives: func(s *standIn) {
+				s.lock.Lock()
+				defer s.lock.Unlock()
+				s.builds[0].Status, s.builds[0].Stages, s.builds[0].Error = api.StatusError, nil, "yaml: line 3"
+			},
+			posts: 1, to: 2 * every, end: sweep.Ending{Failed: "Drone could not start its build: yaml: line 3", Final: true}, left: api.StatusError,
+			notes: []string{"waits"},
+		}, {
+			name: "the runner could not begin",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				s.lock.Lock()
+				defer s.lock.Unlock()
+				s.builds[0].Status, s.builds[0].Stages[0].Error = api.StatusError, "no space left on device"
+			},
+			posts: 1, to: 2 * every, end: sweep.Ending{Machine: "m1", Failed: "its build failed: no space left on device"}, left: api.StatusError,
+			notes: []string{"waits", "runs on m1"},
+		}, {
+			name: "the server is away while it runs",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.set(unreachable)
+				time.Sleep(30 * time.Minute)
+				s.ends(1, api.StatusPassing)
+				s.set(nil)
+			},
+			posts: 1, from: 31 * time.Minute, to: 32 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"waits", "runs on m1", `1m0s : the Drone server https://drone.example.org does not answer as it should: Get "https://drone.example.org/api/repos/ci/recipes/builds?page=1&per_page=100": connection refused; builds go on`, "31m0s : the Drone server https://drone.example.org answers again"},
+		}, {
+			name:  "the server does not come back",
+			lives: func(s *standIn) { s.runs(1, "m1"); time.Sleep(time.Minute); s.set(unreachable) },
+			posts: 1, from: limit + time.Minute, to: limit + 2*time.Minute, left: api.StatusRunning,
+			end:   sweep.Ending{Machine: "m1", Failed: "the Drone server https://drone.example.org has not answered for 1h2m", Final: true},
+			notes: []string{"waits", "runs on m1", "does not answer"},
+		}, {
+			name: "a proxy says that the server is down",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.set(func(*http.Request) (int, error) { return http.StatusBadGateway, nil })
+				time.Sleep(time.Minute)
+				s.set(nil)
+				s.ends(1, api.StatusPassing)
+			},
+			posts: 1, from: 2 * time.Minute, to: 3 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"waits", "runs on m1", "does not answer", "answers again"},
+		}, {
+			name: "the token is taken back",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.set(func(*http.Request) (int, error) { return http.StatusUnauthorized, nil })
+			},
+			posts: 1, from: limit + time.Minute, to: limit + 2*time.Minute, left: api.StatusRunning,
+			end:   sweep.Ending{Machine: "m1", Failed: "has not answered for 1h2m", Final: true},
+			notes: []string{"waits", "runs on m1", "answered 401 Unauthorized: the stand-in"},
+		}, {
+			name: "the server hangs",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				s.set(func(r *http.Request) (int, error) { <-r.Context().Done(); return 0, r.Context().Err() })
+				time.Sleep(10 * time.Minute)
+				s.set(nil)
+				s.ends(1, api.StatusPassing)
+			},
+			posts: 1, from: 10 * time.Minute, to: 11 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"waits", "no answer within 30s", "answers again", "runs on m1"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStandIn(t)
+				b := s.client("")
+				if err := b.Check(t.Context()); err != nil {
+					t.Error(err)
+				}
+				go func() {
+					synctest.Wait()
+					c.lives(s)
+				}()
+				f := run(t.Context(), b, request)
+				synctest.Wait()
+				if f.after < c.from || f.after > c.to {
+					t.Errorf("it ended after %s, should have after %s to %s", f.after, c.from, c.to)
+				}
+				if e := f.end; e.Machine != c.end.Machine || e.Final != c.end.Final || !strings.Contains(e.Failed, c.end.Failed) || (e.Failed == "") != (c.end.Failed == "") || e.Link != "https://drone.example.org/ci/recipes/1" {
+					t.Errorf("%+v, should be %+v", e, c.end)
+				}
+				if len(f.notes) != len(c.notes) {
+					t.Fatalf("notes %q, should be %q", f.notes, c.notes)
+				}
+				for i, note := range f.notes {
+					if !strings.Contains(note, c.notes[i]) {
+						t.Errorf("note %q, should have %q", note, c.notes[i])
+					}
+				}
+				if s.posts != c.posts || s.status(1) != c.left {
+					t.Errorf("%d builds were asked for, should be %d; build 1 is %s, should be %s", s.posts, c.posts, s.status(1), c.left)
+				}
+				if f.end.Failed == "" {
+					said := f.end.Said(t.Context())
+					if !strings.HasPrefix(said, "line 10 of step 2\n") || !strings.HasSuffix(said, "line 19 of step 2\n") {
+						t.Errorf("it said %q", said)
+					}
+				}
+				time.Sleep(time.Hour) // whoever follows nothing asks nothing
+			})
+		})
+	}
+}
+
+// A build cannot be started at once, or the answer that says so is lost.
+func TestStart(t *testing.T) {
+	first := func(status int, err error) func(s *standIn, r *http.Request) (int, error) {
+		return func(s *standIn, r *http.Request) (int, error) {
+			if r.Method == "POST" && s.posts == 0 {
+				return status, err
+			}
+			return 0, nil
+		}
+	}
+	for _, c := range []struct {
+		name   string
+		branch string
+		refuse func(s *standIn, r *http.Request) (int, error)
+		late   bool // the server does what it is asked
+		posts  int
+		after  time.Duration
+		failed string
+		notes  []string
+	}{
+		{name: "refused for a moment", refuse: func(s *standIn, r *http.Request) (int, error) {
+			if r.Method == "POST" && time.Since(epoch) < time.Minute {
+				return http.StatusNotFound, nil
+			}
+			return 0, nil
+		}, posts: 1, after: time.Minute, notes: []string{"0s a: no build is started yet, which is tried for 5m0s: Post ", "waits"}},
+		{name: "the answer is lost", refuse: first(0, errors.New("connection reset")), late: true, posts: 1, after: 10 * time.Second, notes: []string{"does not answer", "answers again", "build 1 was started before, and is taken over"}},
+		{name: "the answer is late", refuse: func(s *standIn, r *http.Request) (int, error) {
+			if r.Method == "POST" && s.posts == 0 {
+				<-r.Context().Done()
+				return 0, r.Context().Err()
+			}
+			return 0, nil
+		}, late: true, posts: 1, after: 2*time.Minute + 10*time.Second, notes: []string{"no answer within 2m0s", "answers again", "taken over"}},
+		{name: "the server is down for a moment", refuse: func(s *standIn, r *http.Request) (int, error) {
+			if time.Since(epoch) < time.Minute {
+				return 0, errors.New("connection refused")
+			}
+			return 0, nil
+		}, posts: 1, after: time.Minute, notes: []string{"does not answer", "answers again", "waits"}},
+		{name: "the server is down", refuse: func(*standIn, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
+		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build is started yet"}},
+		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of that branch has no pipeline for the event custom"},
+		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in \x1b refuses"},
+		{name: "the token is not valid any more", refuse: func(*standIn, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStandIn(t)
+				epoch = time.Now()
+				if c.refuse != nil {
+					s.refuse = func(r *http.Request) (int, error) { return c.refuse(s, r) }
+				}
+				s.late = c.late
+				began := time.Now()
+				b := s.client(c.branch)
+				go func() { // the first machine is idle
+					for s.count() == 0 && time.Since(began) < 2*time.Hour {
+						time.Sleep(time.Second)
+					}
+					if s.count() > 0 {
+						time.Sleep(time.Minute)
+						s.runs(1, "m1")
+						s.ends(1, api.StatusPassing)
+					}
+				}()
+				f := run(t.Context(), b, request)
+				if (f.end.Failed == "") != (c.failed == "") || !strings.Contains(f.end.Failed, c.failed) || strings.Contains(fmt.Sprint(f.end, f.notes), token) {
+					t.Errorf("%+v, should be %q", f.end, c.failed)
+				}
+				if c.failed != "" && !f.end.Final {
+					t.Errorf("%+v: another attempt would be of no use", f.end)
+				}
+				if c.failed != "" && f.after > c.after+every {
+					t.Errorf("it ended after %s, should have after %s", f.after, c.after)
+				}
+				if s.posts != c.posts {
+					t.Errorf("%d builds were asked for, should be %d", s.posts, c.posts)
+				}
+				if c.failed == "" {
+					c.notes = append(c.notes, "runs on m1")
+				}
+				if len(f.notes) != len(c.notes) {
+					t.Fatalf("notes %q, should be %q", f.notes, c.notes)
+				}
+				for i, note := range f.notes {
+					if !strings.Contains(note, c.notes[i]) {
+						t.Errorf("note %q, should have %q", note, c.notes[i])
+					}
+				}
+				time.Sleep(3 * time.Hour)
+			})
+		})
+	}
+}
+
+// epoch is when a test began.
+var epoch time.Time
+
+func (s *standIn) count() int {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	return len(s.builds)
+}
+
+// A build that somebody started before is taken over, but not just any.
+func TestTakeOver(t *testing.T) {
+	build := func(status, event, branch, recipe, fingerprint string, age time.Duration) func(*standIn) {
+		return func(s *standIn) {
+			b := s.add(url.Values{"RECIPE": {recipe}, "FINGERPRINT": {fingerprint}, "branch": {branch}})
+			b.Status, b.Event, b.Created = status, event, time.Now().Add(-age).Unix()
+		}
+	}
+	others := func(n int) func(*standIn) {
+		return func(s *standIn) {
+			for range n {
+				build(api.StatusPassing, "push", "main", "", "", time.Hour)(s)
+			}
+		}
+	}
+	for name, c := range map[string]struct {
+		builds []func(*standIn)
+		want   int // the number of the build that is taken over, 0 for none
+	}{
+		"none":                    {nil, 0},
+		"it waits":                {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "f", 0)}, 1},
+		"it runs":                 {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 0)}, 1},
+		"the newest of two":       {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 0), build(api.StatusPending, "custom", "main", "a", "f", 0)}, 2},
+		"a person has started it": {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "", 0)}, 1},
+		"behind many others":      {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", time.Hour), others(250)}, 1},
+		"it has ended":            {[]func(*standIn){build(api.StatusPassing, "custom", "main", "a", "f", 0)}, 0},
+		"another recipe":          {[]func(*standIn){build(api.StatusPending, "custom", "main", "ab", "f", 0)}, 0},
+		"another environment":     {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "g", 0)}, 0},
+		"another branch":          {[]func(*standIn){build(api.StatusPending, "custom", "other", "a", "f", 0)}, 0},
+		"a push":                  {[]func(*standIn){build(api.StatusPending, "push", "main", "a", "f", 0)}, 0},
+		"so old that nobody has it": {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 300*time.Hour), func(s *standIn) {
+			for range 100 {
+				build(api.StatusPassing, "push", "main", "", "", 200*time.Hour)(s)
+			}
+		}}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStandIn(t)
+				for _, add := range c.builds {
+					add(s)
+				}
+				want := c.want
+				if want == 0 {
+					want = len(s.builds) + 1
+				}
+				go func() {
+					time.Sleep(time.Minute)
+					s.runs(want, "m1")
+					s.ends(want, api.StatusPassing)
+				}()
+				f := run(t.Context(), s.client("main"), request)
+				if f.end.Failed != "" || !strings.HasSuffix(f.end.Link, fmt.Sprintf("/%d", want)) || (s.posts == 0) != (c.want > 0) {
+					t.Errorf("%+v, %d builds were asked for; should be build %d", f, s.posts, want)
+				}
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
+
+// A build that was cancelled before its recipe's turn is not taken over.
+func TestLateTurn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandIn(t)
+		s.add(url.Values{"RECIPE": {"b"}, "FINGERPRINT": {"f"}})
+		b := s.client("main")
+		go func() {
+			time.Sleep(time.Minute)
+			s.ends(2, api.StatusPassing)
+			s.ends(1, api.StatusKilled)
+			for range 100 {
+				s.lock.Lock()
+				s.add(url.Values{}).Status = api.StatusPassing
+				s.lock.Unlock()
+			}
+		}()
+		run(t.Context(), b, request)
+		r := request
+		r.Recipe = "b"
+		go func() {
+			time.Sleep(time.Minute)
+			s.ends(103, api.StatusPassing)
+		}()
+		if f := run(t.Context(), b, r); f.end.Failed != "" || !strings.HasSuffix(f.end.Link, "/103") {
+			t.Errorf("%+v", f)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+// Many recipes, few machines, two dispatchers, one of which is killed.
+func TestMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandIn(t)
+		const recipes, each = 40, 4 * time.Minute
+		stop := make(chan struct{})
+		for m := range 3 {
+			go func() {
+				for {
+					select {
+					case <-stop:
+						return
+					case <-time.After(10 * time.Second):
+					}
+					if number := s.next(fmt.Sprint("m", m)); number > 0 {
+						time.Sleep(each)
+						s.ends(number, api.StatusPassing)
+					}
+				}
+			}()
+		}
+		dispatch := func(ctx context.Context, b *Builds) (done int) {
+			var all sync.WaitGroup
+			var lock sync.Mutex
+			room := make(chan struct{}, 16)
+			for n := range recipes {
+				all.Go(func() {
+					room <- struct{}{}
+					defer func() { <-room }()
+					r := request
+					r.Recipe = fmt.Sprint("r", n)
+					if f := run(ctx, b, r); f.end.Failed == "" {
+						lock.Lock()
+						done++
+						lock.Unlock()
+					} else if ctx.Err() == nil {
+						t.Errorf("%s: %+v", r.Recipe, f)
+					}
+				})
+			}
+			all.Wait()
+			return done
+		}
+		// The first one is killed: what it has started stays.
+		dead, kill := context.WithCancel(t.Context())
+		first := s.client("")
+		go func() {
+			time.Sleep(10 * time.Minute)
+			s.set(func(r *http.Request) (int, error) {
+				if r.Method == "DELETE" {
+					return 0, errors.New("killed")
+				}
+				return 0, nil
+			})
+			kill()
+		}()
+		dispatch(dead, first)
+		s.set(nil)
+		before := s.posts
+		if before < 20 || before > 30 {
+			t.Errorf("the first dispatcher started %d builds", before)
+		}
+		began := time.Now()
+		if done := dispatch(t.Context(), s.client("")); done != recipes {
+			t.Errorf("%d of %d are done", done, recipes)
+		}
+		close(stop)
+		// Of the first one's builds, those that had ended were asked for again.
+		if s.posts > recipes+10 {
+			t.Errorf("%d builds for %d recipes", s.posts, recipes)
+		}
+		if took := time.Since(began); took > (recipes/3+1)*(each+20*time.Second) {
+			t.Errorf("it took %s", took)
+		}
+		time.Sleep(time.Hour)
+	})
+}
+
+// next takes the oldest build that waits; 0 if there is none.
+func (s *standIn) next(machine string) int {
+	s.lock.Lock()
+	i := slices.IndexFunc(s.builds, func(b *api.Build) bool { return b.Status == api.StatusPending && b.Stages[0].Machine == "" })
+	s.lock.Unlock()
+	if i >= 0 {
+		s.runs(i+1, machine)
+	}
+	return i + 1
+}
+
+// A build waits on its machine for another one: its own time begins after that.
+func TestQueueOfMachine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandIn(t)
+		b := s.client("")
+		var all sync.WaitGroup
+		for _, recipe := range []string{"a", "b"} {
+			all.Go(func() {
+				r := request
+				r.Recipe = recipe
+				if f := run(t.Context(), b, r); f.end.Failed != "" {
+					t.Errorf("%+v", f)
+				}
+			})
+		}
+		time.Sleep(time.Minute)
+		s.runs(1, "m1")
+		s.runs(2, "m1")
+		time.Sleep(55 * time.Minute)
+		s.ends(1, api.StatusPassing)
+		time.Sleep(55 * time.Minute)
+		s.ends(2, api.StatusPassing)
+		all.Wait()
+		time.Sleep(time.Hour)
+	})
+}
+
+// The end of a sweep cancels its builds, also one that is being started.
+func TestEnded(t *testing.T) {
+	for name, c := range map[string]struct {
+		refuse func(*http.Request) (int, error)
+		late   bool
+		before func(*standIn)
+	}{
+		"it runs":  {before: func(s *standIn) { s.runs(1, "m1") }},
+		"it waits": {},
+		"it is being started": {refuse: func(r *http.Request) (int, error) {
+			if r.Method == "POST" {
+				<-r.Context().Done()
+				return 0, r.Context().Err()
+			}
+			return 0, nil
+		}, late: true},
+		"the server is away": {before: func(s *standIn) { s.set(unreachable) }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStandIn(t)
+				s.refuse, s.late = c.refuse, c.late
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				var ended time.Time
+				go func() {
+					time.Sleep(time.Minute)
+					if c.before != nil {
+						c.before(s)
+					}
+					time.Sleep(20 * time.Second)
+					ended = time.Now()
+					cancel()
+				}()
+				f := run(ctx, s.client(""), request)
+				if bound := 2*cancelLimit + getLimit; f.end.Failed == "" || time.Since(ended) > bound {
+					t.Errorf("%+v after %s", f, time.Since(ended))
+				}
+				if want := name != "the server is away"; (s.status(1) == api.StatusKilled) != want {
+					t.Errorf("its build is %s", s.status(1))
+				}
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
+
+func TestCheck(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s *standIn, o *Options)
+		want   string
+	}{
+		"all is well":        {func(*standIn, *Options) {}, ""},
+		"the server is away": {func(s *standIn, _ *Options) { s.refuse = unreachable }, ""},
+		"a wrong token":      {func(_ *standIn, o *Options) { o.Token = "another" }, "does not accept the token"},
+		"no such repository": {func(_ *standIn, o *Options) { o.URL += "x" }, "the Drone server https://drone.example.org does not show the repository ci/recipesx ("},
+		"not active":         {func(s *standIn, _ *Options) { s.repo.Active = false }, "is not active"},
+		"a redirect": {func(s *standIn, o *Options) {
+			o.Transport = redirect{s}
+		}, "answered 301 Moved Permanently: it sends to https://evil.example.org/, where the token is not sent"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStandIn(t)
+			o := Options{URL: "https://drone.example.org/ci/recipes", Token: token, Transport: s}
+			c.change(s, &o)
+			b, err := New(o)
+			if err == nil {
+				err = b.Check(t.Context())
+			}
+			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), token)) {
+				t.Errorf("%v, should be %q", err, c.want)
+			}
+		})
+	}
+}
+
+// redirect is a server that sends to another one.
+type redirect struct{ s *standIn }
+
+func (d redirect) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.URL.Host != "drone.example.org" {
+		d.s.t.Errorf("asked %s", r.URL)
+	}
+	answer := httptest.NewRecorder()
+	answer.Header().Set("Location", "https://evil.example.org/")
+	answer.WriteHeader(http.StatusMovedPermanently)
+	return answer.Result(), nil
+}
+
+func TestURL(t *testing.T) {
+	for _, c := range []struct{ url, server, link, err string }{
+		{"https://drone.example.org/ci/recipes", "https://drone.example.org", "https://drone.example.org/ci/recipes/7", ""},
+		{"https://drone.example.org/ci/recipes/", "https://drone.example.org", "https://drone.example.org/ci/recipes/7", ""},
+		{"http://127.0.0.1:8080/ci/recipes", "http://127.0.0.1:8080", "http://127.0.0.1:8080/ci/recipes/7", ""},
+		{"https://example.org/drone/ci/recipes", "https://example.org/drone", "https://example.org/drone/ci/recipes/7", ""},
+		{"", "", "", "write the repository's address"},
+		{"drone.example.org/ci/recipes", "", "", "write the repository's address"},
+		{"https://drone.example.org/ci", "", "", "write the repository's address"},
+		{"https://drone.example.org", "", "", "write the repository's address"},
+		{"ssh://drone.example.org/ci/recipes", "", "", "write the repository's address"},
+		{"https://me:" + token + "@drone.example.org/ci/recipes", "", "", "has a user or a password in it"},
+		{"https://drone.example.org/ci/recipes?access_token=x", "", "", "write the repository's address"},
+		{"https://%zz/ci/recipes", "", "", "write the repository's address"},
+	} {
+		b, err := New(Options{URL: c.url})
+		if c.err != "" {
+			if err == nil || !strings.Contains(err.Error(), c.err) || strings.Contains(err.Error(), token) {
+				t.Errorf("%q: %v", c.url, err)
+			}
+			continue
+		}
+		if err != nil || b.server != c.server || b.link(7) != c.link || b.Repository() != "ci/recipes" {
+			t.Errorf("%q: %+v, %v", c.url, b, err)
+		}
+	}
+}
+
+// The proxy is that of the variables that are passed.
+func TestProxy(t *testing.T) {
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"active":true,"slug":%q}`, r.URL.Host)
+	}))
+	defer proxy.Close()
+	for _, c := range []struct {
+		environ []string
+		proxied bool
+	}{
+		{[]string{"http_proxy=" + proxy.URL}, true},
+		{[]string{"HTTP_PROXY=" + proxy.URL}, true},
+		{[]string{"http_proxy=" + proxy.URL, "no_proxy=drone.invalid"}, false},
+		{nil, false},
+	} {
+		b, err := New(Options{URL: "http://drone.invalid/ci/recipes", Environ: c.environ})
+		if err != nil {
+			t.Fatal(err)
+		}
+		repo, err := call(t.Context(), b, getLimit, func(c api.Client) (*api.Repo, error) { return c.Repo("ci", "recipes") })
+		if (err == nil && repo.Slug == "drone.invalid") != c.proxied {
+			t.Errorf("%q: %+v, %v", c.environ, repo, err)
+		}
+	}
+}

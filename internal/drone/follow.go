@@ -1,0 +1,265 @@
+package drone
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	api "github.com/drone/drone-go/drone"
+
+	"cc-ci-run/internal/sweep"
+)
+
+// This file follows builds. One goroutine asks the server about all of them.
+
+const (
+	// every is the time between two looks at the builds.
+	every = 2 * time.Second
+	// detailsEvery is the time between two looks at a build that waits for a machine: only
+	// the build's own page says that a machine has taken it.
+	detailsEvery = 20 * time.Second
+	// margin is how much longer than its recipe's limit a build may take: for the clone, and
+	// to push.
+	margin = 2 * time.Minute
+	// patience is how long no machine may take a build before people are told.
+	patience = 10 * time.Minute
+)
+
+// watch is a build that is followed.
+type watch struct {
+	sweep.Request
+	number  int64
+	tell    func(about, text string)
+	began   time.Time // when the dispatcher began to follow it
+	machine string    // that has taken it
+	since   time.Time // since when the machine works on it; zero: none has taken it
+	status  string    // in the server's list
+	looked  time.Time // when its own page was last looked at
+	stage   api.Stage
+	warned  bool // people were told that no machine takes it
+	ending  chan sweep.Ending
+}
+
+// Run runs a recipe as a build. See [sweep.Elsewhere].
+func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text string)) sweep.Ending {
+	number, adopted, failed := b.obtain(ctx, r, tell)
+	if failed != nil {
+		return *failed
+	}
+	w := &watch{Request: r, number: number, tell: tell, began: time.Now(), ending: make(chan sweep.Ending, 1)}
+	b.lock.Lock()
+	if len(b.watched) == 0 {
+		b.progress = w.began
+	}
+	b.watched[number] = w
+	if !b.following {
+		b.following = true
+		go b.follow(context.WithoutCancel(ctx))
+	}
+	what := "waits for a machine"
+	if adopted {
+		what = "was started before, and is taken over"
+	}
+	tell(r.Recipe, fmt.Sprintf("build %d %s (%s): %s", number, what, b.counts(), b.link(number)))
+	b.lock.Unlock()
+	select {
+	case end := <-w.ending:
+		return end
+	case <-ctx.Done():
+		b.lock.Lock()
+		delete(b.watched, number)
+		machine := w.machine
+		b.lock.Unlock()
+		if err := b.cancel(ctx, number); err != nil {
+			tell(r.Recipe, fmt.Sprintf("build %d could not be cancelled: %v", number, err))
+		}
+		return sweep.Ending{Machine: machine, Link: b.link(number), Failed: "its build was cancelled with the sweep", Final: true}
+	}
+}
+
+// counts says how many builds of this sweep run and wait. The caller holds the lock.
+func (b *Builds) counts() string {
+	running := 0
+	for _, w := range b.watched {
+		if !w.since.IsZero() {
+			running++
+		}
+	}
+	return fmt.Sprintf("%d run, %d wait", running, len(b.watched)-running)
+}
+
+// follow looks at the builds until none is left.
+func (b *Builds) follow(ctx context.Context) {
+	for {
+		time.Sleep(every)
+		b.lock.Lock()
+		watched := slices.Collect(maps.Values(b.watched))
+		if b.following = len(watched) > 0; !b.following {
+			b.lock.Unlock()
+			return
+		}
+		b.lock.Unlock()
+		b.look(ctx, watched)
+	}
+}
+
+// look asks the server about builds, and does what follows from the answer.
+func (b *Builds) look(ctx context.Context, watched []*watch) {
+	list, err := b.list(ctx, 1)
+	pages := map[int64]*api.Build{}
+	for _, w := range watched {
+		if err != nil {
+			break
+		}
+		i := slices.IndexFunc(list, func(build *api.Build) bool { return build.Number == w.number })
+		recently := time.Since(w.looked) < detailsEvery
+		if i < 0 && recently || i >= 0 && list[i].Status == w.status && (recently || !w.since.IsZero()) {
+			continue // nothing is new
+		}
+		var build *api.Build
+		build, err = b.get(ctx, w.number)
+		if refused := new(Refused); errors.As(err, &refused) && refused.Status < 500 {
+			build, err = &api.Build{Number: w.number, Status: api.StatusKilled, Error: err.Error()}, nil // somebody removed it
+		}
+		if err == nil {
+			pages[w.number] = build
+		}
+	}
+	b.heard(err, func(about, text string) { watched[0].tell(about, text) })
+	b.lock.Lock()
+	lost := b.decide(pages, err, time.Now())
+	for _, number := range lost {
+		b.lost[number] = true
+	}
+	b.lock.Unlock()
+	for _, number := range lost {
+		_ = b.cancel(ctx, number) // if the server does not answer now, it ends the build after a day
+	}
+}
+
+// away says whether an error means that nobody can learn from the server how builds go on.
+// A proxy may answer for a server that is down, and the token may be taken back.
+func away(err error) bool {
+	refused := new(Refused)
+	if errors.As(err, &refused) {
+		return refused.Method == http.MethodGet
+	}
+	return err != nil && !errors.Is(err, errNoPipeline) && !errors.Is(err, context.Canceled)
+}
+
+// heard notes whether the server has answered, and tells people when that changes.
+func (b *Builds) heard(err error, tell func(about, text string)) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	switch {
+	case away(err) && !b.silent:
+		tell("", fmt.Sprintf("the Drone server %s does not answer as it should: %v; builds go on meanwhile, and the server is asked again until the recipes' time limits", b.server, err))
+	case !away(err) && b.silent:
+		tell("", "the Drone server "+b.server+" answers again")
+	}
+	if b.silent = away(err); !b.silent {
+		b.answered = time.Now()
+	}
+}
+
+// decide ends the watch over builds that have ended, or that no machine will end, and gives
+// the numbers of those that are to be cancelled. err says why pages is not complete. The
+// caller holds the lock.
+func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (cancel []int64) {
+	for _, w := range b.watched {
+		if build := pages[w.number]; build != nil {
+			b.update(w, build, now)
+		}
+	}
+	if err != nil {
+		for _, w := range b.watched {
+			if silence := now.Sub(b.answered); silence > w.Limit+margin {
+				b.end(w, sweep.Ending{Failed: fmt.Sprintf("the Drone server %s has not answered for %s, and the build may still run: %v", b.server, silence.Round(time.Second), err), Final: true})
+			}
+		}
+		return nil
+	}
+	for _, w := range b.watched {
+		if !w.since.IsZero() {
+			b.progress = now // a machine that works takes the next build when it is done
+		}
+	}
+	for _, w := range b.watched {
+		limit := w.Limit + margin
+		waits := min(now.Sub(b.progress), now.Sub(w.began))
+		switch {
+		case !w.since.IsZero() && now.Sub(w.since) > limit:
+			cancel = append(cancel, w.number)
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)})
+		case !w.since.IsZero():
+		case waits > limit:
+			cancel = append(cancel, w.number)
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("no machine took its build for %s: %s", waits.Round(time.Second), w.wants()), Final: true})
+		case waits > patience && !w.warned:
+			w.warned = true
+			w.tell(w.Recipe, fmt.Sprintf("no machine has taken build %d for %s (%s): %s", w.number, waits.Round(time.Second), b.counts(), w.wants()))
+		}
+	}
+	return cancel
+}
+
+// wants says which runner a build waits for.
+func (w *watch) wants() string {
+	text := fmt.Sprintf("a runner for %s/%s of type %q", w.stage.OS, w.stage.Arch, w.stage.Type)
+	if labels := w.stage.Labels; len(labels) > 0 {
+		var list []string
+		for _, name := range slices.Sorted(maps.Keys(labels)) {
+			list = append(list, name+"="+labels[name])
+		}
+		text += " with exactly the labels " + strings.Join(list, ", ")
+	} else {
+		text += " without labels"
+	}
+	return text + " has to be connected to the Drone server, and idle"
+}
+
+// update notes what a build's page says.
+func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
+	w.status, w.looked = build.Status, now
+	if len(build.Stages) > 0 {
+		w.stage = *build.Stages[0]
+	}
+	if w.since.IsZero() && w.stage.Machine != "" {
+		w.machine, w.since, w.warned = w.stage.Machine, now, false
+		b.progress = now
+		w.tell(w.Recipe, fmt.Sprintf("runs on %s (%s): %s", w.machine, b.counts(), b.link(w.number)))
+	}
+	if !over(build.Status) {
+		return
+	}
+	end := sweep.Ending{Said: func(ctx context.Context) string { return b.lastWords(ctx, build) }}
+	switch {
+	case build.Status == api.StatusKilled, build.Status == api.StatusSkipped, build.Status == api.StatusDeclined:
+		// Drone also ends a build at the time limit that its repository has in Drone.
+		end.Failed, end.Final = "its build was cancelled: by a person, or by the time limit that the repository has in Drone"+b.timeout, true
+		end.Said = nil
+	case len(build.Stages) == 0:
+		end.Failed, end.Final, end.Said = "Drone could not start its build: "+build.Error, true, nil
+	case w.stage.Error != "":
+		end.Failed = "its build failed: " + w.stage.Error
+	}
+	b.progress = now
+	for _, other := range b.watched { // builds on one machine wait for each other there
+		if other != w && other.machine == w.machine && !other.since.IsZero() {
+			other.since = now
+		}
+	}
+	b.end(w, end)
+}
+
+// end ends the watch over a build.
+func (b *Builds) end(w *watch, end sweep.Ending) {
+	delete(b.watched, w.number)
+	end.Machine, end.Link = w.machine, b.link(w.number)
+	w.ending <- end
+}

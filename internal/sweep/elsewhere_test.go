@@ -1,0 +1,328 @@
+package sweep
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"cc-ci-run/internal/state"
+)
+
+// others are machines of a test: each really sweeps, with a state directory of its own.
+type others struct {
+	machines []*bench
+	// happens, if not nil, is called before a machine is asked for the nth time (from 0). If
+	// the ending that it gives is not nil, the machine is not asked.
+	happens func(n int, m *bench) *Ending
+
+	lock  sync.Mutex
+	asked []Request
+}
+
+func (o *others) Run(ctx context.Context, r Request, tell func(about, text string)) Ending {
+	o.lock.Lock()
+	n := len(o.asked)
+	o.asked = append(o.asked, r)
+	o.lock.Unlock()
+	m := o.machines[n%len(o.machines)]
+	tell(r.Recipe, "runs on "+m.Machine)
+	if o.happens != nil {
+		if end := o.happens(n, m); end != nil {
+			return *end
+		}
+	}
+	options := m.Options
+	options.Only, options.Asked, options.Wait = []string{r.Recipe}, r.Asked, true
+	results, err := Run(ctx, options, func(Event) {})
+	said := fmt.Sprintln(err)
+	for _, result := range results {
+		said = fmt.Sprintf("VERDICT RECIPE TIME WHY\n%s %s %s\n", result.Verdict, result.Recipe, result.Why)
+	}
+	return Ending{Machine: m.Machine, Link: fmt.Sprintf("https://drone.example.org/ci/recipes/%d", n), Said: func(context.Context) string { return said }}
+}
+
+// dispatcher is a bench whose recipes two other ones run.
+func dispatcher(t *testing.T) (shared string, d *bench, o *others) {
+	shared, list := machines(t, "dispatcher", "one", "two")
+	o = &others{machines: list[1:]}
+	d = list[0]
+	d.Elsewhere, d.Invoker, d.Jobs, d.Removed = o, "systemd", 4, true
+	was := pauses
+	pauses = []time.Duration{time.Millisecond, time.Millisecond}
+	t.Cleanup(func() { pauses = was })
+	return shared, d, o
+}
+
+func TestDispatch(t *testing.T) {
+	_, d, o := dispatcher(t)
+	for _, name := range []string{"a", "b", "c"} {
+		d.recipe(name, "exit 0")
+	}
+	d.recipe("bad", "exit 1")
+	var notes []string
+	results, err := Run(context.Background(), d.Options, func(e Event) {
+		if e.Note != "" {
+			notes = append(notes, e.Recipe+" "+e.Note)
+		}
+	})
+	if want := []string{"a PROMOTE", "b PROMOTE", "bad HOLD", "c PROMOTE"}; err != nil || !slices.Equal(verdicts(results), want) {
+		t.Fatalf("%+v, %v; want %q", results, err, want)
+	}
+	machine := map[string]bool{}
+	for _, r := range results {
+		if r.Log == "" || r.Tests.Tests != 1 || r.Started.IsZero() || r.Duration <= 0 || !strings.HasPrefix(r.Revision, "tree-") || (r.Promoted != "") != (r.Verdict == Promote) {
+			t.Errorf("%+v", r)
+		}
+		words := strings.Fields(r.Why)
+		machine[words[len(words)-1]] = true
+	}
+	if !machine["one"] || !machine["two"] || len(machine) != 2 || len(notes) != 4 {
+		t.Errorf("run on %v, notes %q", machine, notes)
+	}
+	// The dispatcher has written nothing, and its copy is that of the shared repository.
+	for _, name := range []string{"a", "bad"} {
+		if author := repository(t, d.State, "log", "--format=%an", ref(name)); author != "drone" {
+			t.Errorf("%s: commits by %q", name, author)
+		}
+	}
+	d.want("unchanged", "a SKIP", "b SKIP", "bad HOLD", "c SKIP")
+	if len(o.asked) != 5 {
+		t.Errorf("asked for %+v", o.asked)
+	}
+	if last, err := Last(d.State); err != nil || last.Verdicts[Skip] != 3 || last.Status != 1 || last.Invoker != "systemd" {
+		t.Errorf("%+v, %v", last, err)
+	}
+	// What only the dispatcher wants is run, too: its age, or by force.
+	d.Force = true
+	d.want("forced", "a PROMOTE", "b PROMOTE", "bad HOLD", "c PROMOTE")
+	// A folder that is gone is told, as by every sweep.
+	d.Force = false
+	if err := os.RemoveAll(filepath.Join(d.Recipes, "bad")); err != nil {
+		t.Fatal(err)
+	}
+	d.want("a folder is removed", "a SKIP", "b SKIP", "c SKIP", "bad GONE")
+}
+
+func TestDispatchTrouble(t *testing.T) {
+	nothing := func(int, *bench) *Ending {
+		return &Ending{Machine: "one", Link: "L", Said: func(context.Context) string { return "first\nsecond \x1b[31m\nthird\n\n" }}
+	}
+	for name, c := range map[string]struct {
+		test    string
+		happens func(n int, m *bench) *Ending
+		want    Verdict
+		says    []string
+		asked   int
+	}{
+		"a machine says nothing": {"exit 0", nothing, Error, []string{"no verdict came from the machine one: second  [31m | third; L"}, 2},
+		"once, a machine says nothing": {"exit 0", func(n int, m *bench) *Ending {
+			if n == 0 {
+				return nothing(n, m)
+			}
+			return nil
+		}, Promote, []string{"1 passed", " on two"}, 2},
+		"another attempt is of no use": {"exit 0", func(int, *bench) *Ending { return &Ending{Failed: "it was cancelled", Link: "L", Final: true} }, Error, []string{"it was cancelled; L"}, 1},
+		"it is lost twice":             {"exit 0", func(int, *bench) *Ending { return &Ending{Failed: "it was lost", Link: "L"} }, Error, []string{"it was lost; L"}, 2},
+		"the machine was quick, and then lost": {"exit 0", func(n int, m *bench) *Ending {
+			o := m.Options
+			o.Only = []string{"a"}
+			if _, err := Run(context.Background(), o, func(Event) {}); err != nil {
+				m.t.Error(err)
+			}
+			return &Ending{Failed: "it was lost", Machine: m.Machine}
+		}, Promote, []string{" on one"}, 1},
+		"all machines have another environment": {"exit 0", func(_ int, m *bench) *Ending {
+			m.Manifest = filepath.Join(filepath.Dir(m.Manifest), "another.json")
+			m.write(m.Manifest, "f2", 0o644)
+			return nil
+		}, Error, []string{"no verdict came from the machine two: ", "the machine two has the environment ", ", and the dispatcher asks for ", "`cc-ci-run env diff "}, 2},
+		"one machine has another environment": {"exit 0", func(n int, m *bench) *Ending {
+			if n == 0 {
+				m.Manifest = filepath.Join(filepath.Dir(m.Manifest), "another.json")
+				m.write(m.Manifest, "f2", 0o644)
+			}
+			return nil
+		}, Promote, []string{" on two"}, 2},
+		"the run is cut off once":  {"if [ $MACHINE = one ]; then kill -KILL $PPID; fi", nil, Promote, []string{" on two"}, 2},
+		"the run is cut off twice": {"kill -KILL $PPID", nil, Cut, []string{"ended from outside", " on two"}, 2},
+		"another runner": {"exit 0", func(_ int, m *bench) *Ending {
+			m.Runner = filepath.Join(filepath.Dir(filepath.Dir(m.Runner)), "runner2", "run.py")
+			m.write(m.Runner, "another runner", 0o644)
+			return nil
+		}, Promote, []string{" on one; the dispatcher dispatcher has other inputs (another runner), so its next sweep runs the recipe again"}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, d, o := dispatcher(t)
+			o.happens = c.happens
+			d.recipe("a", c.test)
+			results, err := Run(context.Background(), d.Options, func(Event) {})
+			if err != nil || len(results) != 1 || results[0].Verdict != c.want {
+				t.Fatalf("%+v, %v; want %s", results, err, c.want)
+			}
+			for _, words := range c.says {
+				if !strings.Contains(results[0].Why, words) {
+					t.Errorf("%q, should say %q", results[0].Why, words)
+				}
+			}
+			if k := d.known("a"); c.want == Error && (k.Last.Verdict != Error || k.Last.Why != results[0].Why) {
+				t.Errorf("remembered is %+v", k.Last)
+			}
+			if len(o.asked) != c.asked {
+				t.Errorf("asked %d times, should be %d: %+v", len(o.asked), c.asked, o.asked)
+			}
+		})
+	}
+}
+
+// The shared repository may be away when a verdict is to be read.
+func TestDispatchUnreachable(t *testing.T) {
+	for name, back := range map[string]bool{"it returns": true, "it stays away": false} {
+		t.Run(name, func(t *testing.T) {
+			shared, d, o := dispatcher(t)
+			d.recipe("a", "exit 0")
+			o.happens = func(n int, m *bench) *Ending {
+				options := m.Options
+				options.Only = []string{"a"}
+				if _, err := Run(context.Background(), options, func(Event) {}); err != nil {
+					t.Error(err)
+				}
+				if err := os.Rename(shared, shared+".away"); err != nil {
+					t.Error(err)
+				}
+				if back {
+					pauses = slices.Repeat([]time.Duration{10 * time.Millisecond}, 6000)
+					time.AfterFunc(100*time.Millisecond, func() { _ = os.Rename(shared+".away", shared) })
+				}
+				return &Ending{Machine: m.Machine, Link: "L"}
+			}
+			results, err := Run(context.Background(), d.Options, func(Event) {})
+			want, says := Promote, " on one"
+			if !back {
+				want, says = Error, "its verdict cannot be read: the shared repository cannot be reached"
+			}
+			if err != nil || len(results) != 1 || results[0].Verdict != want || !strings.Contains(results[0].Why, says) {
+				t.Errorf("%+v, %v", results, err)
+			}
+		})
+	}
+}
+
+// The end of a dispatcher leaves no verdict, and the next one goes on.
+func TestDispatchEnded(t *testing.T) {
+	_, d, o := dispatcher(t)
+	d.recipe("a", "exit 0")
+	d.recipe("b", "exit 0")
+	d.Jobs = 1
+	ctx, cancel := context.WithCancel(context.Background())
+	o.happens = func(int, *bench) *Ending { cancel(); return &Ending{Failed: "cancelled"} }
+	results, err := Run(ctx, d.Options, func(Event) {})
+	if err == nil || !slices.Equal(verdicts(results), []string{"a CUT", "b CUT"}) {
+		t.Errorf("%+v, %v", results, err)
+	}
+	o.happens = nil
+	d.want("the next sweep", "a PROMOTE", "b PROMOTE")
+}
+
+// A machine runs what it is asked for only as long as the recipe's state is the one that the
+// dispatcher has seen: of two builds, the second finds nothing to do.
+func TestAsked(t *testing.T) {
+	_, m := machines(t, "one")
+	one := m[0]
+	one.recipe("a", "exit 0")
+	one.Asked.Seen = NoCommit
+	one.want("no ref", "a PROMOTE")
+	first := repository(t, one.State, "rev-parse", ref("a"))
+	one.want("there is a ref", "a SKIP")
+	one.Asked.Seen = first
+	one.want("the ref is as it was seen", "a PROMOTE")
+	if why := one.known("a").Last.Why; !strings.Contains(why, "(the dispatcher asks for it)") {
+		t.Errorf("%s", why)
+	}
+	one.want("the ref has another commit", "a SKIP")
+	one.recipe("a", "exit 1")
+	one.want("the recipe has changed", "a HOLD")
+	for _, asked := range []Asked{
+		{Seen: "x"},
+		{Seen: strings.Repeat("g", 40)},
+		{Seen: first + "\n"},
+		{Seen: strings.ToUpper(first)},
+		{Seen: "--force"},
+		{Seen: "refs/heads/main"},
+		{Seen: first[:12]},
+		{Fingerprint: "x"},
+		{Fingerprint: "$(touch x)"},
+		{Fingerprint: first},
+		{Fingerprint: strings.Repeat("a", 1<<20)},
+	} {
+		one.Asked = asked
+		if results, err := Run(context.Background(), one.Options, func(Event) {}); err == nil || len(results) != 0 || len(err.Error()) > 500 {
+			t.Errorf("%.100q: %+v, %.600v", asked, results, err)
+		}
+	}
+	one.Asked, one.Shared = Asked{Seen: NoCommit}, nil
+	if _, err := Run(context.Background(), one.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), "--shared URL") {
+		t.Error(err)
+	}
+}
+
+// Names that come from whoever may start builds run nothing.
+func TestNamesOfBuilds(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	trap := filepath.Join(filepath.Dir(b.Recipes), "trap")
+	for _, name := range []string{"", ".", "..", "../recipes/a", "/", "a/", "./a", "a/../a", "a\n", "a\x00", "-a", "--all", "*", "A", "$(touch " + trap + ")", "`touch " + trap + "`", "a; touch " + trap, "a' 'b", `a"b`, ".git", "__a__", strings.Repeat("a", 1<<16)} {
+		b.Only = []string{name}
+		if results, err := Run(context.Background(), b.Options, func(Event) {}); err == nil || len(results) != 0 || !strings.Contains(err.Error(), "no such recipe") {
+			t.Errorf("%.100q: %+v, %.200v", name, results, err)
+		}
+	}
+	if logs, _ := os.ReadDir(b.State.Path(state.Logs, "")); len(logs) != 0 {
+		t.Errorf("logs: %v", logs)
+	}
+	if _, err := os.Lstat(trap); err == nil {
+		t.Error("a name was executed")
+	}
+}
+
+func TestWaitLimit(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "exit 0")
+	s, err := openStore(context.Background(), b.Options, func(cmd *exec.Cmd) (func() error, error) { return cmd.Wait, cmd.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Wait, b.WaitLimit = true, time.Millisecond
+	if _, err := Run(context.Background(), b.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("for the 1ms that this one waited (process %d, ", os.Getpid())) {
+		t.Error(err)
+	}
+	s.close()
+	b.want("the other sweep has ended", "a PROMOTE")
+}
+
+// What a run prints is shown as it is kept: without the site's secrets.
+func TestShow(t *testing.T) {
+	b := newBench(t)
+	b.recipe("a", "echo the password is $SECRET")
+	b.recipe("b", "exit 0")
+	b.Site = []string{"SECRET=hunter22"}
+	b.Environ = append(b.Environ, b.Site...)
+	var shown bytes.Buffer
+	b.Show, b.Only = &shown, []string{"a"}
+	b.want("one recipe", "a PROMOTE")
+	log, err := os.ReadFile(b.known("a").Last.Log)
+	if err != nil || !strings.Contains(shown.String(), "the password is ******\n") || shown.String() != string(log) {
+		t.Errorf("shown %q, the log %q, %v", shown.String(), log, err)
+	}
+	b.Only = nil
+	if _, err := Run(context.Background(), b.Options, func(Event) {}); err == nil || !strings.Contains(err.Error(), "--show-log shows the output of one recipe, and this sweep is of 2") {
+		t.Error(err)
+	}
+}
