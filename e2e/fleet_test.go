@@ -302,63 +302,79 @@ func (f *fleet) wantNight(t *testing.T, recipes map[string]string) (ran map[stri
 // is promoted that did not pass, nothing runs on, and the next sweep heals. docs/machines.md
 // has a row for each. `make drone` runs it.
 func TestFleetFailures(t *testing.T) {
+	another := buildUnits(t, "another", droneRunner)
+	// Two fleets at once, because a lost build takes minutes.
+	t.Run("fleet 1", func(t *testing.T) {
+		failures(t, another, []failure{
+			{"a test is killed", func(t *testing.T, f *fleet) func() {
+				f.two.sh(t, "kill -9 $(pgrep -u cc-ci -f 'pytest|run_recipe_ci.py' | tail -1)")
+				return nil
+			}},
+			{"a build is cancelled", func(t *testing.T, f *fleet) func() {
+				f.ofDrone(t, "DELETE", fmt.Sprintf("/repos/%s/builds/%d", f.repository, f.buildOn(t, f.two)), nil, nil)
+				return nil
+			}},
+			{"the git server is away for ten seconds", func(t *testing.T, f *fleet) func() {
+				pid := listener(t, f.get("GITEA_URL"))
+				_ = syscall.Kill(pid, syscall.SIGSTOP)
+				time.Sleep(10 * time.Second)
+				_ = syscall.Kill(pid, syscall.SIGCONT)
+				return nil
+			}},
+			{"the git server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
+				f.restart(t, listener(t, f.get("GITEA_URL")), 10*time.Second)
+				return nil
+			}},
+			{"the Drone server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
+				f.restart(t, listener(t, f.get("DRONE_SERVER")), 10*time.Second)
+				return nil
+			}},
+		})
+	})
+	t.Run("fleet 2", func(t *testing.T) {
+		failures(t, another, []failure{
+			{"the dispatcher is killed, and started again", func(t *testing.T, f *fleet) func() {
+				f.one.sh(t, "systemctl kill --signal=KILL nightly-sweep.service")
+				return nil
+			}},
+			{"two dispatchers at once", func(t *testing.T, f *fleet) func() {
+				other := f.begin(t, f.two)
+				return func() {
+					status, took, said := other()
+					t.Logf("the other dispatcher ended with %s after %s:\n%s", status, took.Round(time.Second), said)
+				}
+			}},
+			{"a machine has another environment", func(t *testing.T, f *fleet) func() {
+				const link = "/etc/cc-ci-run/path"
+				was := strings.TrimSpace(f.two.sh(t, "readlink "+link))
+				f.two.sh(t, "ln -sfn "+f.another+" "+link)
+				return func() { f.two.sh(t, "ln -sfn "+was+" "+link) }
+			}},
+			{"a machine's disk is full", func(t *testing.T, f *fleet) func() {
+				f.two.sh(t, "mount -t tmpfs -o size=48k,mode=2755,uid=$(id -u cc-ci),gid=$(id -g cc-ci) none /var/lib/cc-ci-run")
+				return func() { f.two.sh(t, "umount /var/lib/cc-ci-run") }
+			}},
+			{"a runner is killed", func(t *testing.T, f *fleet) func() {
+				f.two.sh(t, "systemctl kill --signal=KILL --kill-who=main drone-runner-exec.service")
+				return nil
+			}},
+		})
+	})
+}
+
+// failure is something that fails while both machines work. What fail returns, if not nil,
+// is done once the sweep has ended, before the next one.
+type failure struct {
+	name string
+	fail func(t *testing.T, f *fleet) (after func())
+}
+
+// failures tries each of some failures with a fleet.
+func failures(t *testing.T, another string, list []failure) {
+	t.Parallel()
 	f := newFleet(t)
-	f.another = buildUnits(t, "another", droneRunner)
-	for n, row := range []struct {
-		name string
-		// fail makes something fail while both machines work. What it returns, if not
-		// nil, is done once the sweep has ended, before the next one.
-		fail func(t *testing.T, f *fleet) (after func())
-	}{
-		{"a test is killed", func(t *testing.T, f *fleet) func() {
-			f.two.sh(t, "kill -9 $(pgrep -u cc-ci -f 'pytest|run_recipe_ci.py' | tail -1)")
-			return nil
-		}},
-		{"a build is cancelled", func(t *testing.T, f *fleet) func() {
-			f.ofDrone(t, "DELETE", fmt.Sprintf("/repos/%s/builds/%d", f.repository, f.buildOn(t, f.two)), nil, nil)
-			return nil
-		}},
-		{"the git server is away for ten seconds", func(t *testing.T, f *fleet) func() {
-			pid := listener(t, f.get("GITEA_URL"))
-			_ = syscall.Kill(pid, syscall.SIGSTOP)
-			time.Sleep(10 * time.Second)
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-			return nil
-		}},
-		{"the git server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
-			f.restart(t, listener(t, f.get("GITEA_URL")), 10*time.Second)
-			return nil
-		}},
-		{"the Drone server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
-			f.restart(t, listener(t, f.get("DRONE_SERVER")), 10*time.Second)
-			return nil
-		}},
-		{"the dispatcher is killed, and started again", func(t *testing.T, f *fleet) func() {
-			f.one.sh(t, "systemctl kill --signal=KILL nightly-sweep.service")
-			return nil
-		}},
-		{"two dispatchers at once", func(t *testing.T, f *fleet) func() {
-			other := f.begin(t, f.two)
-			return func() {
-				status, took, said := other()
-				t.Logf("the other dispatcher ended with %s after %s:\n%s", status, took.Round(time.Second), said)
-			}
-		}},
-		{"a machine has another environment", func(t *testing.T, f *fleet) func() {
-			const link = "/etc/cc-ci-run/path"
-			was := strings.TrimSpace(f.two.sh(t, "readlink "+link))
-			f.two.sh(t, "ln -sfn "+f.another+" "+link)
-			return func() { f.two.sh(t, "ln -sfn "+was+" "+link) }
-		}},
-		{"a machine's disk is full", func(t *testing.T, f *fleet) func() {
-			f.two.sh(t, "mount -t tmpfs -o size=48k,mode=2755,uid=$(id -u cc-ci),gid=$(id -g cc-ci) none /var/lib/cc-ci-run")
-			return func() { f.two.sh(t, "umount /var/lib/cc-ci-run") }
-		}},
-		{"a runner is killed", func(t *testing.T, f *fleet) func() {
-			f.two.sh(t, "systemctl kill --signal=KILL --kill-who=main drone-runner-exec.service")
-			return nil
-		}},
-	} {
+	f.another = another
+	for n, row := range list {
 		t.Run(row.name, func(t *testing.T) { f.fails(t, n, row.fail) })
 	}
 }
