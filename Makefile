@@ -152,9 +152,9 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and runner run gitea's tests, which pass, fail, are cancelled (as root)
+drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the test below may have no network
-	@$(E2E_TEST) -run '^(TestDrone|TestCommitStatus)$$' ./e2e
+	@$(E2E_TEST) -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
 
 two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the command below has no network

@@ -74,19 +74,25 @@ func (d drone) authorization() string {
 
 func ask(t testing.TB, method, url, authorization string, body, answer any) {
 	t.Helper()
+	if err := tryAsk(method, url, authorization, body, answer); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tryAsk(method, url, authorization string, body, answer any) error {
 	data, err := json.Marshal(body)
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	request, err := http.NewRequestWithContext(interrupted(), method, url, bytes.NewReader(data))
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	request.Header.Set("Authorization", authorization)
 	request.Header.Set("Content-Type", "application/json")
 	response, err := (&http.Client{Timeout: watchdog, Transport: &http.Transport{}}).Do(request) // no proxy
 	if err != nil {
-		t.Fatal(err)
+		return err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
@@ -97,8 +103,9 @@ func ask(t testing.TB, method, url, authorization string, body, answer any) {
 		err = json.Unmarshal(text, answer)
 	}
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, url, err)
+		return fmt.Errorf("%s %s: %w", method, url, err)
 	}
+	return nil
 }
 
 // push pushes the checked-out commit of a work tree as the branch main.

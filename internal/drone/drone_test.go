@@ -276,7 +276,7 @@ func TestRun(t *testing.T) {
 		}, {
 			name:  "a machine accepts it and is lost before it begins",
 			lives: func(s *standIn) { s.take(1, "dead") },
-			posts: 1, from: limit, to: limit + 2*detailsEvery, end: sweep.Ending{Machine: "dead", Failed: "its build was lost"}, left: api.StatusKilled,
+			posts: 1, from: margin, to: margin + 2*detailsEvery, end: sweep.Ending{Machine: "dead", Failed: "its build was lost: the machine dead took it 2m"}, left: api.StatusKilled,
 			notes: []string{"waits", "runs on dead"},
 		}, {
 			name:  "no machine takes it",

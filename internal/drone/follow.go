@@ -193,6 +193,11 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 		limit := w.Limit + margin
 		waits := min(now.Sub(b.progress), now.Sub(w.began))
 		switch {
+		// A runner that has accepted a build begins at once, or never: it drops the build if
+		// Drone cannot give it the details, which Drone asks the git server for.
+		case !w.since.IsZero() && w.status == api.StatusPending && now.Sub(w.since) > margin:
+			cancel = append(cancel, w.number)
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s took it %s ago, and did not begin", w.machine, now.Sub(w.since).Round(time.Second))})
 		case !w.since.IsZero() && now.Sub(w.since) > limit:
 			cancel = append(cancel, w.number)
 			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)})

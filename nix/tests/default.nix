@@ -834,6 +834,8 @@ in
   # DRONE_HOST is their server's, put in there.
   twoPaths = bootable { };
   threeLists = bootable (mapAttrs (_: pkgsOf) legacy.packages);
+  # The environment of Drone in threeLists, for a machine of TestFleetFailures.
+  another = (pkgsOf legacy.packages.drone).cc-ci-run.path;
   # What TestHost boots. PORT and the like are its servers', put in there.
   healthy = bootable {
     onCalendar = "*-*-* 02:00:00";
