@@ -17,18 +17,28 @@ import (
 // so the test explores one recipe. What is decided, judged and remembered is decided by the real
 // rules: decide, judge, after.
 //
+// With dispatchers, machines take builds, and more can happen: two dispatchers start a build
+// at once, the answer to a request for a build is lost, a dispatcher is killed or ended at
+// any moment, a killed machine's build stays taken, a person cancels a build, and a
+// machine goes on whose build was given up.
+//
 // In each state:
 //   - no false promotion: a revision is canonical only if a run of it passed;
 //   - nothing lost: each verdict that a push has delivered is in the ref's history;
 //   - from each state there is a way, without further faults, to a verdict of the recipe as
 //     it is now.
 func TestProtocol(t *testing.T) {
-	for _, size := range []protocolSize{{machines: 2, faults: 2, edits: 1, runs: 2}, {machines: 3, faults: 1, edits: 1, runs: 1}} {
+	for _, size := range []protocolSize{
+		{machines: 2, faults: 2, edits: 1, runs: 2},
+		{machines: 3, faults: 1, edits: 1, runs: 1},
+		{machines: 2, dispatchers: 1, faults: 2, edits: 1, runs: 1},
+		{machines: 2, dispatchers: 2, faults: 1, runs: 1},
+	} {
 		size.explore(t)
 	}
 }
 
-type protocolSize struct{ machines, faults, edits, runs int }
+type protocolSize struct{ machines, dispatchers, faults, edits, runs int }
 
 // protocol is a state of the whole.
 type protocol struct {
@@ -36,11 +46,14 @@ type protocol struct {
 	history  []string // of the remote's ref: "TREE VERDICT" for each commit
 	tree     string   // the recipe's, now
 	machines []sharing
-	passed   map[string]bool // trees of which a run passed
-	pushed   []string        // what pushes have delivered
-	faults   int             // that may still happen
-	edits    int
-	runs     int // that may still begin
+	// builds are Drone's, and dispatchers those who ask for builds.
+	builds      []asked
+	dispatchers []dispatching
+	passed      map[string]bool // trees of which a run passed
+	pushed      []string        // what pushes have delivered
+	faults      int             // that may still happen
+	edits       int
+	runs        int // that may still begin
 }
 
 // sharing is a machine.
@@ -51,11 +64,29 @@ type sharing struct {
 	before  string // the recipe's tree when the run began
 	passes  bool
 	rereads int
+	build   int // that it works on, counted from 1
+}
+
+// asked is a build.
+type asked struct {
+	status string // waiting, taken, orphaned (taken, and the machine was killed), over
+	seen   int    // how long the ref's history was when the dispatcher decided
+	final  bool   // a person cancelled it
+}
+
+// dispatching is a dispatcher: see [sweep.dispatch] and package drone.
+type dispatching struct {
+	phase   string // idle, looking (for an unfinished build), posting, following, silent (about to remember an ERROR)
+	base    State  // that it knew when it decided, and how long the ref's history was then
+	seen    int
+	build   int // counted from 1
+	attempt int
 }
 
 func (p *protocol) clone() *protocol {
 	q := *p
 	q.machines = slices.Clone(p.machines)
+	q.builds, q.dispatchers = slices.Clone(p.builds), slices.Clone(p.dispatchers)
 	q.history, q.pushed = slices.Clone(p.history), slices.Clone(p.pushed)
 	q.passed = map[string]bool{}
 	for tree := range p.passed {
@@ -72,7 +103,11 @@ func (p *protocol) key() string {
 	var b strings.Builder
 	fmt.Fprint(&b, brief(p.remote), p.history, p.pushed, p.tree, p.passed, p.faults, p.edits, p.runs)
 	for _, m := range p.machines {
-		fmt.Fprint(&b, "|", m.phase, brief(m.base), m.history, m.before, m.passes, m.rereads)
+		fmt.Fprint(&b, "|", m.phase, brief(m.base), m.history, m.before, m.passes, m.rereads, m.build)
+	}
+	fmt.Fprint(&b, "|", p.builds)
+	for _, d := range p.dispatchers {
+		fmt.Fprint(&b, "|", d.phase, brief(d.base), d.seen, d.build, d.attempt)
 	}
 	return b.String()
 }
@@ -115,16 +150,34 @@ func (p *protocol) steps() (next []*protocol, faulty []bool) {
 		with := func(m sharing) *protocol {
 			q := p.clone()
 			q.machines[i] = m
+			if was := p.machines[i].build; was != m.build && was > 0 && q.builds[was-1].status == "taken" {
+				q.builds[was-1].status = "over"
+			}
 			return q
 		}
 		if p.faults > 0 && m.phase != "idle" { // killed
-			add(with(sharing{phase: "idle"}), true)
+			q := with(sharing{phase: "idle"})
+			if m.build > 0 && p.builds[m.build-1].status == "taken" {
+				q.builds[m.build-1].status = "orphaned"
+			}
+			add(q, true)
 		}
 		switch m.phase {
 		case "idle":
+			if len(p.dispatchers) > 0 {
+				for n, b := range p.builds {
+					if b.status == "waiting" {
+						q := with(sharing{phase: "fetched", base: p.remote, history: p.history, build: n + 1})
+						q.builds[n].status = "taken"
+						add(q, false)
+					}
+				}
+				continue
+			}
 			add(with(sharing{phase: "fetched", base: p.remote, history: p.history}), false)
 		case "fetched":
-			if m.base.decide(treeInputs(p.tree), protocolPolicy, time.Unix(2, 0)) == "" {
+			asked := m.build > 0 && p.builds[m.build-1].seen == len(m.history)
+			if !asked && m.base.decide(treeInputs(p.tree), protocolPolicy, time.Unix(2, 0)) == "" {
 				add(with(sharing{phase: "idle"}), false) // SKIP
 			} else if p.runs > 0 {
 				m.phase, m.before = "running", p.tree
@@ -145,7 +198,98 @@ func (p *protocol) steps() (next []*protocol, faulty []bool) {
 			p.push(m, with, add)
 		}
 	}
+	for i := range p.dispatchers {
+		p.dispatch(i, add)
+	}
+	for n, b := range p.builds {
+		if p.faults > 0 && (b.status == "waiting" || b.status == "taken") { // a person cancels it: its tests are ended
+			q := p.clone()
+			q.over(n+1, true)
+			q.builds[n].final = true
+			add(q, true)
+		}
+	}
 	return next, faulty
+}
+
+// over ends a build, and its tests if the machine hears of that.
+func (p *protocol) over(build int, heard bool) {
+	for i, m := range p.machines {
+		if m.build == build {
+			p.machines[i].build = 0
+			if heard {
+				p.machines[i] = sharing{phase: "idle"}
+			}
+		}
+	}
+	p.builds[build-1].status = "over"
+}
+
+// dispatch is what a dispatcher does next.
+func (p *protocol) dispatch(i int, add func(*protocol, bool)) {
+	d := p.dispatchers[i]
+	with := func(d dispatching) *protocol {
+		q := p.clone()
+		q.dispatchers[i] = d
+		return q
+	}
+	idle := dispatching{phase: "idle"}
+	if p.faults > 0 && d.phase != "idle" {
+		add(with(idle), true) // killed
+	}
+	switch d.phase {
+	case "idle": // decides
+		if p.runs > 0 && p.remote.decide(treeInputs(p.tree), protocolPolicy, time.Unix(2, 0)) != "" {
+			add(with(dispatching{phase: "looking", base: p.remote, seen: len(p.history), attempt: 1}), false)
+		}
+	case "looking":
+		d.phase = "posting"
+		for n, b := range p.builds { // the newest one counts
+			if b.status != "over" {
+				d.phase, d.build = "following", n+1
+			}
+		}
+		add(with(d), false)
+	case "posting":
+		d.phase, d.build = "following", len(p.builds)+1
+		q := with(d)
+		q.builds = append(q.builds, asked{status: "waiting", seen: d.seen})
+		add(q, false)
+		if p.faults > 0 { // the answer is lost
+			d.phase, d.build = "looking", 0
+			q := q.clone()
+			q.dispatchers[i] = d
+			add(q, true)
+		}
+	case "following":
+		b := p.builds[d.build-1]
+		if p.faults > 0 && b.status != "over" { // the dispatcher is ended, and cancels
+			q := with(idle)
+			q.over(d.build, true)
+			add(q, true)
+		}
+		switch {
+		case b.status == "orphaned" || b.status == "taken" && p.faults > 0: // lost, or taken for lost while its machine goes on
+			q := p.clone()
+			q.over(d.build, false)
+			add(q, b.status == "taken")
+		case b.status != "over":
+		case len(p.history) != d.seen: // the verdict is there
+			add(with(idle), false)
+		case b.final || d.attempt == attempts:
+			d.phase = "silent"
+			add(with(d), false)
+		default:
+			add(with(dispatching{phase: "looking", base: d.base, seen: d.seen, attempt: d.attempt + 1}), false)
+		}
+	case "silent":
+		q := with(idle)
+		if len(p.history) == d.seen { // the lease holds
+			q.remote = d.base.after(Result{Recipe: "r", Verdict: Error, Started: time.Unix(1, 0)}, nil, protocolPolicy)
+			q.history, q.pushed = append(q.history[:d.seen], p.tree+" ERROR"), append(q.pushed, p.tree+" ERROR")
+		}
+		add(q, false)
+	}
 }
 
 // push is what a machine does with a run that has ended.
@@ -202,7 +346,7 @@ func (p *protocol) settled() bool {
 }
 
 func (size protocolSize) explore(t *testing.T) {
-	first := &protocol{remote: State{Schema: Schema}, tree: "1", machines: slices.Repeat([]sharing{{phase: "idle"}}, size.machines), passed: map[string]bool{}, faults: size.faults, edits: size.edits, runs: size.runs * size.machines}
+	first := &protocol{remote: State{Schema: Schema}, tree: "1", machines: slices.Repeat([]sharing{{phase: "idle"}}, size.machines), passed: map[string]bool{}, faults: size.faults, edits: size.edits, runs: size.runs * size.machines, dispatchers: slices.Repeat([]dispatching{{phase: "idle"}}, size.dispatchers)}
 	seen := map[string]int{first.key(): 0}
 	list := []*protocol{first}
 	var back [][]int // without faults: from which states each can be reached
@@ -252,5 +396,5 @@ func (size protocolSize) explore(t *testing.T) {
 			t.Fatalf("no way to a verdict: %s", p.key())
 		}
 	}
-	t.Logf("%d machines, %d faults, %d edits, %d runs each: %d states, %d steps", size.machines, size.faults, size.edits, size.runs, len(list), steps)
+	t.Logf("%d machines, %d dispatchers, %d faults, %d edits, %d runs each: %d states, %d steps", size.machines, size.dispatchers, size.faults, size.edits, size.runs, len(list), steps)
 }
