@@ -97,21 +97,26 @@ func (d *placement) readToken(environ []string) (string, error) {
 		}
 		file = filepath.Join(dir, tokenName)
 	}
+	return readToken("token for Drone", file)
+}
+
+// readToken reads a file with a token. what is the token, for messages.
+func readToken(what, file string) (string, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return "", fmt.Errorf("the token for Drone: %w", err)
+		return "", fmt.Errorf("the %s: %w", what, err)
 	}
 	if info.Mode().Perm()&0o007 != 0 {
-		return "", fmt.Errorf("%s, the token for Drone, can be read by every user of this machine: chmod 600 %[1]s, and take a new token", file)
+		return "", fmt.Errorf("%s, the %s, can be read by every user of this machine: chmod 600 %[1]s, and take a new token", file, what)
 	}
 	const most = 4 << 10
 	data, err := exec.ReadRegular(file, most)
 	if err != nil {
-		return "", fmt.Errorf("the token for Drone: %w", err)
+		return "", fmt.Errorf("the %s: %w", what, err)
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || len(data) == most || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%s has no token for Drone: it must have one word, the token of the user's account page", file)
+		return "", fmt.Errorf("%s has no %s: it must have one word, as the user's settings show it", file, what)
 	}
 	return token, nil
 }

@@ -35,9 +35,13 @@ func (o statusOptions) forge() (*forge.Forge, error) {
 	if o.url == "" || o.token == "" {
 		return nil, errors.New("--status-url and --status-token go together: the token goes to that forge and nowhere else")
 	}
-	f, err := forge.New(o.url, o.token)
+	token, err := readToken("token for commit statuses", o.token)
 	if err != nil {
-		return nil, fmt.Errorf("commit statuses (--status-url, --status-token): %w", err)
+		return nil, err
+	}
+	f, err := forge.New(o.url, token)
+	if err != nil {
+		return nil, fmt.Errorf("--status-url: %w", err)
 	}
 	return f, nil
 }

@@ -1,6 +1,6 @@
 // Package forge shows a sweep's verdicts at the commits of a Gitea or Forgejo.
 //
-//	f, err := forge.New("https://git.example.org", "/run/secrets/gitea-token")
+//	f, err := forge.New("https://git.example.org", token)
 //	repository, err := f.Repository("gitea", "git@git.example.org:recipes/gitea.git")
 //	err = f.Show(ctx, repository, commit, forge.Status{State: forge.Failure, …})
 //
@@ -21,8 +21,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-
-	"cc-ci-run/internal/exec"
 )
 
 // Forge is a Gitea or Forgejo.
@@ -46,12 +44,10 @@ const place = "{recipe}"
 // limit is how long the forge may take for one status.
 const limit = 20 * time.Second
 
-const maxToken = 4 << 10 // bytes of the file; a token has some forty
-
 // New is the forge at a URL: its own, such as https://git.example.org, or that of a
-// recipe's repository, such as https://git.example.org/recipes/{recipe}. The file
-// tokenFile has a token of the forge that may write to repositories.
-func New(address, tokenFile string) (*Forge, error) {
+// recipe's repository, such as https://git.example.org/recipes/{recipe}. The token is one
+// of the forge that may write to repositories.
+func New(address, token string) (*Forge, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
@@ -60,7 +56,7 @@ func New(address, tokenFile string) (*Forge, error) {
 		return nil, errors.New("has a user, a query or a fragment: leave them out; the token has a file of its own")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
-	f := &Forge{base: u, client: &http.Client{
+	f := &Forge{base: u, token: token, client: &http.Client{
 		Timeout:       limit,
 		Transport:     &http.Transport{}, // no proxy of the environment
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -72,14 +68,6 @@ func New(address, tokenFile string) (*Forge, error) {
 		}
 		f.given = Repository{parts[len(parts)-2], parts[len(parts)-1]}
 		u.Path = strings.Join(parts[:len(parts)-2], "/")
-	}
-	data, err := exec.ReadRegular(tokenFile, maxToken)
-	if err != nil {
-		return nil, fmt.Errorf("the file of the token: %w", err)
-	}
-	f.token = strings.TrimSpace(string(data))
-	if f.token == "" || len(data) == maxToken || strings.ContainsFunc(f.token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return nil, fmt.Errorf("the file of the token: %s: must have one word, the token, and nothing else", tokenFile)
 	}
 	return f, nil
 }

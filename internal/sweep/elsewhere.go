@@ -78,8 +78,8 @@ func (s *sweep) foreignEnvironment() string {
 	return ""
 }
 
-// asksFor says whether a dispatcher asks for a run of a recipe that would be skipped.
-func (s *sweep) asksFor(recipe string) bool {
+// wanted says whether a dispatcher asks for a run of a recipe even if it would be skipped.
+func (s *sweep) wanted(recipe string) bool {
 	return s.Asked.Seen != "" && s.Asked.Seen == s.store.seen(recipe)
 }
 

@@ -139,6 +139,16 @@ func TestDispatchTrouble(t *testing.T) {
 			}
 			return &Ending{Failed: "it was lost", Machine: m.Machine}
 		}, Promote, []string{" on one"}, 1},
+		"the verdict comes at the last moment": {"exit 0", func(_ int, m *bench) *Ending {
+			return &Ending{Failed: "it was lost", Final: true, Said: func(context.Context) string {
+				o := m.Options
+				o.Only = []string{"a"}
+				if _, err := Run(context.Background(), o, func(Event) {}); err != nil {
+					m.t.Error(err)
+				}
+				return ""
+			}}
+		}, Promote, []string{" on one"}, 1},
 		"all machines have another environment": {"exit 0", func(_ int, m *bench) *Ending {
 			m.Manifest = filepath.Join(filepath.Dir(m.Manifest), "another.json")
 			m.write(m.Manifest, "f2", 0o644)

@@ -64,6 +64,7 @@ func (in Inputs) difference(was Inputs) string {
 // Policy is what the caller wants of the rules.
 type Policy struct {
 	Force     bool          // run what would be skipped
+	Wanted    bool          // a dispatcher asks for the recipe, whose state is the one that the dispatcher saw
 	MaxAge    time.Duration // run what last passed longer ago; 0 is for ever
 	SkipsHold bool          // hold a recipe of which tests were skipped
 	Invoker   string        // of the sweep: drone, systemd or manual
@@ -89,6 +90,8 @@ func (s State) decide(now Inputs, p Policy, clock time.Time) (why string) {
 		return "last passed " + days(clock.Sub(c.Time)) + " ago"
 	case p.MaxAge > 0 && clock.Before(c.Time):
 		return "last passed in the future, by this machine's clock"
+	case p.Wanted:
+		return "the dispatcher asks for it"
 	}
 	return ""
 }

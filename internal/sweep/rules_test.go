@@ -99,8 +99,8 @@ func TestDecide(t *testing.T) {
 		rows = append(rows, row)
 		check(row, false, changes...)
 	}
-	// The first three are no matter of decide.
-	rows = append(rows, "its folder is a link that leads nowhere, became a file, cannot be read, or holds what cannot be hashed", "its folder is a git work tree whose commit cannot be read", "its state is damaged")
+	// The first four are no matter of decide.
+	rows = append(rows, "a dispatcher asks for it, and this machine has another environment than the dispatcher", "its folder is a link that leads nowhere, became a file, cannot be read, or holds what cannot be hashed", "its folder is a git work tree whose commit cannot be read", "its state is damaged")
 	row("it was never promoted",
 		func(s *situation) { s.State = State{Schema: Schema} },
 		func(s *situation) { s.State = State{Schema: Schema, Held: true, Last: Result{Verdict: Hold}} })
@@ -118,6 +118,7 @@ func TestDecide(t *testing.T) {
 		func(s *situation) { s.MaxAge = time.Hour - 1 },
 		func(s *situation) { s.MaxAge = 1 },
 		func(s *situation) { s.MaxAge, s.Canonical.Time = time.Hour, ruleClock.Add(1) })
+	row("a dispatcher asks for it, and nobody has changed its state since the dispatcher decided", func(s *situation) { s.Wanted = true })
 	rows = append(rows, "otherwise")
 	check("otherwise", true,
 		func(*situation) {},

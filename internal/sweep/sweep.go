@@ -524,11 +524,11 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		return s.remember(j.verdict(Error, "%v", err))
 	}
 	j.Revision = now.Revision
-	switch j.why = known.decide(now, s.policy(name), j.Started); {
+	p := s.policy(name)
+	p.Wanted = s.wanted(name)
+	switch j.why = known.decide(now, p, j.Started); {
 	case damaged != "":
 		j.why = damaged
-	case j.why == "" && s.asksFor(name):
-		j.why = "the dispatcher asks for it"
 	case j.why == "":
 		j.verdict(Skip, "unchanged since it was promoted on %s", known.Canonical.Time.Format(time.DateOnly))
 		// So that the state says that the recipe is no longer held, and who sweeps it.
