@@ -73,13 +73,25 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 	if len(names) == 0 || r.theirs == nil {
 		r.theirs = map[string]string{}
 	}
-	var wanted strings.Builder
 	for _, name := range names {
 		delete(r.theirs, name)
 	}
+	heads, err := r.readRefs(names)
+	if err != nil {
+		return err
+	}
+	ours := map[string]string{}
+	for _, h := range heads {
+		ours[h.Name] = h.Commit
+	}
+	var wanted strings.Builder
 	for ref, hash := range list {
-		if name, ok := strings.CutPrefix(ref, refs); ok && !strings.Contains(name, "/") {
-			r.theirs[name] = hash
+		name, ok := strings.CutPrefix(ref, refs)
+		if !ok || strings.Contains(name, "/") {
+			continue
+		}
+		r.theirs[name] = hash
+		if ours[name] != hash || len(flags) > 0 {
 			fmt.Fprintf(&wanted, "+%s:%[1]s\n", ref)
 		}
 	}
