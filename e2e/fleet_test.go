@@ -468,7 +468,7 @@ func (f *fleet) nothingRuns(t *testing.T) {
 }
 
 // listener is the process that listens at a URL's address on this machine.
-func listener(t *testing.T, url string) (pid int) {
+func listener(t testing.TB, url string) (pid int) {
 	t.Helper()
 	port := url[strings.LastIndexByte(url, ':')+1:]
 	found := regexp.MustCompile(`:` + port + `\s.*pid=(\d+)`).FindStringSubmatch(output(t, exec.CommandContext(interrupted(), "ss", "-Hltnp")))
