@@ -29,7 +29,7 @@ import (
 type fleet struct {
 	drone
 	one, two *machine
-	another  string          // what /etc/cc-ci-run/path leads to in another environment
+	another  string          // what the link /etc/cc-ci-run/path leads to on a machine with another environment
 	tree     string          // work tree of what builds check out
 	life     context.Context // ends with the fleet's test
 	shared   memory.Remote
@@ -56,7 +56,7 @@ func newFleet(t *testing.T) *fleet {
 		m := newMachine(t, "fleet", droneRunner)
 		m.name = name
 		f.attach(t, m, f.instance())
-		// What the site gives to tests is an input of each run, so all have the same.
+		// What the site gives to tests is an input of each run, so all machines have the same.
 		m.write(t, "/etc/instance.env", strings.Join(f.instance(), "\n")+"\n", 0o600)
 		m.write(t, "/etc/drone-token", f.get("DRONE_TOKEN")+"\n", 0o600)
 		m.write(t, "/var/lib/nightly-sweep/.netrc", netrc, 0o600)
@@ -79,8 +79,8 @@ func (f *fleet) git(t testing.TB, args ...string) string {
 	return strings.TrimSpace(output(t, exec.CommandContext(interrupted(), "git", args...)))
 }
 
-// recipes are tests by the names of their recipes, and the file sweep.toml. put makes them
-// the recipes of the builds and of the dispatcher.
+// put makes recipes, with the file sweep.toml beside them, the recipes of the builds and of the
+// dispatchers. recipes has the text of each recipe's test, by the recipe's name.
 func (f *fleet) put(t *testing.T, recipes map[string]string, config string) {
 	t.Helper()
 	dirs := []string{filepath.Join(f.tree, "recipes"), f.one.path("/srv/recipes"), f.two.path("/srv/recipes")}
@@ -96,7 +96,7 @@ func (f *fleet) put(t *testing.T, recipes map[string]string, config string) {
 	f.git(t, "add", "--all", ".")
 	f.git(t, "commit", "--quiet", "--allow-empty", "--message=recipes [CI SKIP]") // no build of the push
 	commit := f.push(t, f.tree)
-	f.one.await(t, "Gitea to know the pushed commit", func() bool { // until then it answers with an error, and a build waits
+	f.one.await(t, "Gitea to know the pushed commit", func() bool { // until then Gitea answers with an error, and a build waits
 		var branch struct{ Commit struct{ ID string } }
 		err := tryAsk("GET", f.get("GITEA_URL")+"/api/v1/repos/"+f.repository+"/branches/main", f.authorization(), nil, &branch)
 		return err == nil && branch.Commit.ID == commit
@@ -144,7 +144,7 @@ func (f *fleet) sweeps(t *testing.T, m *machine) (status string, took time.Durat
 	return f.begin(t, m)()
 }
 
-// begin is sweeps in two steps: what it returns waits for the end.
+// begin starts the sweep's unit as sweeps does. The function end waits until the unit has ended.
 func (f *fleet) begin(t *testing.T, m *machine) (end func() (status string, took time.Duration, said string)) {
 	t.Helper()
 	const unit = "nightly-sweep.service"
@@ -157,7 +157,7 @@ func (f *fleet) begin(t *testing.T, m *machine) (end func() (status string, took
 	}
 	return func() (string, time.Duration, string) {
 		t.Helper()
-		_ = starts.Wait() // the unit says what came of it
+		_ = starts.Wait() // the unit's properties say how the sweep ended
 		m.await(t, "the sweep to end", func() bool { return m.command("systemctl", "is-active", "--quiet", unit).Run() != nil })
 		took := time.Since(began)
 		m.sh(t, "journalctl --sync")
@@ -298,9 +298,10 @@ func (f *fleet) wantNight(t *testing.T, recipes map[string]string) (ran map[stri
 }
 
 // TestFleetFailures is a sweep over two machines during which something fails: a program or
-// a machine is killed, a server is away, a disk is full. After each, nothing is lost, nothing
-// is promoted that did not pass, nothing runs on, and the next sweep heals. docs/machines.md
-// has a row for each. `make drone` runs it.
+// a machine is killed, a server is away, a disk is full. After each failure, nothing is
+// lost, nothing is promoted that did not pass, no process or build is left, and the next sweep
+// gives each recipe its right verdict. docs/machines.md has a row for each failure. `make drone`
+// runs this test.
 func TestFleetFailures(t *testing.T) {
 	another := buildUnits(t, "another", droneRunner)
 	// Two fleets at once, because a lost build takes minutes.
@@ -362,8 +363,8 @@ func TestFleetFailures(t *testing.T) {
 	})
 }
 
-// failure is something that fails while both machines work. What fail returns, if not nil,
-// is done once the sweep has ended, before the next one.
+// failure is something that fails while both machines work. The function after, if not nil, is
+// called when the sweep has ended, before the next sweep.
 type failure struct {
 	name string
 	fail func(t *testing.T, f *fleet) (after func())
@@ -430,8 +431,8 @@ func (f *fleet) buildOn(t *testing.T, m *machine) int {
 	return 0
 }
 
-// neverFalse checks that each promotion is that of a run that passed, and that no recipe that
-// was known is lost.
+// neverFalse checks that each promotion is that of a run that passed, and that all states and
+// histories can be read.
 func (f *fleet) neverFalse(t *testing.T) {
 	t.Helper()
 	for name, k := range f.remembered(t) {

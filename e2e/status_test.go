@@ -71,7 +71,7 @@ func TestCommitStatus(t *testing.T) {
 		return list
 	}
 
-	if said := sweep("--status-token", filepath.Join(dir, "wrong"), "passes"); !strings.Contains(said, "passes: its commit has no status: ") || !strings.Contains(said, "refuses the token") {
+	if said := sweep("--status-token", filepath.Join(dir, "wrong"), "passes"); !strings.Contains(said, "passes: its commit was not given a status: ") || !strings.Contains(said, "refuses the token") {
 		t.Errorf("with a wrong token:\n%s", said)
 	}
 	said := sweep("--status-token", filepath.Join(dir, "token"), "--force")

@@ -36,9 +36,9 @@ func (d *placement) addTo(cmd *cobra.Command) {
 const tokenName = "drone-token"
 
 // jobsOfDrone is how many builds are under way at once if nobody sets another number. The
-// runners take as many of them as they have room for, and Drone keeps the others waiting. So
-// the number has to be above the number of machines, and no larger than what the dispatcher
-// finds in one page of Drone's list, which has 100 builds.
+// runners take as many of them as they have room for, and the others wait in Drone. So the
+// number should be larger than the number of machines, and no larger than 100, because one
+// page of Drone's list has 100 builds, and the dispatcher follows its builds by one page.
 const jobsOfDrone = 64
 
 // machinesOwn are flags that say how a machine runs a recipe. A dispatcher's machines take
@@ -116,7 +116,7 @@ func readToken(what, file string) (string, error) {
 	}
 	token := strings.TrimSpace(string(data))
 	if token == "" || len(data) == most || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return "", fmt.Errorf("%s has no %s: it must have one word, as the user's settings show it", file, what)
+		return "", fmt.Errorf("%s has no %s: the file must have one word, the token as the user's settings show it", file, what)
 	}
 	return token, nil
 }

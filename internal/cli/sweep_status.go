@@ -18,7 +18,7 @@ import (
 // This file shows a sweep's verdicts at the commits of a Gitea. A status that cannot be set
 // is a note: it changes no verdict and no exit status.
 
-// statusOptions are the flags for that.
+// statusOptions are the flags about statuses of commits.
 type statusOptions struct{ url, token string }
 
 func (o *statusOptions) addTo(cmd *cobra.Command) {
@@ -33,7 +33,7 @@ func (o statusOptions) forge() (*forge.Forge, error) {
 		return nil, nil
 	}
 	if o.url == "" || o.token == "" {
-		return nil, errors.New("--status-url and --status-token go together: the token goes to that forge and nowhere else")
+		return nil, errors.New("--status-url and --status-token go together: write both, or neither")
 	}
 	token, err := readToken("token for commit statuses", o.token)
 	if err != nil {
@@ -55,7 +55,7 @@ func (p Process) showStatuses(ctx context.Context, o sweep.Options, t told, resu
 	}
 	runs, err := runsOf(o, results)
 	if err != nil {
-		note(fmt.Sprintf("no commit has a status: %v", err))
+		note(fmt.Sprintf("no commit was given a status: %v", err))
 		return
 	}
 	var folders []string
@@ -66,11 +66,11 @@ func (p Process) showStatuses(ctx context.Context, o sweep.Options, t told, resu
 		}
 		err := p.showStatus(ctx, o, t, run)
 		if errors.Is(err, forge.ErrUnreachable) {
-			note(fmt.Sprintf("%d commits have no status of their verdict: %v", len(runs)-i, err))
+			note(fmt.Sprintf("%d commits were not given a status: %v", len(runs)-i, err))
 			break
 		}
 		if err != nil {
-			note(fmt.Sprintf("%s: its commit has no status: %v", run.recipe, err))
+			note(fmt.Sprintf("%s: its commit was not given a status: %v", run.recipe, err))
 		}
 	}
 	if len(folders) > 0 {
@@ -103,8 +103,8 @@ func runsOf(o sweep.Options, results []sweep.Result) (list []runOf, err error) {
 	}
 	known, err := sweep.Recall(m, names...)
 	for _, k := range known {
-		// A verdict without a run, such as an ERROR because nobody could be reached, is not
-		// of the commit. A dispatcher adds the machine to what a run says.
+		// A verdict without a run says nothing about the commit: for example, the ERROR if no
+		// machine took the recipe. A dispatcher's verdict has the machine's name after run.Why.
 		if r, run := verdicts[k.Recipe()], k.State.Run; run != nil && run.Verdict == r.Verdict && run.Revision == r.Revision && strings.HasPrefix(r.Why, run.Why) {
 			list = append(list, runOf{k.Recipe(), *run})
 		}

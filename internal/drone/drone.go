@@ -32,10 +32,10 @@ import (
 	"cc-ci-run/internal/env"
 )
 
-// Options say whose builds they are.
+// Options say in which repository builds are started, and with which token.
 type Options struct {
 	URL     string   // of the repository, as a browser shows it: https://drone.example.org/OWNER/NAME
-	Branch  string   // whose recipes are tested; "": the repository's default branch
+	Branch  string   // that builds check out; "": the repository's default branch
 	Token   string   // of a user of Drone who may write to the repository
 	Environ []string // "NAME=VALUE"; has the proxy, if one is needed
 	// Transport is for tests; nil for the network.
@@ -74,7 +74,7 @@ const (
 // postsAtOnce is how many builds are asked for at the same time.
 const postsAtOnce = 4
 
-// New reads the repository's URL.
+// New gives the builds of the repository that the options name. It asks the server nothing.
 func New(o Options) (*Builds, error) {
 	const like = "write the repository's address at the Drone server, such as https://drone.example.org/OWNER/NAME"
 	u, err := url.Parse(o.URL)
@@ -110,8 +110,9 @@ func New(o Options) (*Builds, error) {
 // Repository is the repository, as OWNER/NAME.
 func (b *Builds) Repository() string { return b.owner + "/" + b.name }
 
-// Check says why the server would start no build, if the server answers at all: a sweep
-// starts beside a server that is away, because the server may return.
+// Check says why the server would not start a build. If the server cannot be reached, or
+// answers with a fault of its own, Check gives no error, and the sweep begins nevertheless:
+// the server may come back.
 func (b *Builds) Check(ctx context.Context) error {
 	repo, err := call(ctx, b, getLimit, func(c api.Client) (*api.Repo, error) { return c.Repo(b.owner, b.name) })
 	refused := new(Refused)
@@ -183,7 +184,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		refused := &Refused{Method: r.Method, Status: answer.StatusCode, Text: strings.Join(strings.Fields(fmt.Sprintf("%.300s", text)), " ")}
 		if to := answer.Header.Get("Location"); to != "" {
-			refused.Text = "it sends to " + to + ", where the token is not sent: write that address"
+			refused.Text = "the server redirects to " + to + ", where the token is not sent: write that address"
 		}
 		return nil, refused
 	}
@@ -194,7 +195,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// page is how many builds the server lists at once: its limit.
+// page is how many builds the server lists in one answer: the most that it allows.
 const page = 100
 
 func (b *Builds) list(ctx context.Context, number int) ([]*api.Build, error) {
@@ -227,7 +228,7 @@ func over(status string) bool {
 	return true
 }
 
-// lastWords is the end of the output of a build's last step that began.
+// lastWords is the end of the output of the last step that a build has begun.
 func (b *Builds) lastWords(ctx context.Context, build *api.Build) string {
 	for i := len(build.Stages) - 1; i >= 0; i-- {
 		stage := build.Stages[i]

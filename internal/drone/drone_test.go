@@ -439,15 +439,15 @@ func TestStart(t *testing.T) {
 				return http.StatusNotFound, nil
 			}
 			return 0, nil
-		}, posts: 1, after: time.Minute, notes: []string{"0s a: no build is started yet, which is tried for 5m0s: Post ", "waits"}},
-		{name: "the answer is lost", refuse: first(0, errors.New("connection reset")), late: true, posts: 1, after: 10 * time.Second, notes: []string{"does not answer", "answers again", "build 1 was started before, and is taken over"}},
+		}, posts: 1, after: time.Minute, notes: []string{"0s a: no build could be started yet, and the sweep keeps trying for 5m0s: Post ", "waits"}},
+		{name: "the answer is lost", refuse: first(0, errors.New("connection reset")), late: true, posts: 1, after: 10 * time.Second, notes: []string{"does not answer", "answers again", "build 1 was started before, and this sweep takes it over"}},
 		{name: "the answer is late", refuse: func(s *standIn, r *http.Request) (int, error) {
 			if r.Method == "POST" && s.posts == 0 {
 				<-r.Context().Done()
 				return 0, r.Context().Err()
 			}
 			return 0, nil
-		}, late: true, posts: 1, after: 2*time.Minute + 10*time.Second, notes: []string{"no answer within 2m0s", "answers again", "taken over"}},
+		}, late: true, posts: 1, after: 2*time.Minute + 10*time.Second, notes: []string{"no answer within 2m0s", "answers again", "takes it over"}},
 		{name: "the server is down for a moment", refuse: func(s *standIn, r *http.Request) (int, error) {
 			if time.Since(epoch) < time.Minute {
 				return 0, errors.New("connection refused")
@@ -456,7 +456,7 @@ func TestStart(t *testing.T) {
 		}, posts: 1, after: time.Minute, notes: []string{"does not answer", "answers again", "waits"}},
 		{name: "the server is down", refuse: func(*standIn, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
 		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build is started yet"}},
-		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of that branch has no pipeline for the event custom"},
+		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of the branch that builds check out has no pipeline for the event custom"},
 		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in \x1b refuses"},
 		{name: "the token is not valid any more", refuse: func(*standIn, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
 	} {
@@ -785,7 +785,7 @@ func TestCheck(t *testing.T) {
 		"not active":         {func(s *standIn, _ *Options) { s.repo.Active = false }, "is not active"},
 		"a redirect": {func(s *standIn, o *Options) {
 			o.Transport = redirect{s}
-		}, "answered 301 Moved Permanently: it sends to https://evil.example.org/, where the token is not sent"},
+		}, "answered 301 Moved Permanently: the server redirects to https://evil.example.org/, where the token is not sent"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStandIn(t)

@@ -26,7 +26,8 @@ const (
 	// margin is how much longer than its recipe's limit a build may take: for the clone, and
 	// to push.
 	margin = 2 * time.Minute
-	// patience is how long no machine may take a build before people are told.
+	// patience is how long builds wait, without a machine that takes one of them, before
+	// people are told.
 	patience = 10 * time.Minute
 )
 
@@ -35,13 +36,13 @@ type watch struct {
 	sweep.Request
 	number  int64
 	tell    func(about, text string)
-	began   time.Time // when the dispatcher began to follow it
-	machine string    // that has taken it
-	since   time.Time // since when the machine works on it; zero: none has taken it
+	began   time.Time // when the dispatcher began to follow the build
+	machine string    // that has taken the build
+	since   time.Time // when the machine took the build; zero: no machine has
 	status  string    // in the server's list
-	looked  time.Time // when its own page was last looked at
+	looked  time.Time // when the build's own page was last looked at
 	stage   api.Stage
-	warned  bool // people were told that no machine takes it
+	warned  bool // people were told that no machine takes the build
 	ending  chan sweep.Ending
 }
 
@@ -63,7 +64,7 @@ func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text
 	}
 	what := "waits for a machine"
 	if adopted {
-		what = "was started before, and is taken over"
+		what = "was started before, and this sweep takes it over"
 	}
 	tell(r.Recipe, fmt.Sprintf("build %d %s (%s): %s", number, what, b.counts(), b.link(number)))
 	b.lock.Unlock()
@@ -124,7 +125,7 @@ func (b *Builds) look(ctx context.Context, watched []*watch) {
 		var build *api.Build
 		build, err = b.get(ctx, w.number)
 		if refused := new(Refused); errors.As(err, &refused) && refused.Status < 500 {
-			build, err = &api.Build{Number: w.number, Status: api.StatusKilled, Error: err.Error()}, nil // somebody removed it
+			build, err = &api.Build{Number: w.number, Status: api.StatusKilled, Error: err.Error()}, nil // somebody removed the build
 		}
 		if err == nil {
 			pages[w.number] = build
@@ -138,7 +139,7 @@ func (b *Builds) look(ctx context.Context, watched []*watch) {
 	}
 	b.lock.Unlock()
 	for _, number := range lost {
-		_ = b.cancel(ctx, number) // if the server does not answer now, it ends the build after a day
+		_ = b.cancel(ctx, number) // if this fails, the server itself ends the build after a day
 	}
 }
 
@@ -158,7 +159,7 @@ func (b *Builds) heard(err error, tell func(about, text string)) {
 	defer b.lock.Unlock()
 	switch {
 	case away(err) && !b.silent:
-		tell("", fmt.Sprintf("the Drone server %s does not answer as it should: %v; builds go on meanwhile, and the server is asked again until the recipes' time limits", b.server, err))
+		tell("", fmt.Sprintf("the Drone server %s does not answer as it should: %v; builds go on meanwhile, and the sweep asks the server again until the recipes' time limits are over", b.server, err))
 	case !away(err) && b.silent:
 		tell("", "the Drone server "+b.server+" answers again")
 	}
@@ -186,7 +187,7 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 	}
 	for _, w := range b.watched {
 		if !w.since.IsZero() {
-			b.progress = now // a machine that works takes the next build when it is done
+			b.progress = now // a machine that works takes a waiting build after this one
 		}
 	}
 	for _, w := range b.watched {
@@ -254,7 +255,8 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 		end.Failed = "its build failed: " + w.stage.Error
 	}
 	b.progress = now
-	for _, other := range b.watched { // builds on one machine wait for each other there
+	// Builds on one machine wait for each other, so another build's time begins only now.
+	for _, other := range b.watched {
 		if other != w && other.machine == w.machine && !other.since.IsZero() {
 			other.since = now
 		}

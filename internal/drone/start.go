@@ -22,19 +22,20 @@ const (
 
 const event = "custom" // of builds that the API starts
 
-// old is the age from which on the server itself ends a build (DRONE_CLEANUP_DEADLINE_RUNNING
-// and _PENDING, 24h unless a site sets more).
+// old is the age beyond which no build is looked for: the server itself has ended such a build
+// (at the age DRONE_CLEANUP_DEADLINE_RUNNING or _PENDING, which is 24h unless a site sets more).
 const old = 48 * time.Hour
 
-// retryEvery is the time between two attempts to start a build, and refusedFor how long a
-// server may refuse that: it answers "not found" for a moment after a push, for example.
+// retryEvery is the time between two attempts to start a build. refusedFor is how long the
+// attempts go on if the server refuses them: it answers "not found" for a moment after a push,
+// for example.
 const (
 	retryEvery = 10 * time.Second
 	refusedFor = 5 * time.Minute
 )
 
-// obtain gives a build that runs a recipe: one that an earlier dispatcher, or another one,
-// has started, or a new one. If there is none, failed says why.
+// obtain gives a build that runs a recipe. If another dispatcher has started one that has not
+// ended, obtain adopts that build; otherwise it starts a new one. If it cannot, failed says why.
 func (b *Builds) obtain(ctx context.Context, r sweep.Request, tell func(about, text string)) (number int64, adopted bool, failed *sweep.Ending) {
 	select {
 	case b.posts <- struct{}{}:
@@ -62,7 +63,7 @@ func (b *Builds) obtain(ctx context.Context, r sweep.Request, tell func(about, t
 			return 0, false, &sweep.Ending{Failed: fmt.Sprintf("no build was started by the Drone server %s: %v", b.server, err), Final: true}
 		case !away(err) && !told:
 			told = true
-			tell(r.Recipe, fmt.Sprintf("no build is started yet, which is tried for %s: %v", refusedFor, err))
+			tell(r.Recipe, fmt.Sprintf("no build could be started yet, and the sweep keeps trying for %s: %v", refusedFor, err))
 		}
 		select {
 		case <-ctx.Done():
@@ -71,7 +72,7 @@ func (b *Builds) obtain(ctx context.Context, r sweep.Request, tell func(about, t
 	}
 }
 
-var errNoPipeline = errors.New("started nothing: .drone.yml of that branch has no pipeline for the event custom")
+var errNoPipeline = errors.New(".drone.yml of the branch that builds check out has no pipeline for the event custom")
 
 // obtainOnce looks for a build of the recipe before it starts one: the answer to an earlier
 // attempt may have been lost.
@@ -94,7 +95,7 @@ func (b *Builds) obtainOnce(ctx context.Context, r sweep.Request) (number int64,
 		err = errNoPipeline
 	}
 	if err != nil {
-		if ctx.Err() != nil { // the server may have started it
+		if ctx.Err() != nil { // the server may have started the build
 			if number, err := b.unfinished(context.WithoutCancel(ctx), r); err == nil && number != 0 {
 				_ = b.cancel(ctx, number)
 			}
@@ -134,19 +135,20 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 	if now[r.Recipe] != 0 || left == 0 {
 		return now[r.Recipe], nil
 	}
-	// It may have ended since the first call. Then its verdict may be there by now.
+	// The build may have ended since the first call. If its step ended by itself, its verdict
+	// may be in the shared repository, so the build is adopted all the same.
 	build, err := b.get(ctx, left)
 	if err == nil && build.Status != api.StatusPassing && build.Status != api.StatusFailing && !b.ofSweep(build, r.Fingerprint) {
 		left = 0
 	}
 	b.lock.Lock()
 	defer b.lock.Unlock()
-	delete(b.left, r.Recipe) // it is taken over once
+	delete(b.left, r.Recipe) // a build is adopted only once
 	return left, err
 }
 
 // ofSweep says whether a build has not ended, and is one that a dispatcher in this
-// environment would start, or a person for any environment.
+// environment would start, or one that a person has started without a fingerprint.
 func (b *Builds) ofSweep(build *api.Build, fingerprint string) bool {
 	given := build.Params[fingerprintParameter]
 	return build.Event == event && !over(build.Status) && !b.lost[build.Number] && (b.branch == "" || build.Target == b.branch) && (given == fingerprint || given == "")

@@ -45,15 +45,15 @@ const place = "{recipe}"
 const limit = 20 * time.Second
 
 // New is the forge at a URL: its own, such as https://git.example.org, or that of a
-// recipe's repository, such as https://git.example.org/recipes/{recipe}. The token is one
-// of the forge that may write to repositories.
+// recipe's repository, such as https://git.example.org/recipes/{recipe}. The forge
+// must have issued the token, with the permission to write to repositories.
 func New(address, token string) (*Forge, error) {
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "":
 		return nil, errors.New("must be a URL of http or https: of the forge, or of a recipe's repository, with {recipe} where its name belongs")
 	case u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return nil, errors.New("has a user, a query or a fragment: leave them out; the token has a file of its own")
+		return nil, errors.New("has a user, a query or a fragment: leave them out; the token belongs in the file of --status-token")
 	}
 	u.Path, u.RawPath = strings.TrimRight(u.Path, "/"), ""
 	f := &Forge{base: u, token: token, client: &http.Client{
@@ -90,7 +90,7 @@ func (f *Forge) Repository(recipe, remote string) (Repository, error) {
 	if len(parts) != 2 || slices.ContainsFunc(parts, func(part string) bool {
 		return part == "" || part == "." || part == ".." || strings.ContainsFunc(part, func(r rune) bool { return !unicode.IsPrint(r) })
 	}) {
-		return Repository{}, fmt.Errorf("its remote %s is not OWNER/NAME of %s", shown(host+"/"+strings.Trim(path, "/")), f.base)
+		return Repository{}, fmt.Errorf("its remote %s is not a repository OWNER/NAME of %s", shown(host+"/"+strings.Trim(path, "/")), f.base)
 	}
 	return Repository{parts[0], parts[1]}, nil
 }
@@ -146,10 +146,10 @@ func port(u *url.URL) string {
 	return map[string]string{"https": "443", "http": "80"}[u.Scheme]
 }
 
-// shown is a text of somebody else's, for a message.
+// shown makes a text that somebody else wrote fit for a message.
 func shown(text string) string { return Brief(text, 200) }
 
-// Brief is a text on one line, with the beginning only of a long one.
+// Brief gives a text on one line; if the text is longer than most, only its beginning.
 func Brief(text string, most int) string {
 	runes := []rune(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
@@ -163,8 +163,7 @@ func Brief(text string, most int) string {
 	return string(runes)
 }
 
-// Status is what a commit is shown with. A commit has one status of each context, the
-// newest.
+// Status is what the forge shows beside a commit: for each context the newest status.
 type Status struct {
 	State       State  `json:"state"`
 	Context     string `json:"context"`
@@ -172,7 +171,7 @@ type Status struct {
 	TargetURL   string `json:"target_url,omitempty"`
 }
 
-// State is a word of the forge's.
+// State is the forge's word for how a run went.
 type State string
 
 // The states of a verdict.

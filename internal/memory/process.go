@@ -37,7 +37,7 @@ func startProcess(cmd *exec.Cmd, inherited []*os.File, start Start) (p *process,
 	return p, nil
 }
 
-// ask sends a request, and gives the last line of the answer.
+// ask sends a request, reads an answer of so many lines, and gives the last one.
 func (p *process) ask(request string, lines int) (answer string, err error) {
 	_, err = io.WriteString(p.in, request)
 	for ; lines > 0 && err == nil; lines-- {

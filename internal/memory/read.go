@@ -77,7 +77,8 @@ func (r *Repository) returnReader(p *process) {
 	r.reader = p
 }
 
-// endReader ends the process that reads: after a fetch it would know only the packs from before.
+// endReader ends the git process that reads objects. After a fetch, that process would still
+// know only the packs from before.
 func (r *Repository) endReader() { r.returnReader(nil) }
 
 // batch asks a git process for objects, and says how many objects it got. If some are
@@ -117,7 +118,7 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 	}
 	killed := !silent.Stop()
 	if !killed {
-		_ = p.cmd.Process.Kill() // its answers are not understood
+		_ = p.cmd.Process.Kill() // git's answer cannot be understood
 	}
 	<-asked
 	end := p.end()
@@ -125,7 +126,7 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 	case read == len(hashes):
 		return read, nil
 	case killed:
-		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO in its place", silence))
+		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO in the place of the object's file", silence))
 	}
 	if text := strings.TrimSpace(p.said.String()); text != "" {
 		return read, damage(strings.ReplaceAll(text, "\n", "; "))

@@ -105,7 +105,7 @@ func (r *Repository) Commit(e Entry) (commit string, err error) {
 		err = w.update(e, commit)
 	}
 	if err != nil {
-		w.end() // a process that failed does not answer any more
+		w.end() // after a failure, the git process does not answer any more
 		return "", err
 	}
 	w.wrote = true
@@ -143,7 +143,7 @@ func (w *writer) write(e Entry) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return commit, f.Sync() // the folders of objects that were made
+	return commit, f.Sync() // the names of the folders objects/XX that putObject made
 }
 
 // ident makes a name one that git accepts for an author.

@@ -12,8 +12,8 @@ import (
 )
 
 // This file is the dispatcher: a sweep whose recipes other machines run. Each of the other
-// machines is asked for one recipe, sweeps the recipe with [Options.Asked], and pushes what
-// follows to the shared repository. The dispatcher reads the verdicts there: what the other
+// machines is asked for one recipe, sweeps the recipe with [Options.Asked], and pushes the
+// verdict to the shared repository. The dispatcher reads the verdicts there: what the other
 // machine's exit status or output says decides nothing.
 
 // Elsewhere runs recipes on other machines.
@@ -34,8 +34,8 @@ type Request struct {
 
 // Asked is what a dispatcher tells the machine that it asks for a recipe.
 type Asked struct {
-	// Fingerprint is the dispatcher's environment; "" for any. A machine with another
-	// environment runs nothing.
+	// Fingerprint is that of the dispatcher's environment: a machine with another environment
+	// runs nothing. If Fingerprint is "", a machine with any environment runs the recipe.
 	Fingerprint string
 	// Seen is the newest commit of the recipe's ref that the dispatcher knew, [NoCommit] for
 	// none, or "". While the ref still names this commit, the machine runs the recipe, even
@@ -73,7 +73,7 @@ func shorten(text string, length int) string {
 // dispatcher asks for, or "".
 func (s *sweep) foreignEnvironment() string {
 	if asked, own := s.Asked.Fingerprint, s.now.Fingerprint; asked != "" && asked != own {
-		return fmt.Sprintf("the machine %s has the environment %.12s, and the dispatcher asks for %.12s: give both the same build of cc-ci-run; on a machine that had both, `cc-ci-run env diff %.12[3]s %.12[2]s` shows what differs", s.Machine, own, asked)
+		return fmt.Sprintf("the machine %s has the environment %.12s, and the dispatcher asks for %.12s: install the same build of cc-ci-run on both; on a machine that has had both environments, `cc-ci-run env diff %.12[3]s %.12[2]s` shows what differs", s.Machine, own, asked)
 	}
 	return ""
 }
@@ -95,7 +95,7 @@ type Ending struct {
 	Said func(ctx context.Context) string
 }
 
-// attempts is how often a dispatcher asks for a recipe.
+// attempts is how often a dispatcher asks for a recipe, if no verdict comes before.
 const attempts = 2
 
 // dispatch has another machine run a recipe, and reads the verdict in the shared repository.
@@ -134,7 +134,7 @@ func (s *sweep) dispatch(ctx context.Context, j *job, tell func(about, text stri
 		if j.Verdict == Cut && end.Failed != "" {
 			why = end.Failed + "; " + why
 		}
-		tell(name, "is asked for once more: "+why)
+		tell(name, "the sweep tries again: "+why)
 	}
 }
 
@@ -184,8 +184,8 @@ func lastLines(text string) string {
 // read takes the verdict that a machine has pushed.
 func (s *sweep) read(j *job, known State, machine string) {
 	last, run := known.Last, known.Run
-	// Of a run that was cut off, only the run says so; of a verdict without a run, only
-	// Last does.
+	// A run that was cut off is only in known.Run, and a verdict without a run is only in
+	// known.Last.
 	isNew := run != nil && (j.known.Run == nil || run.ID != j.known.Run.ID)
 	if isNew && !last.Started.After(run.Started) {
 		j.Verdict, j.Why, j.Revision, j.Tests, j.Started, j.Duration = run.Verdict, run.Why, run.Revision, run.Tests, run.Started, run.Took
@@ -200,8 +200,8 @@ func (s *sweep) read(j *job, known State, machine string) {
 	j.Why = printable(j.Why + s.differs(j))
 }
 
-// differs says in what the inputs of the last run differ from those that the dispatcher
-// knows: then the next sweep would run the recipe again, and so each sweep after that.
+// differs says which inputs of the last run differ from the dispatcher's. If any does, the
+// next sweep runs the recipe again, and so does each sweep after that.
 func (s *sweep) differs(j *job) string {
 	run := j.known.Run
 	own, err := s.inputs(j.Recipe)

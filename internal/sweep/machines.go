@@ -65,7 +65,7 @@ func Machines(m *memory.Repository, now time.Time, changes func(a, b string) []s
 		for _, p := range h.Runs {
 			if p.Started.After(now.Add(time.Hour)) { // clocks differ a little
 				if !future[p.Machine] {
-					passedOver = append(passedOver, fmt.Errorf("%s: run %s is of a time that is yet to come: is the clock of %.64s right?", r.Recipe(), p.ID, p.Machine))
+					passedOver = append(passedOver, fmt.Errorf("%s: run %s began in the future: check the clock of the machine %.64s", r.Recipe(), p.ID, p.Machine))
 				}
 				future[p.Machine] = true
 				continue
@@ -96,7 +96,7 @@ func Machines(m *memory.Repository, now time.Time, changes func(a, b string) []s
 			continue
 		}
 		if list[i].Started.Before(first[list[0].Fingerprint]) {
-			list[i].Why += "; it has not run since the one of now was first used"
+			list[i].Why += "; it has not run since the newest environment was first used"
 		}
 		if list[i].Changes = changes(list[0].Fingerprint, list[i].Fingerprint); len(list[i].Changes) > 0 {
 			list[i].Why += ": " + some(list[i].Changes)
@@ -105,7 +105,8 @@ func Machines(m *memory.Repository, now time.Time, changes func(a, b string) []s
 	return list, passedOver, nil
 }
 
-// compare gives the verdict on a machine, by that of the machine that ran last.
+// compare gives the verdict on a machine: it compares the machine's newest run with the
+// newest run of the machine that ran last.
 func (m *Machine) compare(last Machine, now time.Time) {
 	var differs []string
 	for _, row := range []struct{ a, b, why string }{

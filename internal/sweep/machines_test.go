@@ -41,7 +41,7 @@ func TestMachines(t *testing.T) {
 		{
 			"another environment, and no run since",
 			[]someRun{{"a", "one", 3 * day, "old", "r", "s"}, {"a", "two", 2 * day, "f", "r", "s"}},
-			"", "two identical \none drift another environment; it has not run since the one of now was first used: - jq\n", 0,
+			"", "two identical \none drift another environment; it has not run since the newest environment was first used: - jq\n", 0,
 		},
 		{
 			"another environment, at the same time",
@@ -61,7 +61,7 @@ func TestMachines(t *testing.T) {
 		{
 			"one recipe",
 			[]someRun{{"a", "one", 3 * day, "old", "r", "s"}, {"a", "two", 2 * day, "f", "r", "s"}, {"b", "one", day, "f", "r", "s"}},
-			"a", "two identical \none drift another environment; it has not run since the one of now was first used: - jq\n", 0,
+			"a", "two identical \none drift another environment; it has not run since the newest environment was first used: - jq\n", 0,
 		},
 		{
 			"a clock that is ahead",

@@ -147,7 +147,7 @@ in
         assertion = lib.all (s: builtins.match "[^,:]*" s != null) (
           lib.attrNames cfg.labels ++ lib.attrValues cfg.labels
         );
-        message = "services.cc-ci.drone-runner.labels: the runner reads key:value,key:value, so neither \",\" nor \":\" can be in one.";
+        message = "services.cc-ci.drone-runner.labels: the runner reads key:value,key:value, so a label cannot have \",\" or \":\" in it.";
       }
       {
         assertion = lib.all (s: builtins.match "[^'\n]*" s != null) (lib.attrValues cfg.environ);

@@ -15,7 +15,7 @@ let
   };
   isLength = text: text == null || builtins.match "([0-9]+(h|m|s))+" text != null;
   night = config.systemd.services.nightly-sweep;
-  # Sweeps wait for each other: a run by hand at two o'clock costs nobody the night.
+  # --wait: if a run by hand is under way at two o'clock, the nightly sweep starts after it.
   command = lib.concatStringsSep " " (
     [
       "${lib.getExe harness.package} sweep"
@@ -150,7 +150,8 @@ in
       description = ''
         How many recipes run at once. If this option is null, `jobs` in `sweep.toml` of `recipesDir`
         applies, or one. All recipes are deployed to the one docker swarm of this host, so set more than
-        one only if the recipes do not disturb each other.
+        one only if the recipes do not disturb each other. If `drone.url` is set, this option is how many
+        builds are under way at once, and 64 takes the place of one.
       '';
     };
 
@@ -168,14 +169,14 @@ in
       type = lib.types.nullOr lib.types.ints.positive;
       default = null;
       example = 50000;
-      description = "Of how many runs each kind of these files is kept. If this option is null, 10000 applies.";
+      description = "How many runs' records are kept; the same number applies to results, to audits and to logs. If this option is null, 10000 applies.";
     };
 
     keepSize = lib.mkOption {
       type = lib.types.nullOr lib.types.ints.positive;
       default = null;
       example = 4096;
-      description = "How much all of these files may have together, in MiB. If this option is null, 1024 applies.";
+      description = "How much space all records, results, audits and logs may take together, in MiB. If this option is null, 1024 applies.";
     };
 
     shared = lib.mkOption {
@@ -198,8 +199,8 @@ in
         description = ''
           URL of a repository at a Drone server. If this option is set, the sweep runs no recipe itself: it
           starts a build of that repository for each recipe, and the server's exec runners take the builds
-          (`services.cc-ci.drone-runner`, on any number of hosts). `shared` must be set on this host. One
-          host has this option.
+          (`services.cc-ci.drone-runner`, on any number of hosts). Set this option on one host only, and
+          `shared` with it.
         '';
       };
 
@@ -217,7 +218,7 @@ in
         type = lib.types.nullOr lib.types.str;
         default = null;
         example = "main";
-        description = "Branch that the builds check out. If this option is null, it is the repository's default branch.";
+        description = "Branch that the builds check out. If this option is null, they check out the repository's default branch.";
       };
 
       stateDir = lib.mkOption {
@@ -225,8 +226,9 @@ in
         default = "/var/lib/cc-ci-dispatcher";
         example = "/srv/cc-ci-dispatcher";
         description = ''
-          State directory of the sweep with `drone`. It is another one than `services.cc-ci.stateDir`, whose
-          lock the builds on this host need. `cc-ci-run sweep status --state DIR` reads it.
+          State directory of the sweep if `drone.url` is set. It must not be `services.cc-ci.stateDir`: the
+          sweep holds its directory's lock until it ends, and builds on this host need the lock of
+          `services.cc-ci.stateDir`. `cc-ci-run sweep status --state DIR` shows the sweep's results.
         '';
       };
     };
@@ -238,8 +240,8 @@ in
         example = "https://git.example.org";
         description = ''
           URL of a Gitea or Forgejo that shows each run's verdict at the recipe's commit. The sweep finds the
-          repository by the remote `origin` of the recipe's directory. If the directory has none, give the
-          URL of a repository with `{recipe}` in it: `https://git.example.org/recipes/{recipe}`.
+          repository by the remote `origin` of the recipe's directory. If the directory has no such remote,
+          give the URL of a repository with `{recipe}` in it: `https://git.example.org/recipes/{recipe}`.
         '';
       };
 
@@ -248,8 +250,9 @@ in
         default = null;
         example = "/run/secrets/gitea-token";
         description = ''
-          File with a token of `url`, with the permission to write repositories. The sweep gets the file as
-          a credential of systemd. **A test can still read this file**, as it can read everything on the host.
+          File with a token of the forge at `url`; the token needs the permission to write repositories. The
+          sweep gets the file as a credential of systemd. **A test can still read this file**, as a test can
+          read everything on the host.
         '';
       };
     };
@@ -308,7 +311,7 @@ in
         type = lib.types.nullOr lib.types.str;
         default = null;
         example = "https://ci.example.org/r-{recipe}.html";
-        description = "Address of a run, to which the pages and the commit statuses link. In it may be {recipe}, {revision}, {run} and {machine}.";
+        description = "Address of a run, to which the pages and the commit statuses link. The address may contain {recipe}, {revision}, {run} and {machine}.";
       };
     };
 
@@ -336,7 +339,7 @@ in
       example = {
         GITEA_URL = "https://gitea.example.org";
       };
-      description = "Variables for the tests, which see those that toolset.toml passes. The variables are stored in the Nix store, which everybody can read: put secrets into `environmentFile`.";
+      description = "Variables for the tests. A test sees only those that toolset.toml passes. The variables are stored in the Nix store, which everybody can read: put secrets into `environmentFile`.";
     };
 
     environmentFile = lib.mkOption {
@@ -394,7 +397,7 @@ in
       }
       {
         assertion = (drone.url == null) == (drone.tokenFile == null);
-        message = "services.cc-ci.nightly-sweep.drone: url and tokenFile go together.";
+        message = "services.cc-ci.nightly-sweep.drone: url and tokenFile go together: set both, or neither.";
       }
       {
         assertion = drone.url == null || cfg.shared != null;
@@ -406,11 +409,11 @@ in
       }
       {
         assertion = drone.url == null || toString drone.stateDir != toString harness.stateDir;
-        message = "services.cc-ci.nightly-sweep.drone.stateDir is services.cc-ci.stateDir: the builds on this host would wait for its lock for ever.";
+        message = "services.cc-ci.nightly-sweep.drone.stateDir is services.cc-ci.stateDir: the builds on this host would wait for the lock of that directory: name another directory.";
       }
       {
         assertion = (status.url == null) == (status.tokenFile == null);
-        message = "services.cc-ci.nightly-sweep.commitStatus: url and tokenFile go together.";
+        message = "services.cc-ci.nightly-sweep.commitStatus: url and tokenFile go together: set both, or neither.";
       }
       {
         assertion = lib.all (file: !lib.hasPrefix builtins.storeDir (toString file)) (lib.attrValues credentials);
@@ -425,15 +428,15 @@ in
     services.cc-ci.host = {
       timers."nightly-sweep.timer" = cfg.maxAge;
       units = [ "nightly-sweep" ];
-      allowFailed."nightly-sweep.service" = "a held recipe is the sweep's result; its own failure is told below";
+      allowFailed."nightly-sweep.service" = "a held recipe is the sweep's result; the sweep's own failure is told below";
     };
 
     systemd.tmpfiles.rules =
-      # What is put there is in nginx's group.
+      # 2750: files that the sweep writes there get nginx's group.
       lib.optionals serves [
         "d ${cfg.report.directory} 2750 ${harness.user} ${config.services.nginx.group} -"
       ]
-      # The sweep makes what belongs in there.
+      # The sweep itself makes the directories in the state directory.
       ++ lib.optionals (drone.url != null) [
         "d ${drone.stateDir} 2755 ${harness.user} ${harness.group} -"
       ];
@@ -442,7 +445,8 @@ in
       enable = true;
       virtualHosts.${cfg.report.virtualHost} = {
         root = toString cfg.report.directory;
-        # Each page has its policy in itself. What a page cannot say is here.
+        # Each page has a content security policy in itself. These are the headers that a
+        # page cannot set for itself.
         extraConfig = ''
           add_header Content-Security-Policy "frame-ancestors 'none'" always;
           add_header X-Content-Type-Options nosniff always;
@@ -489,7 +493,7 @@ in
     # The recipe is %i: %I would make "a/b" of a-b.
     systemd.services."nightly-sweep@" = {
       description = "Sweep over the tests of %i";
-      # Whoever started it was told. It does not count as a failed unit afterwards.
+      # Whoever started the run sees how it ended, so systemd forgets the failed unit.
       unitConfig.CollectMode = "inactive-or-failed";
       serviceConfig = night.serviceConfig // {
         ExecStart = "${command} --force -- %i";

@@ -419,7 +419,7 @@ let
     "a Drone server without a shared memory" = [ { services.cc-ci.nightly-sweep.drone.url = "https://x/o/r"; } "drone needs services.cc-ci.nightly-sweep.shared" ];
     "a Drone server without a token" = [ { services.cc-ci.nightly-sweep.drone.url = "https://x/o/r"; } "drone: url and tokenFile go together" ];
     "a Drone server, and a limit for this host" = [ { services.cc-ci.nightly-sweep = { drone.url = "https://x/o/r"; recipeTimeout = "1h"; }; } "have no effect on the machines" ];
-    "a Drone server, and the runner's state" = [ { services.cc-ci.nightly-sweep.drone = { url = "https://x/o/r"; stateDir = "/var/lib/cc-ci-run"; }; } "wait for its lock for ever" ];
+    "a Drone server, and the runner's state" = [ { services.cc-ci.nightly-sweep.drone = { url = "https://x/o/r"; stateDir = "/var/lib/cc-ci-run"; }; } "wait for the lock of that directory" ];
     "a runner without a name" = [ { services.cc-ci.drone-runner.name = ""; } "name is empty" ];
     "a commit status without a token" = [ { services.cc-ci.nightly-sweep.commitStatus.url = "https://x"; } "url and tokenFile go together" ];
     "a token in the store" = [ { services.cc-ci.nightly-sweep.commitStatus.tokenFile = "${builtins.storeDir}/x"; } "a file with a token is in the Nix store" ];

@@ -4,11 +4,11 @@
 //	go run ./e2e/bench/nights docs/nights.svg
 //
 // A night is a sweep in which each recipe is run, as after a change of the environment. The
-// dispatcher has some builds under way. Each free machine takes the oldest one: it starts
-// the step, fetches from the shared repository, runs the tests, and pushes the verdict. The
-// git server works at some requests at once, and the others wait. What each of this takes
-// was measured (docs/machines.md); how long tests take is drawn at random, around ten
-// minutes, from the same seed each time.
+// dispatcher keeps a fixed number of builds under way. Each free machine takes the build that
+// has waited longest: the machine starts the step, fetches from the shared repository, runs the
+// tests, and pushes the verdict. The git server works at a fixed number of requests at once,
+// and the others wait. How long each of these steps takes was measured (docs/machines.md), except
+// for the tests: their durations are random, around ten minutes, from the same seed each time.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 	"time"
 )
 
-// costs are what is measured.
+// costs are the measured durations, and the numbers of what goes on at once.
 type costs struct {
 	build  time.Duration                   // to start a build: one request after another
 	step   time.Duration                   // of Drone: from a free runner to the step's first command, and back
@@ -32,7 +32,8 @@ type costs struct {
 	jobs   int // builds under way at once: --jobs
 }
 
-// line goes through two measured points, with the number of recipes.
+// line gives a duration that grows with the number of recipes, on the line through two
+// measurements: few with 60 recipes, many with 10,000.
 func line(few, many time.Duration) func(recipes int) time.Duration {
 	return func(recipes int) time.Duration {
 		return few + time.Duration(float64(many-few)*float64(recipes-60)/(10_000-60))
@@ -64,8 +65,8 @@ func (e *events) Pop() any {
 	return x
 }
 
-// pool is what only some can use at once: machines, or the git server. Who comes first is
-// served first.
+// pool is something of which only a number is free at once: machines, or places at the git
+// server. Who comes first is served first.
 type pool struct {
 	free    int
 	waiting []func(now time.Duration)
@@ -90,8 +91,8 @@ func (p *pool) give(now time.Duration) {
 	next(now)
 }
 
-// night is how long a sweep takes that runs each recipe on one of the machines, and for
-// which part of that time the git server was at work.
+// night gives how long a sweep takes that runs each recipe on one of the machines, and which
+// part of the git server's time was in use, from 0 to 1.
 func (c costs) night(machines int, tests []time.Duration) (length time.Duration, server float64) {
 	var queue events
 	after := func(now, wait time.Duration, run func(now time.Duration)) {
@@ -142,7 +143,7 @@ func (c costs) night(machines int, tests []time.Duration) (length time.Duration,
 	return length, busy.Seconds() / length.Seconds() / float64(c.server)
 }
 
-// durations are those of tests: ten minutes on average, a few of them an hour.
+// durations are how long the tests of each recipe take: ten minutes on average, an hour at most.
 func durations(recipes int) (list []time.Duration) {
 	random := rand.New(rand.NewPCG(1, uint64(recipes)))
 	const spread = 0.7 // of the logarithm
