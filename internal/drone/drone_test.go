@@ -455,7 +455,7 @@ func TestStart(t *testing.T) {
 			return 0, nil
 		}, posts: 1, after: time.Minute, notes: []string{"does not answer", "answers again", "waits"}},
 		{name: "the server is down", refuse: func(*standIn, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
-		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build is started yet"}},
+		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build could be started yet"}},
 		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of the branch that builds check out has no pipeline for the event custom"},
 		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in \x1b refuses"},
 		{name: "the token is not valid any more", refuse: func(*standIn, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
