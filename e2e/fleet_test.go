@@ -218,7 +218,7 @@ func (f *fleet) pushed(t *testing.T) {
 func (f *fleet) night(t *testing.T) {
 	recipes := map[string]string{}
 	for i := range 12 {
-		recipes[fmt.Sprintf("r%02d", i)] = sleeper(5, "of two")
+		recipes[fmt.Sprintf("r%02d", i)] = sleeper(8, "of two")
 	}
 	recipes["r05"] = failing
 	f.put(t, recipes, "timeout = \"1m\"\n")
@@ -256,7 +256,7 @@ func (f *fleet) night(t *testing.T) {
 	}
 
 	for name := range recipes {
-		recipes[name] = sleeper(5, "of one")
+		recipes[name] = sleeper(8, "of one")
 	}
 	recipes["r05"] = failing
 	f.put(t, recipes, "timeout = \"1m\"\n")
