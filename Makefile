@@ -154,7 +154,7 @@ nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make
 
 drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the test below may have no network
-	@$(E2E_TEST) -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
+	@$(E2E_TEST) -parallel 4 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e # first TestFleet alone, which measures
 
 two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the command below has no network

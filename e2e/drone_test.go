@@ -207,6 +207,7 @@ func (d drone) commitStatus(t *testing.T, m *machine, commit string) (state stri
 // drone-runner-exec, started by the unit that the NixOS module renders, runs the
 // steps of .drone.yml. `make drone` runs it.
 func TestDrone(t *testing.T) {
+	t.Parallel()
 	d := newDrone(t)
 	m := newMachine(t, "twoPaths", droneRunner)
 	d.attach(t, m, d.instance())

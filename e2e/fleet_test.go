@@ -218,7 +218,7 @@ func (f *fleet) pushed(t *testing.T) {
 func (f *fleet) night(t *testing.T) {
 	recipes := map[string]string{}
 	for i := range 12 {
-		recipes[fmt.Sprintf("r%02d", i)] = sleeper(5, "of two")
+		recipes[fmt.Sprintf("r%02d", i)] = sleeper(8, "of two")
 	}
 	recipes["r05"] = failing
 	f.put(t, recipes, "timeout = \"1m\"\n")
@@ -256,7 +256,7 @@ func (f *fleet) night(t *testing.T) {
 	}
 
 	for name := range recipes {
-		recipes[name] = sleeper(5, "of one")
+		recipes[name] = sleeper(8, "of one")
 	}
 	recipes["r05"] = failing
 	f.put(t, recipes, "timeout = \"1m\"\n")
@@ -386,7 +386,7 @@ func (f *fleet) fails(t *testing.T, round int, fail func(*testing.T, *fleet) fun
 	for i := range 5 {
 		recipes[fmt.Sprintf("good%d", i)] = sleeper(6, fmt.Sprint("round ", round))
 	}
-	f.put(t, recipes, "timeout = \"20s\"\ngrace = \"2s\"\n")
+	f.put(t, recipes, "timeout = \"1m\"\ngrace = \"2s\"\n")
 	end := f.begin(t, f.one)
 	f.one.await(t, "both machines to work", func() bool {
 		return !slices.ContainsFunc(f.machines(), func(m *machine) bool { return !f.works(t, m) })

@@ -13,6 +13,7 @@ import (
 // TestCommitStatus is a sweep that shows its verdicts at the commits of a real Gitea.
 // `make drone` runs it.
 func TestCommitStatus(t *testing.T) {
+	t.Parallel()
 	d := drone{variables: gitea(t)} // without a Drone server
 	user := d.get("GITEA_USER")
 	var made struct {
