@@ -28,7 +28,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
+.PHONY: help drone-and-nix run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -146,15 +146,18 @@ audited: gitea ## Check that an audit finds a missing git-lfs, and sees what str
 prove: build ## Prove for Nix: one list of tools, no old tool lost, a new tool reaches every invoker
 	@scripts/prove
 
+NIX_FAULTS = scripts/with-stand-in go test -count=1 -timeout 1h -tags environment -v -run '^TestNixFaults$$' ./e2e
 faults: build ## Put faults of the Nix files back, one at a time: the proofs must fail for each
-	@scripts/with-stand-in go test -count=1 -timeout 1h -tags environment -v -run '^TestNixFaults$$' ./e2e
+	@$(NIX_FAULTS)
 
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
+# First TestFleet alone, which measures.
+DRONE_TESTS = $(E2E_TEST) -parallel 4 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
 drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the test below may have no network
-	@$(E2E_TEST) -parallel 4 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e # first TestFleet alone, which measures
+	@$(DRONE_TESTS)
 
 two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
 	@scripts/with-stand-in true # downloads Nix now, because the command below has no network
@@ -163,7 +166,12 @@ two-paths: machine-packages images drone-programs ## Deploy gitea and run its te
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
 	@$(E2E_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 
-e2e: machine-packages witness deployed deployments audited prove faults drone two-paths host ## Run the slow tests
+e2e: machine-packages witness deployed deployments audited drone-and-nix two-paths host ## Run the slow tests
+
+# The nights of `drone` mostly wait, so `prove` and `faults` run beside them.
+drone-and-nix: machine-packages drone-programs
+	@scripts/with-stand-in true
+	@$(DRONE_TESTS) > $(B)/drone.log 2>&1 & { scripts/prove && $(NIX_FAULTS); }; status=$$?; wait $$! || status=1; cat $(B)/drone.log; exit $$status
 
 # Before the environment is built: an upgrade changes files of the environment.
 machine-packages:
