@@ -167,6 +167,8 @@ func (r Remote) hide(text string) string {
 	secrets := []string{u.RawQuery}
 	if password, ok := u.User.Password(); ok {
 		secrets = append(secrets, password)
+	} else if u.Scheme == "https" || u.Scheme == "http" { // a token may be the user, whom git names
+		secrets = append(secrets, u.User.String()+"@", u.User.Username()+"@")
 	}
 	for _, secret := range secrets {
 		if secret != "" {
