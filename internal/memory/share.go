@@ -64,12 +64,13 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 			patterns = append(patterns, refs+name)
 		}
 	}
-	r.writer.lock.Lock()
-	defer r.writer.lock.Unlock()
+	// Without the lock: if the server hangs, callers wait for it at once, not one after the other.
 	list, err := r.list(patterns...)
 	if err != nil {
 		return err
 	}
+	r.writer.lock.Lock()
+	defer r.writer.lock.Unlock()
 	if len(names) == 0 || r.theirs == nil {
 		r.theirs = map[string]string{}
 	}
