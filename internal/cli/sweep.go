@@ -316,7 +316,7 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 		case e.Note != "" && e.Recipe != "":
 			priority, text = "<6>", fmt.Sprintf("%s: %s, %d of %d done", e.Recipe, visible(e.Note), e.Done, e.Total)
 		case e.Note != "":
-			priority, text = "<4>", e.Note
+			priority, text = "<4>", visible(e.Note)
 		case e.Result == nil:
 			priority, text = "<6>", fmt.Sprintf("%s: running, %d of %d done", e.Recipe, e.Done, e.Total)
 		case e.Result.Verdict == sweep.Skip, e.Result.Verdict == sweep.WouldRun:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,6 +49,9 @@ func (o statusOptions) forge() (*forge.Forge, error) {
 
 var stateOf = map[sweep.Verdict]forge.State{sweep.Promote: forge.Success, sweep.Pass: forge.Success, sweep.Hold: forge.Failure, sweep.Error: forge.Error}
 
+// statusesLimit is how long a slow forge may take for all statuses.
+const statusesLimit = 5 * time.Minute
+
 // showStatuses sets a status of the commit of each result that is of a run.
 func (p Process) showStatuses(ctx context.Context, o sweep.Options, t told, results []sweep.Result, note func(string)) {
 	if t.forge == nil {
@@ -58,6 +62,8 @@ func (p Process) showStatuses(ctx context.Context, o sweep.Options, t told, resu
 		note(fmt.Sprintf("no commit was given a status: %v", err))
 		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, statusesLimit) // no Ctrl-C ends ctx
+	defer cancel()
 	var folders []string
 	for i, run := range runs {
 		if strings.HasPrefix(run.Revision, "tree-") {
@@ -101,6 +107,7 @@ func runsOf(o sweep.Options, results []sweep.Result) (list []runOf, err error) {
 	if err != nil {
 		return nil, err
 	}
+	defer m.Close()
 	known, err := sweep.Recall(m, names...)
 	for _, k := range known {
 		// A verdict without a run says nothing about the commit: for example, the ERROR if no

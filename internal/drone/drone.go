@@ -22,6 +22,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"cc-ci-run/internal/env"
+	"cc-ci-run/internal/forge"
 )
 
 // Options say in which repository builds are started, and with which token.
@@ -78,15 +80,15 @@ const postsAtOnce = 4
 func New(o Options) (*Builds, error) {
 	const like = "write the repository's address at the Drone server, such as https://drone.example.org/OWNER/NAME"
 	u, err := url.Parse(o.URL)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %s", err, like)
+	if err != nil { // which would quote the URL, with its password
+		return nil, errors.New("the URL cannot be read: " + like)
 	}
 	path := strings.Split(strings.Trim(u.Path, "/"), "/")
 	switch {
 	case u.User != nil:
 		return nil, errors.New("the URL has a user or a password in it, which every user of this machine could read: " + like)
 	case u.Scheme != "https" && u.Scheme != "http", u.Host == "", len(path) < 2, path[len(path)-1] == "", u.RawQuery != "", u.Fragment != "":
-		return nil, fmt.Errorf("%q: %s", o.URL, like)
+		return nil, fmt.Errorf("%q: %s", u.Scheme+"://"+u.Host+u.Path, like)
 	}
 	n := len(path) - 2
 	b := &Builds{
@@ -124,10 +126,34 @@ func (b *Builds) Check(ctx context.Context) error {
 	case err == nil && !repo.Active:
 		return fmt.Errorf("the repository %s is not active at the Drone server %s: activate it there", b.Repository(), b.server)
 	case err == nil:
-		b.timeout = fmt.Sprintf(" (%d minutes)", repo.Timeout)
-		b.branch = cmp.Or(b.branch, repo.Branch)
+		b.learn(repo)
 	}
 	return nil
+}
+
+// learn notes what the server says of the repository.
+func (b *Builds) learn(repo *api.Repo) {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	b.timeout = fmt.Sprintf(" (%d minutes)", repo.Timeout)
+	b.branch = cmp.Or(b.branch, repo.Branch)
+}
+
+// branchOfBuilds is the branch whose builds are started and taken over. If nobody has named
+// one and the server was away at the start, the server is asked for the default branch.
+func (b *Builds) branchOfBuilds(ctx context.Context) (string, error) {
+	b.lock.Lock()
+	branch := b.branch
+	b.lock.Unlock()
+	if branch != "" {
+		return branch, nil
+	}
+	repo, err := call(ctx, b, getLimit, func(c api.Client) (*api.Repo, error) { return c.Repo(b.owner, b.name) })
+	if err != nil {
+		return "", err
+	}
+	b.learn(repo)
+	return repo.Branch, nil
 }
 
 // Refused is the error of a request that the server answered with another status than
@@ -182,9 +208,12 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 		if json.Unmarshal(text, &message) == nil && message.Message != "" {
 			text = []byte(message.Message)
 		}
-		refused := &Refused{Method: r.Method, Status: answer.StatusCode, Text: strings.Join(strings.Fields(fmt.Sprintf("%.300s", text)), " ")}
+		shown := func(text string) string { // a server may send back what it was sent
+			return strings.Join(strings.Fields(forge.Brief(strings.ReplaceAll(text, t.token, "…"), 300)), " ")
+		}
+		refused := &Refused{Method: r.Method, Status: answer.StatusCode, Text: shown(string(text))}
 		if to := answer.Header.Get("Location"); to != "" {
-			refused.Text = "the server redirects to " + to + ", where the token is not sent: write that address"
+			refused.Text = "the server redirects to " + shown(to) + ", where the token is not sent: write that address"
 		}
 		return nil, refused
 	}
@@ -199,13 +228,30 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 const page = 100
 
 func (b *Builds) list(ctx context.Context, number int) ([]*api.Build, error) {
-	return call(ctx, b, getLimit, func(c api.Client) ([]*api.Build, error) {
+	list, err := call(ctx, b, getLimit, func(c api.Client) ([]*api.Build, error) {
 		return c.BuildList(b.owner, b.name, api.ListOptions{Page: number, Size: page})
 	})
+	return slices.DeleteFunc(list, func(build *api.Build) bool { return build == nil }), err
 }
 
+var errAnother = errors.New("the answer is about another build, or about none")
+
 func (b *Builds) get(ctx context.Context, number int64) (*api.Build, error) {
-	return call(ctx, b, getLimit, func(c api.Client) (*api.Build, error) { return c.Build(b.owner, b.name, int(number)) })
+	build, err := call(ctx, b, getLimit, func(c api.Client) (*api.Build, error) { return c.Build(b.owner, b.name, int(number)) })
+	if err != nil {
+		return nil, err
+	}
+	if build.Number != number || build.Status == "" {
+		return nil, errAnother
+	}
+	// What people are shown of a build is short, and has no controls of a terminal.
+	build.Error = forge.Brief(build.Error, 300)
+	build.Stages = slices.DeleteFunc(build.Stages, func(stage *api.Stage) bool { return stage == nil })
+	for _, stage := range build.Stages {
+		stage.Machine, stage.Error = forge.Brief(stage.Machine, 100), forge.Brief(stage.Error, 300)
+		stage.Steps = slices.DeleteFunc(stage.Steps, func(step *api.Step) bool { return step == nil })
+	}
+	return build, nil
 }
 
 // cancel ends a build, also if ctx has ended.
@@ -243,6 +289,7 @@ func (b *Builds) lastWords(ctx context.Context, build *api.Build) string {
 			if err != nil { // of a machine that is gone, Drone has no log
 				return step.Error
 			}
+			lines = slices.DeleteFunc(lines, func(line *api.Line) bool { return line == nil })
 			var text strings.Builder
 			for _, line := range lines[max(0, len(lines)-lastLines):] {
 				text.WriteString(line.Message)

@@ -350,6 +350,51 @@ func TestRun(t *testing.T) {
 			posts: 1, from: 2 * time.Minute, to: 3 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
 			notes: []string{"waits", "runs on m1", "does not answer", "answers again"},
 		}, {
+			name: "the server refuses to tell of the build",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.set(func(r *http.Request) (int, error) {
+					if strings.HasSuffix(r.URL.Path, "/1") {
+						return http.StatusTooManyRequests, nil
+					}
+					return 0, nil
+				})
+				s.ends(1, api.StatusPassing)
+				time.Sleep(time.Minute)
+				s.set(nil)
+			},
+			posts: 1, from: 2 * time.Minute, to: 3 * time.Minute, end: sweep.Ending{Machine: "m1"}, left: api.StatusPassing,
+			notes: []string{"waits", "runs on m1", "1m0s a: the Drone server says nothing of build 1, and the sweep asks again: Get "},
+		}, {
+			name: "the server never tells of the build",
+			lives: func(s *standIn) {
+				s.set(func(r *http.Request) (int, error) {
+					if r.Method == "GET" && strings.HasSuffix(r.URL.Path, "/1") {
+						return http.StatusInternalServerError, nil
+					}
+					return 0, nil
+				})
+			},
+			posts: 1, from: limit, to: limit + 2*every, left: api.StatusKilled,
+			end:   sweep.Ending{Failed: "no machine took its build for 1h2m", Final: true},
+			notes: []string{"waits", "the Drone server says nothing of build 1", "no machine has taken build 1"},
+		}, {
+			name: "the build is removed",
+			lives: func(s *standIn) {
+				s.runs(1, "m1")
+				time.Sleep(time.Minute)
+				s.set(func(r *http.Request) (int, error) {
+					if strings.HasSuffix(r.URL.Path, "/1") {
+						return http.StatusNotFound, nil
+					}
+					return 0, nil
+				})
+				s.ends(1, api.StatusKilled)
+			},
+			posts: 1, from: time.Minute, to: 2 * time.Minute, end: sweep.Ending{Machine: "m1", Failed: "its build was cancelled", Final: true}, left: api.StatusKilled,
+			notes: []string{"waits", "runs on m1"},
+		}, {
 			name: "the token is taken back",
 			lives: func(s *standIn) {
 				s.runs(1, "m1")
@@ -457,7 +502,7 @@ func TestStart(t *testing.T) {
 		{name: "the server is down", refuse: func(*standIn, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
 		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build could be started yet"}},
 		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of the branch that builds check out has no pipeline for the event custom"},
-		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in \x1b refuses"},
+		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in refuses"},
 		{name: "the token is not valid any more", refuse: func(*standIn, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -784,8 +829,15 @@ func TestCheck(t *testing.T) {
 		"no such repository": {func(_ *standIn, o *Options) { o.URL += "x" }, "the Drone server https://drone.example.org does not show the repository ci/recipesx ("},
 		"not active":         {func(s *standIn, _ *Options) { s.repo.Active = false }, "is not active"},
 		"a redirect": {func(s *standIn, o *Options) {
-			o.Transport = redirect{s}
+			o.Transport = redirect{s, ""}
 		}, "answered 301 Moved Permanently: the server redirects to https://evil.example.org/, where the token is not sent"},
+		"a redirect with the token": {func(s *standIn, o *Options) {
+			o.Transport = redirect{s, "?" + token + "\x1b[31m" + strings.Repeat("x", 100_000)}
+		}, "the server redirects to https://evil.example.org/?… [31mxxx"},
+		"an answer with the token": {func(s *standIn, o *Options) {
+			o.Transport = says{http.StatusNotFound, strings.Repeat("x", 290) + token}
+		}, "xxx…"},
+		"a null": {func(s *standIn, o *Options) { o.Transport = says{http.StatusOK, "null"} }, "is not active"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStandIn(t)
@@ -795,22 +847,120 @@ func TestCheck(t *testing.T) {
 			if err == nil {
 				err = b.Check(t.Context())
 			}
-			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), token)) {
-				t.Errorf("%v, should be %q", err, c.want)
+			if (err == nil) != (c.want == "") || err != nil && (!strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), token[:5]) || len(err.Error()) > 1000 || strings.Contains(err.Error(), "\x1b")) {
+				t.Errorf("%.1000v, should be %q", err, c.want)
 			}
 		})
 	}
 }
 
 // redirect is a server that sends to another one.
-type redirect struct{ s *standIn }
+type redirect struct {
+	s    *standIn
+	more string // of the address
+}
+
+// says is a server with one answer.
+type says struct {
+	status int
+	text   string
+}
+
+func (s says) RoundTrip(*http.Request) (*http.Response, error) {
+	answer := httptest.NewRecorder()
+	answer.WriteHeader(s.status)
+	_, _ = answer.WriteString(s.text)
+	return answer.Result(), nil
+}
+
+// What a server can answer that is no Drone, or that wants to do harm: the dispatcher does
+// not end, and people see neither much of that nor controls of a terminal.
+func TestHostile(t *testing.T) {
+	long := strings.Repeat("long", 100_000) + "\\u001b[31m\\n"
+	for name, c := range map[string]struct {
+		list, page string
+		failed     string
+	}{
+		"nothing":         {"null", "null", "no machine took its build"},
+		"nulls":           {"[null]", `{"number":1,"status":"failure","stages":[null,{"machine":"m","steps":[null,{"number":1,"started":1}]},null]}`, ""},
+		"another build":   {"[]", `{"number":2,"status":"success"}`, "no machine took its build"},
+		"below 0":         {`[{"number":-1}]`, `{"number":-1,"status":"success"}`, "no machine took its build"},
+		"long texts":      {"[]", `{"number":1,"status":"running","stages":[{"machine":"` + long + `"}]}`, "its build was lost"},
+		"long errors":     {"[]", `{"number":1,"status":"error","error":"` + long + `"}`, "Drone could not start its build: long"},
+		"a stage's error": {"[]", `{"number":1,"status":"error","stages":[{"error":"` + long + `"}]}`, "its build failed: long"},
+		"another type":    {`{"a":1}`, `{}`, "has not answered for"},
+		"no JSON":         {`<html>`, `<html>`, "has not answered for"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, err := New(Options{URL: "https://drone.example.org/ci/recipes", Branch: "main", Token: token, Transport: answers(func(r *http.Request) string {
+					switch {
+					case r.Method == "POST":
+						return `{"number":1}`
+					case strings.HasSuffix(r.URL.Path, "/builds") && strings.HasPrefix(c.list, "["), strings.HasSuffix(r.URL.Path, "/builds") && time.Since(epoch) > time.Second:
+						return c.list
+					case strings.HasSuffix(r.URL.Path, "/builds"):
+						return "[]"
+					case strings.Contains(r.URL.Path, "/logs/"):
+						return `[null,{"out":"the log"}]`
+					}
+					return c.page
+				})})
+				if err != nil {
+					t.Fatal(err)
+				}
+				epoch = time.Now()
+				f := run(t.Context(), b, request)
+				if text := fmt.Sprint(f.notes, f.end.Failed, f.end.Machine); !strings.Contains(f.end.Failed, c.failed) || (c.failed == "") != (f.end.Failed == "") || len(text) > 3000 || strings.ContainsAny(text, "\x1b\n") {
+					t.Errorf("%.1000s, should be %q", text, c.failed)
+				}
+				if c.failed == "" {
+					if said := f.end.Said(t.Context()); said != "the log" {
+						t.Errorf("it said %q", said)
+					}
+				}
+				time.Sleep(time.Hour)
+			})
+		})
+	}
+}
+
+// answers is a server that always succeeds.
+type answers func(*http.Request) string
+
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
+	return says{http.StatusOK, a(r)}.RoundTrip(r)
+}
+
+// If the server is away when a sweep starts, the sweep does not take over a build of any
+// other branch than the default one.
+func TestBranchLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStandIn(t)
+		s.add(url.Values{"RECIPE": {"a"}, "branch": {"feature"}})
+		b := s.client("")
+		s.set(unreachable)
+		if err := b.Check(t.Context()); err != nil {
+			t.Error(err)
+		}
+		s.set(nil)
+		go func() {
+			time.Sleep(time.Minute)
+			s.ends(2, api.StatusPassing)
+		}()
+		if f := run(t.Context(), b, request); f.end.Failed != "" || !strings.HasSuffix(f.end.Link, "/2") || s.builds[1].Target != "main" {
+			t.Errorf("%+v", f)
+		}
+		time.Sleep(time.Hour)
+	})
+}
 
 func (d redirect) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.URL.Host != "drone.example.org" {
 		d.s.t.Errorf("asked %s", r.URL)
 	}
 	answer := httptest.NewRecorder()
-	answer.Header().Set("Location", "https://evil.example.org/")
+	answer.Header().Set("Location", "https://evil.example.org/"+d.more)
 	answer.WriteHeader(http.StatusMovedPermanently)
 	return answer.Result(), nil
 }
@@ -827,8 +977,8 @@ func TestURL(t *testing.T) {
 		{"https://drone.example.org", "", "", "write the repository's address"},
 		{"ssh://drone.example.org/ci/recipes", "", "", "write the repository's address"},
 		{"https://me:" + token + "@drone.example.org/ci/recipes", "", "", "has a user or a password in it"},
-		{"https://drone.example.org/ci/recipes?access_token=x", "", "", "write the repository's address"},
-		{"https://%zz/ci/recipes", "", "", "write the repository's address"},
+		{"https://drone.example.org/ci/recipes?access_token=" + token, "", "", "write the repository's address"},
+		{"https://me:" + token + "@%zz/ci/recipes", "", "", "write the repository's address"},
 	} {
 		b, err := New(Options{URL: c.url})
 		if c.err != "" {

@@ -43,6 +43,7 @@ type watch struct {
 	looked  time.Time // when the build's own page was last looked at
 	stage   api.Stage
 	warned  bool // people were told that no machine takes the build
+	unread  bool // people were told that the server says nothing of the build
 	ending  chan sweep.Ending
 }
 
@@ -54,6 +55,10 @@ func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text
 	}
 	w := &watch{Request: r, number: number, tell: tell, began: time.Now(), ending: make(chan sweep.Ending, 1)}
 	b.lock.Lock()
+	if b.watched[number] != nil { // whoever follows it would never hear of its end
+		b.lock.Unlock()
+		return sweep.Ending{Link: b.link(number), Failed: fmt.Sprintf("the Drone server gave two recipes the build %d", number), Final: true}
+	}
 	if len(b.watched) == 0 {
 		b.progress = w.began
 	}
@@ -124,7 +129,17 @@ func (b *Builds) look(ctx context.Context, watched []*watch) {
 		}
 		var build *api.Build
 		build, err = b.get(ctx, w.number)
-		if refused := new(Refused); errors.As(err, &refused) && refused.Status < 500 {
+		refused := new(Refused)
+		switch {
+		case errors.As(err, &refused) && refused.Status != http.StatusNotFound, errors.Is(err, errAnother):
+			// The server answers, but not about this build. Other builds are followed as before.
+			if !w.unread {
+				w.unread = true
+				w.tell(w.Recipe, fmt.Sprintf("the Drone server says nothing of build %d, and the sweep asks again: %v", w.number, err))
+			}
+			err = nil
+			continue
+		case refused.Status == http.StatusNotFound:
 			build, err = &api.Build{Number: w.number, Status: api.StatusKilled, Error: err.Error()}, nil // somebody removed the build
 		}
 		if err == nil {

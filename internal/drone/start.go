@@ -26,6 +26,9 @@ const event = "custom" // of builds that the API starts
 // (at the age DRONE_CLEANUP_DEADLINE_RUNNING or _PENDING, which is 24h unless a site sets more).
 const old = 48 * time.Hour
 
+// maxPages is how many pages of the list are read: more than builds of two days.
+const maxPages = 1000
+
 // retryEvery is the time between two attempts to start a build. refusedFor is how long the
 // attempts go on if the server refuses them: it answers "not found" for a moment after a push,
 // for example.
@@ -77,6 +80,10 @@ var errNoPipeline = errors.New(".drone.yml of the branch that builds check out h
 // obtainOnce looks for a build of the recipe before it starts one: the answer to an earlier
 // attempt may have been lost.
 func (b *Builds) obtainOnce(ctx context.Context, r sweep.Request) (number int64, adopted bool, err error) {
+	branch, err := b.branchOfBuilds(ctx)
+	if err != nil {
+		return 0, false, err
+	}
 	number, err = b.unfinished(ctx, r)
 	if err != nil || number != 0 {
 		return number, true, err
@@ -89,9 +96,9 @@ func (b *Builds) obtainOnce(ctx context.Context, r sweep.Request) (number int64,
 	})
 	defer stop()
 	build, err := call(posting, b, postLimit, func(c api.Client) (*api.Build, error) {
-		return c.BuildCreate(b.owner, b.name, "", b.branch, map[string]string{recipeParameter: r.Recipe, fingerprintParameter: r.Fingerprint, seenParameter: r.Seen})
+		return c.BuildCreate(b.owner, b.name, "", branch, map[string]string{recipeParameter: r.Recipe, fingerprintParameter: r.Fingerprint, seenParameter: r.Seen})
 	})
-	if err == nil && build.Number == 0 {
+	if err == nil && build.Number <= 0 {
 		err = errNoPipeline
 	}
 	if err != nil {
@@ -113,7 +120,7 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 	b.lock.Unlock()
 	list, err := b.list(ctx, 1)
 	all := list
-	for n := 2; err == nil && !known && len(list) == page && time.Since(time.Unix(list[page-1].Created, 0)) < old; n++ {
+	for n := 2; err == nil && !known && len(list) == page && n <= maxPages && time.Since(time.Unix(list[page-1].Created, 0)) < old; n++ {
 		list, err = b.list(ctx, n)
 		all = append(all, list...)
 	}
@@ -138,17 +145,18 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 	// The build may have ended since the first call. If its step ended by itself, its verdict
 	// may be in the shared repository, so the build is adopted all the same.
 	build, err := b.get(ctx, left)
+	b.lock.Lock()
+	defer b.lock.Unlock()
 	if err == nil && build.Status != api.StatusPassing && build.Status != api.StatusFailing && !b.ofSweep(build, r.Fingerprint) {
 		left = 0
 	}
-	b.lock.Lock()
-	defer b.lock.Unlock()
 	delete(b.left, r.Recipe) // a build is adopted only once
 	return left, err
 }
 
 // ofSweep says whether a build has not ended, and is one that a dispatcher in this
-// environment would start, or one that a person has started without a fingerprint.
+// environment would start, or one that a person has started without a fingerprint. The caller
+// holds the lock.
 func (b *Builds) ofSweep(build *api.Build, fingerprint string) bool {
 	given := build.Params[fingerprintParameter]
 	return build.Event == event && !over(build.Status) && !b.lost[build.Number] && (b.branch == "" || build.Target == b.branch) && (given == fingerprint || given == "")

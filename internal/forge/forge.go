@@ -212,5 +212,5 @@ func (f *Forge) Show(ctx context.Context, r Repository, commit string, s Status)
 	case http.StatusNotFound:
 		return fmt.Errorf("%s has no repository %s with the commit %.12s, or the token may not see it", f.base.Host, shown(r.String()), commit)
 	}
-	return fmt.Errorf("%s answered %s: %s", f.base.Host, answer.Status, strings.ReplaceAll(shown(string(text)), f.token, "…"))
+	return fmt.Errorf("%s answered %s: %s", f.base.Host, answer.Status, shown(strings.ReplaceAll(string(text), f.token, "…")))
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,7 +203,13 @@ func TestObjects(t *testing.T) {
 
 // No message has what of the shared repository's URL may be secret.
 func TestSecretsOfURL(t *testing.T) {
-	for _, u := range []string{"http://u:hidden@127.0.0.1:1/x", "http://127.0.0.1:1/x?token=hidden", "http://u:hidden@127.0.0.1:1/x?a=hidden&b"} {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("WWW-Authenticate", "Basic")
+		w.WriteHeader(http.StatusUnauthorized)
+	}))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	for _, u := range []string{"http://hidden@" + host + "/x", "http://hid%64en@" + host + "/x", "http://u:hidden@" + host + "/x", "http://u:hidden@127.0.0.1:1/x", "http://127.0.0.1:1/x?token=hidden", "http://u:hidden@127.0.0.1:1/x?a=hidden&b"} {
 		r := create(t, state.Dir(t.TempDir()))
 		r.Share(Remote{URL: u})
 		err := r.Fetch()
@@ -265,6 +273,61 @@ func TestSilence(t *testing.T) {
 	if _, err := r.Blob(hash); err == nil || !strings.Contains(err.Error(), "look for a FIFO in the place of the object's file") {
 		t.Errorf("%v", err)
 	}
+}
+
+// A FIFO that git itself opens holds no commit for ever, either.
+func TestSilentCommit(t *testing.T) {
+	r := create(t, state.Dir(t.TempDir()))
+	path := filepath.Join(r.path, "objects", "info", "alternates")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o750), syscall.Mkfifo(path, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	defer func(was time.Duration) { silence = was }(silence)
+	silence = 100 * time.Millisecond
+	if _, err := r.Commit(entry("a", "", "1")); err == nil || !strings.Contains(err.Error(), "did not answer for 100ms") {
+		t.Errorf("%v", err)
+	}
+}
+
+// If somebody kills the git that reads, another one goes on: nothing counts as damaged. If
+// no git can be started, the error says so.
+func TestKilledReader(t *testing.T) {
+	r := create(t, state.Dir(t.TempDir()))
+	if _, err := r.Commit(entry("a", "", "1")); err != nil {
+		t.Fatal(err)
+	}
+	hash := HashOf([]byte("1"))
+	kill := func() {
+		if err := r.reader.cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := r.Blob(hash); err != nil {
+		t.Fatal(err)
+	}
+	kill() // while it waits for a request
+	if data, err := r.Blob(hash); string(data) != "1" || err != nil {
+		t.Errorf("killed between two requests: %q, %v", data, err)
+	}
+	start, starts := r.start, 0
+	r.start = func(cmd *exec.Cmd) (func() error, error) {
+		wait, err := start(cmd)
+		if starts++; starts == 1 && err == nil {
+			_ = cmd.Process.Kill()
+		}
+		return wait, err
+	}
+	kill()
+	r.endReader()
+	if data, err := r.Blob(hash); string(data) != "1" || err != nil || starts != 2 {
+		t.Errorf("killed at its start: %q, %v, %d starts", data, err, starts)
+	}
+	r.endReader()
+	r.start = func(*exec.Cmd) (func() error, error) { return nil, syscall.EMFILE }
+	if _, err := r.Blob(hash); !errors.As(err, new(Unread)) || !errors.Is(err, syscall.EMFILE) {
+		t.Errorf("no git: %v", err)
+	}
+	r.start = start
 }
 
 // Two writers never both win, and a sweep waits for a git that a killed one left.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // process is a git that answers requests until its input ends.
@@ -37,17 +38,23 @@ func startProcess(cmd *exec.Cmd, inherited []*os.File, start Start) (p *process,
 	return p, nil
 }
 
-// ask sends a request, reads an answer of so many lines, and gives the last one.
+// ask sends a request, reads an answer of so many lines, and gives the last one. A git that
+// does not answer is killed: a FIFO in the place of one of its files holds it for ever.
 func (p *process) ask(request string, lines int) (answer string, err error) {
+	timer := time.AfterFunc(silence, func() { _ = p.cmd.Process.Kill() })
 	_, err = io.WriteString(p.in, request)
 	for ; lines > 0 && err == nil; lines-- {
 		answer, err = p.out.ReadString('\n')
 	}
+	silent := !timer.Stop()
 	if err == nil {
 		return strings.TrimSuffix(answer, "\n"), nil
 	}
 	if end := p.end(); end != nil {
 		err = end
+	}
+	if silent {
+		err = fmt.Errorf("did not answer for %s", silence)
 	}
 	return "", explain("update-ref", p.said.String(), err)
 }

@@ -28,19 +28,30 @@ const maxObject = 64 << 20
 // maxRestarts is how often git is started again after an object at which it gave up.
 const maxRestarts = 200
 
+// Unread is the error if git did not work: it says nothing of the objects.
+type Unread struct{ error }
+
+func (u Unread) Unwrap() error { return u.error }
+
 // objects reads objects of one kind and visits them in order. git ends at an object
-// whose content git cannot read, so git is started again for the objects after it.
+// whose content git cannot read, so git is started again for the objects after it. If git
+// ends without a word, somebody may have killed it, so the object is asked for once more.
 func (r *Repository) objects(hashes []string, kind string, visit func(i int, data []byte, err error)) error {
+	again := -1 // the object that is asked for once more
 	for from, restarts := 0, 0; from < len(hashes); restarts++ {
 		if restarts > maxRestarts {
 			return fmt.Errorf("%s: more than %d objects are damaged: list them with `git -C %s fsck`", r.path, maxRestarts, r.path)
 		}
 		read, err := r.batch(hashes[from:], kind, func(i int, data []byte, err error) { visit(from+i, data, err) })
-		if err != nil && read == 0 && restarts == 0 && !errors.As(err, new(damage)) {
-			return err
+		if from += read; from == len(hashes) {
+			break
 		}
-		from += read
-		if from < len(hashes) {
+		switch said := errors.As(err, new(damage)); {
+		case errors.As(err, new(Unread)), !said && again == from && from == 0:
+			return Unread{err}
+		case !said && again != from:
+			again = from
+		default:
 			visit(from, nil, fmt.Errorf("%s %s cannot be read: %w", kind, hashes[from], err))
 			from++
 		}
@@ -86,7 +97,7 @@ func (r *Repository) endReader() { r.returnReader(nil) }
 func (r *Repository) batch(hashes []string, kind string, visit func(i int, data []byte, err error)) (read int, err error) {
 	p, err := r.takeReader()
 	if err != nil {
-		return 0, err
+		return 0, Unread{err}
 	}
 	asked := make(chan struct{})
 	go func() { // git answers before it has read all requests

@@ -64,12 +64,13 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 			patterns = append(patterns, refs+name)
 		}
 	}
-	r.writer.lock.Lock()
-	defer r.writer.lock.Unlock()
+	// Without the lock: if the server hangs, callers wait for it at once, not one after the other.
 	list, err := r.list(patterns...)
 	if err != nil {
 		return err
 	}
+	r.writer.lock.Lock()
+	defer r.writer.lock.Unlock()
 	if len(names) == 0 || r.theirs == nil {
 		r.theirs = map[string]string{}
 	}
@@ -146,7 +147,13 @@ var lost = []string{"stale info", "[rejected]", "cannot lock ref", "failed to up
 
 // reach runs a git command that talks to the remote, and gives the command's output.
 func (r *Repository) reach(input string, args ...string) (string, error) {
-	cmd := r.command(args...)
+	var settings []string
+	if args[0] == "fetch" {
+		// Not synced, because 10,000 synced refs take minutes. What a power cut damages is
+		// fetched anew ([Repository.FetchAnew]).
+		settings = []string{"-c", "core.fsync=none"}
+	}
+	cmd := r.command(append(settings, args...)...)
 	cmd.Env = slices.DeleteFunc(cmd.Env, func(kv string) bool {
 		return strings.HasPrefix(kv, "GIT_ALLOW_PROTOCOL=") || strings.HasPrefix(kv, "HOME=")
 	})
@@ -179,6 +186,8 @@ func (r Remote) hide(text string) string {
 	secrets := []string{u.RawQuery}
 	if password, ok := u.User.Password(); ok {
 		secrets = append(secrets, password)
+	} else if u.Scheme == "https" || u.Scheme == "http" { // a token may be the user, whom git names
+		secrets = append(secrets, u.User.String()+"@", u.User.Username()+"@")
 	}
 	for _, secret := range secrets {
 		if secret != "" {

@@ -120,7 +120,8 @@ func (s *sweep) dispatch(ctx context.Context, j *job, tell func(about, text stri
 		case err != nil:
 			j.verdict(Error, "its verdict cannot be read: %v; %s", err, end.Link)
 			return
-		case s.store.seen(name) != seen:
+		// A state that is damaged, or that somebody removed, is no verdict.
+		case s.store.seen(name) != seen && known.saysSomething():
 			if s.read(j, known, end.Machine); j.Verdict != Cut || last {
 				return
 			}
@@ -187,11 +188,16 @@ func (s *sweep) read(j *job, known State, machine string) {
 	// A run that was cut off is only in known.Run, and a verdict without a run is only in
 	// known.Last.
 	isNew := run != nil && (j.known.Run == nil || run.ID != j.known.Run.ID)
-	if isNew && !last.Started.After(run.Started) {
+	// Clocks of machines differ: the verdict of before is not newer, whatever its time is.
+	same := last.Verdict == j.known.Last.Verdict && last.Started.Equal(j.known.Last.Started)
+	if isNew && (same || !last.Started.After(run.Started)) {
 		j.Verdict, j.Why, j.Revision, j.Tests, j.Started, j.Duration = run.Verdict, run.Why, run.Revision, run.Tests, run.Started, run.Took
 		machine = run.Machine
 	} else {
 		j.Verdict, j.Why, j.Revision, j.Tests, j.Started, j.Duration = last.Verdict, last.Why, last.Revision, last.Tests, last.Started, last.Duration
+	}
+	if !slices.Contains([]Verdict{Promote, Pass, Skip, Hold, Error, Cut, Gone}, j.Verdict) {
+		j.Verdict, j.Why = Error, fmt.Sprintf("its state in the shared repository has no verdict, but %q", shorten(string(j.Verdict), 20))
 	}
 	j.settled, j.known, j.Promoted = true, known, known.Canonical.Revision
 	if machine != "" {
@@ -223,12 +229,13 @@ var pauses = []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * 
 
 // readShared reads a recipe's state in the shared repository, which may be away for a moment.
 func (s *sweep) readShared(ctx context.Context, recipe string) (known State, err error) {
+	began := time.Now()
 	for _, pause := range append(slices.Clone(pauses), 0) {
 		known, err = s.store.refresh(recipe)
 		if errors.Is(err, errNotShared) {
 			return known, nil
 		}
-		if !errors.Is(err, memory.ErrUnreachable) || pause == 0 {
+		if !errors.Is(err, memory.ErrUnreachable) || pause == 0 || time.Since(began) > time.Minute { // a git that hung was waited for long enough
 			break
 		}
 		select {

@@ -336,3 +336,73 @@ func TestShow(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What comes to a recipe's ref while a machine is asked for the recipe is no verdict unless
+// it is one.
+func TestDispatchNoVerdict(t *testing.T) {
+	// becomes gives the recipe's ref another state, as somebody who may push can.
+	becomes := func(t *testing.T, shared string, change func(string) string) {
+		t.Helper()
+		run := func(input string, args ...string) string {
+			cmd := exec.Command(git, append([]string{"--git-dir=" + shared, "-c", "user.name=x", "-c", "user.email=x"}, args...)...)
+			cmd.Stdin = strings.NewReader(input)
+			out, err := cmd.Output()
+			if err != nil {
+				t.Errorf("git %q: %v", args, err)
+			}
+			return strings.TrimSpace(string(out))
+		}
+		blob := run(change(run("", "show", ref("a")+":"+stateFile)), "hash-object", "-w", "--stdin")
+		tree := run("100644 blob "+blob+"\t"+stateFile+"\n", "mktree")
+		run("", "update-ref", ref("a"), run("", "commit-tree", "-p", ref("a"), "-m", fmt.Sprint(time.Now().UnixNano()), tree))
+	}
+	for name, c := range map[string]struct {
+		happens func(t *testing.T, shared string)
+		says    string
+		asked   int
+	}{
+		"the ref is removed": {func(t *testing.T, shared string) {
+			if out, err := exec.Command(git, "--git-dir="+shared, "update-ref", "-d", ref("a")).CombinedOutput(); err != nil {
+				t.Errorf("%s, %v", out, err)
+			}
+		}, "no verdict came from the machine one", 2},
+		"the state is damaged": {func(t *testing.T, shared string) {
+			becomes(t, shared, func(string) string { return "junk" })
+		}, "no verdict came from the machine one", 2},
+		"the verdict is none": {func(t *testing.T, shared string) {
+			becomes(t, shared, func(text string) string {
+				text = strings.ReplaceAll(text, `"verdict": "HOLD"`, `"verdict": "GREAT\u001b[31m"`)
+				return strings.ReplaceAll(text, `"id": "`, `"id": "1`)
+			})
+		}, `its state in the shared repository has no verdict, but "GREAT\x1b[31m" on one`, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			shared, d, o := dispatcher(t)
+			d.recipe("a", "exit 1")
+			d.want("at first", "a HOLD")
+			o.happens = func(int, *bench) *Ending {
+				c.happens(t, shared)
+				return &Ending{Machine: "one"}
+			}
+			o.asked = nil
+			results, err := Run(context.Background(), d.Options, func(Event) {})
+			if err != nil || len(results) != 1 || results[0].Verdict != Error || !strings.Contains(results[0].Why, c.says) || len(o.asked) != c.asked {
+				t.Errorf("%+v, %v, asked %d times", results, err, len(o.asked))
+			}
+			o.happens = nil
+			d.recipe("a", "exit 0")
+			d.want("the next sweep", "a PROMOTE")
+		})
+	}
+}
+
+// A machine whose clock is ahead does not make its last verdict that of a later run.
+func TestDispatchClocks(t *testing.T) {
+	_, d, o := dispatcher(t)
+	d.recipe("a", "exit 0")
+	o.machines[0].Now = func() time.Time { return time.Now().Add(2 * time.Hour) }
+	d.want("the clock is ahead", "a PROMOTE")
+	o.machines[0].Now = nil
+	d.recipe("a", "kill -KILL $PPID")
+	d.want("the next run has no verdict", "a CUT")
+}

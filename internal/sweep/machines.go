@@ -65,7 +65,7 @@ func Machines(m *memory.Repository, now time.Time, changes func(a, b string) []s
 		for _, p := range h.Runs {
 			if p.Started.After(now.Add(time.Hour)) { // clocks differ a little
 				if !future[p.Machine] {
-					passedOver = append(passedOver, fmt.Errorf("%s: run %s began in the future: check the clock of the machine %.64s", r.Recipe(), p.ID, p.Machine))
+					passedOver = append(passedOver, fmt.Errorf("%s: run %s began in the future: check the clock of the machine %s", r.Recipe(), printable(shorten(p.ID, 64)), printable(shorten(p.Machine, 64))))
 				}
 				future[p.Machine] = true
 				continue

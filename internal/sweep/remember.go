@@ -379,6 +379,9 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 				if data, err = s.memory.Blob(hash); err == nil {
 					history, err = ParseHistory(h.Name+":"+historyFile, data)
 				}
+				if errors.As(err, new(memory.Unread)) {
+					return nil, err
+				}
 				if err != nil { // only the history is damaged: the state decides, and is whole
 					history = History{Schema: HistorySchema}
 				}

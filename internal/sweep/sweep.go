@@ -34,6 +34,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -153,6 +154,9 @@ type Event struct {
 // MaxJobs is how many runs at once a sweep allows.
 const MaxJobs = 256
 
+// longest is the longest time limit.
+const longest = 365 * 24 * time.Hour
+
 // Check reports every value that a sweep cannot work with.
 func (o Options) Check() error {
 	var errs *multierror.Error
@@ -162,6 +166,11 @@ func (o Options) Check() error {
 	}
 	if o.Timeout <= 0 || o.Grace < 0 {
 		fail("timeout %s and grace %s: the timeout must be above 0, and the grace not below 0", o.Timeout, o.Grace)
+	}
+	for _, limit := range append(slices.Collect(maps.Values(o.Timeouts)), o.Timeout, o.Grace) {
+		if limit > longest { // sums of limits would be below 0
+			fail("timeout or grace %s: must not be above %s", limit, longest)
+		}
 	}
 	if o.MaxAge < 0 {
 		fail("max-age %s: must not be below 0", o.MaxAge)

@@ -3,6 +3,7 @@ package sweep
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -440,9 +441,12 @@ func TestOptions(t *testing.T) {
 		"jobs: 0 is not":     func(o *Options) { o.Jobs = 0 },
 		"jobs: 20000 is not": func(o *Options) { o.Jobs = 20000 },
 		"timeout 0s":         func(o *Options) { o.Timeout = 0 },
-		"keep-logs 0":        func(o *Options) { o.Keep.Logs = 0 },
-		"runner: stat ":      func(o *Options) { o.Runner += "x" },
-		"is not a file":      func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
+		"timeout or grace 2562047h47m16.854775807s: must not be above": func(o *Options) { o.Timeout = math.MaxInt64 },
+		"timeout or grace 8760h0m1s":                                   func(o *Options) { o.Grace = 365*24*time.Hour + time.Second },
+		"timeout or grace 8761h0m0s":                                   func(o *Options) { o.Timeouts = map[string]time.Duration{"a": 8761 * time.Hour} },
+		"keep-logs 0":                                                  func(o *Options) { o.Keep.Logs = 0 },
+		"runner: stat ":                                                func(o *Options) { o.Runner += "x" },
+		"is not a file":                                                func(o *Options) { o.Runner = filepath.Dir(o.Runner) },
 	} {
 		o := good
 		change(&o)
