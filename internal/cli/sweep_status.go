@@ -71,7 +71,7 @@ func (p Process) showStatuses(ctx context.Context, o sweep.Options, t told, resu
 			continue
 		}
 		err := p.showStatus(ctx, o, t, run)
-		if errors.Is(err, forge.ErrUnreachable) {
+		if err != nil && (errors.Is(err, forge.ErrUnreachable) || ctx.Err() != nil) {
 			note(fmt.Sprintf("%d commits were not given a status: %v", len(runs)-i, err))
 			break
 		}

@@ -85,7 +85,7 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 	for _, h := range heads {
 		ours[h.Name] = h.Commit
 	}
-	var wanted strings.Builder
+	var wanted []string
 	for ref, hash := range list {
 		name, ok := strings.CutPrefix(ref, refs)
 		if !ok || strings.Contains(name, "/") {
@@ -93,16 +93,25 @@ func (r *Repository) fetch(names []string, flags ...string) error {
 		}
 		r.theirs[name] = hash
 		if ours[name] != hash || len(flags) > 0 {
-			fmt.Fprintf(&wanted, "+%s:%[1]s\n", ref)
+			wanted = append(wanted, fmt.Sprintf("+%s:%[1]s\n", ref))
 		}
 	}
-	if wanted.Len() == 0 {
+	if len(wanted) == 0 {
 		return nil
 	}
 	r.writer.end() // it knows only the refs from before the fetch
 	defer r.endReader()
-	return r.get(wanted.String(), flags...)
+	for some := range slices.Chunk(wanted, refsAtOnce) {
+		if err := r.get(strings.Join(some, ""), flags...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
+
+// refsAtOnce is how many refs one "git fetch" is asked for. git compares each with all
+// others: 10,000 at once take 36 s, in parts of 500 they take 4 s.
+const refsAtOnce = 500
 
 // list gives the hashes of the remote's refs, by their names.
 func (r *Repository) list(patterns ...string) (map[string]string, error) {
