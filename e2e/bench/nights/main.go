@@ -40,9 +40,11 @@ func line(few, many time.Duration) func(recipes int) time.Duration {
 	}
 }
 
+// measured is with a real Gitea and Drone server on two cores: BenchmarkShared of package e2e,
+// and what a build takes besides its tests (docs/machines.md).
 var measured = costs{
-	build: 50 * time.Millisecond, step: 500 * time.Millisecond, sweep: 300 * time.Millisecond,
-	fetch: line(100*time.Millisecond, 2*time.Second), push: line(600*time.Millisecond, time.Second),
+	build: 100 * time.Millisecond, step: 750 * time.Millisecond, sweep: 250 * time.Millisecond,
+	fetch: line(70*time.Millisecond, 260*time.Millisecond), push: line(900*time.Millisecond, 2400*time.Millisecond),
 	server: 2, jobs: 64,
 }
 
