@@ -88,7 +88,7 @@ func New(o Options) (*Builds, error) {
 	case u.User != nil:
 		return nil, errors.New("the URL has a user or a password in it, which every user of this machine could read: " + like)
 	case u.Scheme != "https" && u.Scheme != "http", u.Host == "", len(path) < 2, path[len(path)-1] == "", u.RawQuery != "", u.Fragment != "":
-		return nil, fmt.Errorf("%q: %s", u.Scheme+"://"+u.Host+u.Path, like)
+		return nil, fmt.Errorf("%q: %s", (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String(), like) // a query may have a token
 	}
 	n := len(path) - 2
 	b := &Builds{

@@ -405,7 +405,7 @@ let
     "a runner without its secret" = [ { services.cc-ci.drone-runner.environmentFile = lib.mkForce null; } "environmentFile is not set" ];
     "a secret in the store" = [ { services.cc-ci.drone-runner.environmentFile = lib.mkForce "${builtins.storeDir}/x"; } "is in the Nix store" ];
     "a PATH for steps" = [ { services.cc-ci.drone-runner.environ.PATH = "/bin"; } "environ sets PATH" ];
-    "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "so neither" ];
+    "a label with a comma" = [ { services.cc-ci.drone-runner.labels.a = "b,c"; } "cannot have" ];
     "a PATH for the sweep" = [ { services.cc-ci.nightly-sweep.environment.PATH = "/bin"; } "environment sets PATH" ];
     "a time limit of another form" = [ { services.cc-ci.nightly-sweep.recipeTimeout = "1 hour"; } "1h30m" ];
     "an age of another form" = [ { services.cc-ci.nightly-sweep.rerunAfter = "a week"; } "156h" ];
