@@ -303,6 +303,7 @@ func (f *fleet) wantNight(t *testing.T, recipes map[string]string) (ran map[stri
 // gives each recipe its right verdict. docs/machines.md has a row for each failure. `make drone`
 // runs this test.
 func TestFleetFailures(t *testing.T) {
+	t.Parallel() // beside TestDrone
 	another := buildUnits(t, "another", droneRunner)
 	// Two fleets at once, because a lost build takes minutes.
 	t.Run("fleet 1", func(t *testing.T) {
