@@ -28,7 +28,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help drone-and-nix run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
+.PHONY: help drone-and-nix nix-installed run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -153,14 +153,16 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
+# Tests that build with Nix may run without a network, so Nix is downloaded before them.
+nix-installed: build
+	@scripts/with-stand-in true
+
 # First TestFleet alone, which measures.
 DRONE_TESTS = $(E2E_TEST) -parallel 4 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
-drone: machine-packages drone-programs ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
-	@scripts/with-stand-in true # downloads Nix now, because the test below may have no network
+drone: machine-packages drone-programs nix-installed ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
 	@$(DRONE_TESTS)
 
-two-paths: machine-packages images drone-programs ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
-	@scripts/with-stand-in true # downloads Nix now, because the command below has no network
+two-paths: machine-packages images drone-programs nix-installed ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
 	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
@@ -169,8 +171,7 @@ host: machine-packages compiler build ## Try cc-ci-run host, with each fault, an
 e2e: machine-packages witness deployed deployments audited drone-and-nix two-paths host ## Run the slow tests
 
 # The nights of `drone` mostly wait, so `prove` and `faults` run beside them.
-drone-and-nix: machine-packages drone-programs
-	@scripts/with-stand-in true
+drone-and-nix: machine-packages drone-programs nix-installed
 	@$(DRONE_TESTS) > $(B)/drone.log 2>&1 & { scripts/prove && $(NIX_FAULTS); }; status=$$?; wait $$! || status=1; cat $(B)/drone.log; exit $$status
 
 # Before the environment is built: an upgrade changes files of the environment.

@@ -116,6 +116,7 @@ func (p Process) parityMachines(o parityOptions, shared *run.Options) error {
 	if err != nil {
 		return err
 	}
+	defer m.Close()
 	var only []string
 	if o.recipe != "" {
 		only = append(only, o.recipe)

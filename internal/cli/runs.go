@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cc-ci-run/internal/parity"
+	"cc-ci-run/internal/plaintext"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/runs"
@@ -248,15 +249,7 @@ func messagesOf(tests []record.Test) (rows [][]string) {
 }
 
 // shorten cuts a message for a table.
-func shorten(message string) string {
-	const most = 300
-	message = strings.TrimSpace(message)
-	text := []rune(message)
-	if len(text) > most {
-		return string(text[:most]) + "…"
-	}
-	return message
-}
+func shorten(message string) string { return plaintext.Shorten(strings.TrimSpace(message), 300) }
 
 // environmentOf says which environment a run had, compared with the present one.
 func (p Process) environmentOf(shared *run.Options, m *toolset.Manifest, entry *record.Record) string {

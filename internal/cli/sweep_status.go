@@ -12,6 +12,7 @@ import (
 
 	"cc-ci-run/internal/forge"
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 	"cc-ci-run/internal/report"
 	"cc-ci-run/internal/sweep"
 )
@@ -132,7 +133,7 @@ func (p Process) showStatus(ctx context.Context, o sweep.Options, t told, run ru
 		return err
 	}
 	return t.forge.Show(ctx, repository, run.Revision, forge.Status{
-		State: stateOf[run.Verdict], Context: "cc-ci-run/" + run.recipe, Description: forge.Brief(run.Why, 140),
+		State: stateOf[run.Verdict], Context: "cc-ci-run/" + run.recipe, Description: plaintext.Brief(run.Why, 140),
 		TargetURL: report.Fill(t.links.buildURL, run.recipe, run.Revision, run.ID, run.Machine),
 	})
 }

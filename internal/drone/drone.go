@@ -31,7 +31,7 @@ import (
 	"golang.org/x/net/http/httpproxy"
 
 	"cc-ci-run/internal/env"
-	"cc-ci-run/internal/forge"
+	"cc-ci-run/internal/plaintext"
 )
 
 // Options say in which repository builds are started, and with which token.
@@ -209,7 +209,7 @@ func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 			text = []byte(message.Message)
 		}
 		shown := func(text string) string { // a server may send back what it was sent
-			return strings.Join(strings.Fields(forge.Brief(strings.ReplaceAll(text, t.token, "…"), 300)), " ")
+			return strings.Join(strings.Fields(plaintext.Brief(strings.ReplaceAll(text, t.token, "…"), 300)), " ")
 		}
 		refused := &Refused{Method: r.Method, Status: answer.StatusCode, Text: shown(string(text))}
 		if to := answer.Header.Get("Location"); to != "" {
@@ -245,10 +245,10 @@ func (b *Builds) get(ctx context.Context, number int64) (*api.Build, error) {
 		return nil, errAnother
 	}
 	// What people are shown of a build is short, and has no controls of a terminal.
-	build.Error = forge.Brief(build.Error, 300)
+	build.Error = plaintext.Brief(build.Error, 300)
 	build.Stages = slices.DeleteFunc(build.Stages, func(stage *api.Stage) bool { return stage == nil })
 	for _, stage := range build.Stages {
-		stage.Machine, stage.Error = forge.Brief(stage.Machine, 100), forge.Brief(stage.Error, 300)
+		stage.Machine, stage.Error = plaintext.Brief(stage.Machine, 100), plaintext.Brief(stage.Error, 300)
 		stage.Steps = slices.DeleteFunc(stage.Steps, func(step *api.Step) bool { return step == nil })
 	}
 	return build, nil

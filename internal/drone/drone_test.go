@@ -24,10 +24,10 @@ import (
 
 const token = "secretoftheuser"
 
-// standIn is a stand-in for a Drone server with one repository, ci/recipes: as much of the
+// fakeDrone is a fake Drone server with one repository, ci/recipes: as much of the
 // API (handler/api of github.com/drone/drone v1.10.1) as package drone uses, and as strict.
-// It has no runners: tests take builds and end them. `make machines` uses a real server.
-type standIn struct {
+// It has no runners: tests take builds and end them. `make drone` uses a real server.
+type fakeDrone struct {
 	t    *testing.T
 	lock sync.Mutex
 
@@ -41,11 +41,11 @@ type standIn struct {
 	late bool
 }
 
-func newStandIn(t *testing.T) *standIn {
-	return &standIn{t: t, repo: api.Repo{Namespace: "ci", Name: "recipes", Branch: "main", Active: true, Timeout: 60}}
+func newFakeDrone(t *testing.T) *fakeDrone {
+	return &fakeDrone{t: t, repo: api.Repo{Namespace: "ci", Name: "recipes", Branch: "main", Active: true, Timeout: 60}}
 }
 
-func (s *standIn) RoundTrip(r *http.Request) (*http.Response, error) {
+func (s *fakeDrone) RoundTrip(r *http.Request) (*http.Response, error) {
 	answer := httptest.NewRecorder()
 	s.lock.Lock()
 	refuse, late := s.refuse, s.late
@@ -60,7 +60,7 @@ func (s *standIn) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if status != 0 {
 			answer.WriteHeader(status)
-			fmt.Fprintf(answer, `{"message":"the stand-in \u001b refuses"}`)
+			fmt.Fprintf(answer, `{"message":"the fake server \u001b refuses"}`)
 			return answer.Result(), nil
 		}
 	}
@@ -73,7 +73,7 @@ func (s *standIn) RoundTrip(r *http.Request) (*http.Response, error) {
 
 var paths = regexp.MustCompile(`^/api/repos/ci/recipes(?:(/builds)(?:/(\d+)(?:/logs/(\d+)/(\d+))?)?)?$`)
 
-func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (s *fakeDrone) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	fail := func(status int) { http.Error(w, fmt.Sprintf(`{"message":%q}`, http.StatusText(status)), status) }
@@ -151,7 +151,7 @@ func (s *standIn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // add starts a build. The caller holds the lock.
-func (s *standIn) add(query url.Values) *api.Build {
+func (s *fakeDrone) add(query url.Values) *api.Build {
 	build := &api.Build{Number: int64(len(s.builds) + 1), Event: "custom", Status: api.StatusPending, Target: "main", Params: map[string]string{}, Created: time.Now().Unix()}
 	if branch := query.Get("branch"); branch != "" {
 		build.Target = branch
@@ -167,7 +167,7 @@ func (s *standIn) add(query url.Values) *api.Build {
 }
 
 // finish ends a build. The caller holds the lock.
-func (s *standIn) finish(build *api.Build, status string) {
+func (s *fakeDrone) finish(build *api.Build, status string) {
 	build.Status = status
 	for _, stage := range build.Stages {
 		stage.Status = status
@@ -175,13 +175,13 @@ func (s *standIn) finish(build *api.Build, status string) {
 }
 
 // take lets a machine take a build, as Drone does: first only the stage says so.
-func (s *standIn) take(number int, machine string) {
+func (s *fakeDrone) take(number int, machine string) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	s.builds[number-1].Stages[0].Machine = machine
 }
 
-func (s *standIn) runs(number int, machine string) {
+func (s *fakeDrone) runs(number int, machine string) {
 	s.take(number, machine)
 	s.lock.Lock()
 	defer s.lock.Unlock()
@@ -190,26 +190,26 @@ func (s *standIn) runs(number int, machine string) {
 	build.Stages[0].Steps = []*api.Step{{Number: 1, Name: "clone", Status: api.StatusPassing, Started: 1}, {Number: 2, Name: "sweep", Status: api.StatusRunning, Started: 2}, {Number: 3, Name: "after", Status: api.StatusSkipped}}
 }
 
-func (s *standIn) ends(number int, status string) {
+func (s *fakeDrone) ends(number int, status string) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	s.finish(s.builds[number-1], status)
 }
 
-func (s *standIn) set(refuse func(*http.Request) (int, error)) {
+func (s *fakeDrone) set(refuse func(*http.Request) (int, error)) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	s.refuse = refuse
 }
 
-func (s *standIn) status(number int) string {
+func (s *fakeDrone) status(number int) string {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	return s.builds[number-1].Status
 }
 
-// client is a dispatcher's connection to the stand-in.
-func (s *standIn) client(branch string) *Builds {
+// client is a dispatcher's connection to the fake server.
+func (s *fakeDrone) client(branch string) *Builds {
 	b, err := New(Options{URL: "https://drone.example.org/ci/recipes", Branch: branch, Token: token, Transport: s})
 	if err != nil {
 		s.t.Fatal(err)
@@ -245,7 +245,7 @@ func TestRun(t *testing.T) {
 	const limit = time.Hour + margin
 	for _, c := range []struct {
 		name  string
-		lives func(s *standIn) // acts while the build is followed, and returns
+		lives func(s *fakeDrone) // acts while the build is followed, and returns
 		posts int
 		from  time.Duration // Run ends then …
 		to    time.Duration // … at the latest
@@ -255,7 +255,7 @@ func TestRun(t *testing.T) {
 	}{
 		{
 			name: "it ends well",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				time.Sleep(time.Minute)
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
@@ -265,28 +265,28 @@ func TestRun(t *testing.T) {
 			notes: []string{"0s a: build 1 waits for a machine (0 run, 1 wait): https://drone.example.org/ci/recipes/1", "1m0s a: runs on m1 (1 run, 0 wait): https://drone.example.org/ci/recipes/1"},
 		}, {
 			name:  "it ends badly",
-			lives: func(s *standIn) { s.runs(1, "m1"); s.ends(1, api.StatusFailing) },
+			lives: func(s *fakeDrone) { s.runs(1, "m1"); s.ends(1, api.StatusFailing) },
 			posts: 1, to: 2 * every, end: sweep.Ending{Machine: "m1"}, left: api.StatusFailing,
 			notes: []string{"waits", "runs on m1"},
 		}, {
 			name:  "a machine takes it and is lost",
-			lives: func(s *standIn) { s.runs(1, "dead") },
+			lives: func(s *fakeDrone) { s.runs(1, "dead") },
 			posts: 1, from: limit, to: limit + 2*every, end: sweep.Ending{Machine: "dead", Failed: "its build was lost: the machine dead had it for 1h2m"}, left: api.StatusKilled,
 			notes: []string{"waits", "runs on dead"},
 		}, {
 			name:  "a machine accepts it and is lost before it begins",
-			lives: func(s *standIn) { s.take(1, "dead") },
+			lives: func(s *fakeDrone) { s.take(1, "dead") },
 			posts: 1, from: margin, to: margin + 2*detailsEvery, end: sweep.Ending{Machine: "dead", Failed: "its build was lost: the machine dead took it 2m"}, left: api.StatusKilled,
 			notes: []string{"waits", "runs on dead"},
 		}, {
 			name:  "no machine takes it",
-			lives: func(*standIn) {},
+			lives: func(*fakeDrone) {},
 			posts: 1, from: limit, to: limit + 2*every, left: api.StatusKilled,
 			end:   sweep.Ending{Failed: `no machine took its build for 1h2m2s: a runner for linux/amd64 of type "exec" with exactly the labels kvm=yes has to be connected to the Drone server, and idle`, Final: true},
 			notes: []string{"waits", "10m0s a: no machine has taken build 1 for 10m2s (0 run, 1 wait): a runner for linux/amd64"},
 		}, {
 			name: "a machine takes it late",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				time.Sleep(30 * time.Minute)
 				s.runs(1, "m1")
 				time.Sleep(time.Hour)
@@ -296,13 +296,13 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "no machine has taken build 1", "30m0s a: runs on m1"},
 		}, {
 			name:  "a person cancels it",
-			lives: func(s *standIn) { s.runs(1, "m1"); time.Sleep(time.Minute); s.ends(1, api.StatusKilled) },
+			lives: func(s *fakeDrone) { s.runs(1, "m1"); time.Sleep(time.Minute); s.ends(1, api.StatusKilled) },
 			posts: 1, from: time.Minute, to: 2 * time.Minute, left: api.StatusKilled,
 			end:   sweep.Ending{Machine: "m1", Failed: "its build was cancelled: by a person, or by the time limit that the repository has in Drone (60 minutes)", Final: true},
 			notes: []string{"waits", "runs on m1"},
 		}, {
 			name: "the pipeline cannot be read",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.lock.Lock()
 				defer s.lock.Unlock()
 				s.builds[0].Status, s.builds[0].Stages, s.builds[0].Error = api.StatusError, nil, "yaml: line 3"
@@ -311,7 +311,7 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits"},
 		}, {
 			name: "the runner could not begin",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				s.lock.Lock()
 				defer s.lock.Unlock()
@@ -321,7 +321,7 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "runs on m1"},
 		}, {
 			name: "the server is away while it runs",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
 				s.set(unreachable)
@@ -333,13 +333,13 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "runs on m1", `1m0s : the Drone server https://drone.example.org does not answer as it should: Get "https://drone.example.org/api/repos/ci/recipes/builds?page=1&per_page=100": connection refused; builds go on`, "31m0s : the Drone server https://drone.example.org answers again"},
 		}, {
 			name:  "the server does not come back",
-			lives: func(s *standIn) { s.runs(1, "m1"); time.Sleep(time.Minute); s.set(unreachable) },
+			lives: func(s *fakeDrone) { s.runs(1, "m1"); time.Sleep(time.Minute); s.set(unreachable) },
 			posts: 1, from: limit + time.Minute, to: limit + 2*time.Minute, left: api.StatusRunning,
 			end:   sweep.Ending{Machine: "m1", Failed: "the Drone server https://drone.example.org has not answered for 1h2m", Final: true},
 			notes: []string{"waits", "runs on m1", "does not answer"},
 		}, {
 			name: "a proxy says that the server is down",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
 				s.set(func(*http.Request) (int, error) { return http.StatusBadGateway, nil })
@@ -351,7 +351,7 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "runs on m1", "does not answer", "answers again"},
 		}, {
 			name: "the server refuses to tell of the build",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
 				s.set(func(r *http.Request) (int, error) {
@@ -368,7 +368,7 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "runs on m1", "1m0s a: the Drone server says nothing of build 1, and the sweep asks again: Get "},
 		}, {
 			name: "the server never tells of the build",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.set(func(r *http.Request) (int, error) {
 					if r.Method == "GET" && strings.HasSuffix(r.URL.Path, "/1") {
 						return http.StatusInternalServerError, nil
@@ -381,7 +381,7 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "the Drone server says nothing of build 1", "no machine has taken build 1"},
 		}, {
 			name: "the build is removed",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
 				s.set(func(r *http.Request) (int, error) {
@@ -396,17 +396,17 @@ func TestRun(t *testing.T) {
 			notes: []string{"waits", "runs on m1"},
 		}, {
 			name: "the token is taken back",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				time.Sleep(time.Minute)
 				s.set(func(*http.Request) (int, error) { return http.StatusUnauthorized, nil })
 			},
 			posts: 1, from: limit + time.Minute, to: limit + 2*time.Minute, left: api.StatusRunning,
 			end:   sweep.Ending{Machine: "m1", Failed: "has not answered for 1h2m", Final: true},
-			notes: []string{"waits", "runs on m1", "answered 401 Unauthorized: the stand-in"},
+			notes: []string{"waits", "runs on m1", "answered 401 Unauthorized: the fake server"},
 		}, {
 			name: "the server hangs",
-			lives: func(s *standIn) {
+			lives: func(s *fakeDrone) {
 				s.runs(1, "m1")
 				s.set(func(r *http.Request) (int, error) { <-r.Context().Done(); return 0, r.Context().Err() })
 				time.Sleep(10 * time.Minute)
@@ -419,7 +419,7 @@ func TestRun(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStandIn(t)
+				s := newFakeDrone(t)
 				b := s.client("")
 				if err := b.Check(t.Context()); err != nil {
 					t.Error(err)
@@ -461,8 +461,8 @@ func TestRun(t *testing.T) {
 
 // A build cannot be started at once, or the answer that says so is lost.
 func TestStart(t *testing.T) {
-	first := func(status int, err error) func(s *standIn, r *http.Request) (int, error) {
-		return func(s *standIn, r *http.Request) (int, error) {
+	first := func(status int, err error) func(s *fakeDrone, r *http.Request) (int, error) {
+		return func(s *fakeDrone, r *http.Request) (int, error) {
 			if r.Method == "POST" && s.posts == 0 {
 				return status, err
 			}
@@ -472,42 +472,42 @@ func TestStart(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		branch string
-		refuse func(s *standIn, r *http.Request) (int, error)
+		refuse func(s *fakeDrone, r *http.Request) (int, error)
 		late   bool // the server does what it is asked
 		posts  int
 		after  time.Duration
 		failed string
 		notes  []string
 	}{
-		{name: "refused for a moment", refuse: func(s *standIn, r *http.Request) (int, error) {
+		{name: "refused for a moment", refuse: func(s *fakeDrone, r *http.Request) (int, error) {
 			if r.Method == "POST" && time.Since(epoch) < time.Minute {
 				return http.StatusNotFound, nil
 			}
 			return 0, nil
 		}, posts: 1, after: time.Minute, notes: []string{"0s a: no build could be started yet, and the sweep keeps trying for 5m0s: Post ", "waits"}},
 		{name: "the answer is lost", refuse: first(0, errors.New("connection reset")), late: true, posts: 1, after: 10 * time.Second, notes: []string{"does not answer", "answers again", "build 1 was started before, and this sweep takes it over"}},
-		{name: "the answer is late", refuse: func(s *standIn, r *http.Request) (int, error) {
+		{name: "the answer is late", refuse: func(s *fakeDrone, r *http.Request) (int, error) {
 			if r.Method == "POST" && s.posts == 0 {
 				<-r.Context().Done()
 				return 0, r.Context().Err()
 			}
 			return 0, nil
 		}, late: true, posts: 1, after: 2*time.Minute + 10*time.Second, notes: []string{"no answer within 2m0s", "answers again", "takes it over"}},
-		{name: "the server is down for a moment", refuse: func(s *standIn, r *http.Request) (int, error) {
+		{name: "the server is down for a moment", refuse: func(s *fakeDrone, r *http.Request) (int, error) {
 			if time.Since(epoch) < time.Minute {
 				return 0, errors.New("connection refused")
 			}
 			return 0, nil
 		}, posts: 1, after: time.Minute, notes: []string{"does not answer", "answers again", "waits"}},
-		{name: "the server is down", refuse: func(*standIn, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
+		{name: "the server is down", refuse: func(*fakeDrone, *http.Request) (int, error) { return 0, errors.New("connection refused") }, after: time.Hour + margin + retryEvery, failed: "connection refused", notes: []string{"does not answer"}},
 		{name: "there is no such branch", branch: "none", posts: 32, after: refusedFor + retryEvery, failed: "answered 404 Not Found", notes: []string{"no build could be started yet"}},
 		{name: "the branch has no such pipeline", branch: "empty", posts: 1, failed: ".drone.yml of the branch that builds check out has no pipeline for the event custom"},
-		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the stand-in refuses"},
-		{name: "the token is not valid any more", refuse: func(*standIn, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
+		{name: "the token may not write", refuse: first(http.StatusForbidden, nil), failed: "answered 403 Forbidden: the fake server refuses"},
+		{name: "the token is not valid any more", refuse: func(*fakeDrone, *http.Request) (int, error) { return http.StatusUnauthorized, nil }, failed: "answered 401", notes: []string{"answered 401"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStandIn(t)
+				s := newFakeDrone(t)
 				epoch = time.Now()
 				if c.refuse != nil {
 					s.refuse = func(r *http.Request) (int, error) { return c.refuse(s, r) }
@@ -558,7 +558,7 @@ func TestStart(t *testing.T) {
 // epoch is when a test began.
 var epoch time.Time
 
-func (s *standIn) count() int {
+func (s *fakeDrone) count() int {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	return len(s.builds)
@@ -566,35 +566,35 @@ func (s *standIn) count() int {
 
 // A build that somebody started before is taken over, but not just any.
 func TestTakeOver(t *testing.T) {
-	build := func(status, event, branch, recipe, fingerprint string, age time.Duration) func(*standIn) {
-		return func(s *standIn) {
+	build := func(status, event, branch, recipe, fingerprint string, age time.Duration) func(*fakeDrone) {
+		return func(s *fakeDrone) {
 			b := s.add(url.Values{"RECIPE": {recipe}, "FINGERPRINT": {fingerprint}, "branch": {branch}})
 			b.Status, b.Event, b.Created = status, event, time.Now().Add(-age).Unix()
 		}
 	}
-	others := func(n int) func(*standIn) {
-		return func(s *standIn) {
+	others := func(n int) func(*fakeDrone) {
+		return func(s *fakeDrone) {
 			for range n {
 				build(api.StatusPassing, "push", "main", "", "", time.Hour)(s)
 			}
 		}
 	}
 	for name, c := range map[string]struct {
-		builds []func(*standIn)
+		builds []func(*fakeDrone)
 		want   int // the number of the build that is taken over, 0 for none
 	}{
 		"none":                    {nil, 0},
-		"it waits":                {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "f", 0)}, 1},
-		"it runs":                 {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 0)}, 1},
-		"the newest of two":       {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 0), build(api.StatusPending, "custom", "main", "a", "f", 0)}, 2},
-		"a person has started it": {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "", 0)}, 1},
-		"behind many others":      {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", time.Hour), others(250)}, 1},
-		"it has ended":            {[]func(*standIn){build(api.StatusPassing, "custom", "main", "a", "f", 0)}, 0},
-		"another recipe":          {[]func(*standIn){build(api.StatusPending, "custom", "main", "ab", "f", 0)}, 0},
-		"another environment":     {[]func(*standIn){build(api.StatusPending, "custom", "main", "a", "g", 0)}, 0},
-		"another branch":          {[]func(*standIn){build(api.StatusPending, "custom", "other", "a", "f", 0)}, 0},
-		"a push":                  {[]func(*standIn){build(api.StatusPending, "push", "main", "a", "f", 0)}, 0},
-		"so old that nobody has it": {[]func(*standIn){build(api.StatusRunning, "custom", "main", "a", "f", 300*time.Hour), func(s *standIn) {
+		"it waits":                {[]func(*fakeDrone){build(api.StatusPending, "custom", "main", "a", "f", 0)}, 1},
+		"it runs":                 {[]func(*fakeDrone){build(api.StatusRunning, "custom", "main", "a", "f", 0)}, 1},
+		"the newest of two":       {[]func(*fakeDrone){build(api.StatusRunning, "custom", "main", "a", "f", 0), build(api.StatusPending, "custom", "main", "a", "f", 0)}, 2},
+		"a person has started it": {[]func(*fakeDrone){build(api.StatusPending, "custom", "main", "a", "", 0)}, 1},
+		"behind many others":      {[]func(*fakeDrone){build(api.StatusRunning, "custom", "main", "a", "f", time.Hour), others(250)}, 1},
+		"it has ended":            {[]func(*fakeDrone){build(api.StatusPassing, "custom", "main", "a", "f", 0)}, 0},
+		"another recipe":          {[]func(*fakeDrone){build(api.StatusPending, "custom", "main", "ab", "f", 0)}, 0},
+		"another environment":     {[]func(*fakeDrone){build(api.StatusPending, "custom", "main", "a", "g", 0)}, 0},
+		"another branch":          {[]func(*fakeDrone){build(api.StatusPending, "custom", "other", "a", "f", 0)}, 0},
+		"a push":                  {[]func(*fakeDrone){build(api.StatusPending, "push", "main", "a", "f", 0)}, 0},
+		"so old that nobody has it": {[]func(*fakeDrone){build(api.StatusRunning, "custom", "main", "a", "f", 300*time.Hour), func(s *fakeDrone) {
 			for range 100 {
 				build(api.StatusPassing, "push", "main", "", "", 200*time.Hour)(s)
 			}
@@ -602,7 +602,7 @@ func TestTakeOver(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStandIn(t)
+				s := newFakeDrone(t)
 				for _, add := range c.builds {
 					add(s)
 				}
@@ -628,7 +628,7 @@ func TestTakeOver(t *testing.T) {
 // A build that was cancelled before its recipe's turn is not taken over.
 func TestLateTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandIn(t)
+		s := newFakeDrone(t)
 		s.add(url.Values{"RECIPE": {"b"}, "FINGERPRINT": {"f"}})
 		b := s.client("main")
 		go func() {
@@ -658,7 +658,7 @@ func TestLateTurn(t *testing.T) {
 // Many recipes, few machines, two dispatchers, one of which is killed.
 func TestMany(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandIn(t)
+		s := newFakeDrone(t)
 		const recipes, each = 40, 4 * time.Minute
 		stop := make(chan struct{})
 		for m := range 3 {
@@ -734,7 +734,7 @@ func TestMany(t *testing.T) {
 }
 
 // next takes the oldest build that waits; 0 if there is none.
-func (s *standIn) next(machine string) int {
+func (s *fakeDrone) next(machine string) int {
 	s.lock.Lock()
 	i := slices.IndexFunc(s.builds, func(b *api.Build) bool { return b.Status == api.StatusPending && b.Stages[0].Machine == "" })
 	s.lock.Unlock()
@@ -747,7 +747,7 @@ func (s *standIn) next(machine string) int {
 // A build waits on its machine for another one: its own time begins after that.
 func TestQueueOfMachine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandIn(t)
+		s := newFakeDrone(t)
 		b := s.client("")
 		var all sync.WaitGroup
 		for _, recipe := range []string{"a", "b"} {
@@ -776,9 +776,9 @@ func TestEnded(t *testing.T) {
 	for name, c := range map[string]struct {
 		refuse func(*http.Request) (int, error)
 		late   bool
-		before func(*standIn)
+		before func(*fakeDrone)
 	}{
-		"it runs":  {before: func(s *standIn) { s.runs(1, "m1") }},
+		"it runs":  {before: func(s *fakeDrone) { s.runs(1, "m1") }},
 		"it waits": {},
 		"it is being started": {refuse: func(r *http.Request) (int, error) {
 			if r.Method == "POST" {
@@ -787,11 +787,11 @@ func TestEnded(t *testing.T) {
 			}
 			return 0, nil
 		}, late: true},
-		"the server is away": {before: func(s *standIn) { s.set(unreachable) }},
+		"the server is away": {before: func(s *fakeDrone) { s.set(unreachable) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := newStandIn(t)
+				s := newFakeDrone(t)
 				s.refuse, s.late = c.refuse, c.late
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
@@ -820,27 +820,27 @@ func TestEnded(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	for name, c := range map[string]struct {
-		change func(s *standIn, o *Options)
+		change func(s *fakeDrone, o *Options)
 		want   string
 	}{
-		"all is well":        {func(*standIn, *Options) {}, ""},
-		"the server is away": {func(s *standIn, _ *Options) { s.refuse = unreachable }, ""},
-		"a wrong token":      {func(_ *standIn, o *Options) { o.Token = "another" }, "does not accept the token"},
-		"no such repository": {func(_ *standIn, o *Options) { o.URL += "x" }, "the Drone server https://drone.example.org does not show the repository ci/recipesx ("},
-		"not active":         {func(s *standIn, _ *Options) { s.repo.Active = false }, "is not active"},
-		"a redirect": {func(s *standIn, o *Options) {
+		"all is well":        {func(*fakeDrone, *Options) {}, ""},
+		"the server is away": {func(s *fakeDrone, _ *Options) { s.refuse = unreachable }, ""},
+		"a wrong token":      {func(_ *fakeDrone, o *Options) { o.Token = "another" }, "does not accept the token"},
+		"no such repository": {func(_ *fakeDrone, o *Options) { o.URL += "x" }, "the Drone server https://drone.example.org does not show the repository ci/recipesx ("},
+		"not active":         {func(s *fakeDrone, _ *Options) { s.repo.Active = false }, "is not active"},
+		"a redirect": {func(s *fakeDrone, o *Options) {
 			o.Transport = redirect{s, ""}
 		}, "answered 301 Moved Permanently: the server redirects to https://evil.example.org/, where the token is not sent"},
-		"a redirect with the token": {func(s *standIn, o *Options) {
+		"a redirect with the token": {func(s *fakeDrone, o *Options) {
 			o.Transport = redirect{s, "?" + token + "\x1b[31m" + strings.Repeat("x", 100_000)}
 		}, "the server redirects to https://evil.example.org/?… [31mxxx"},
-		"an answer with the token": {func(s *standIn, o *Options) {
+		"an answer with the token": {func(s *fakeDrone, o *Options) {
 			o.Transport = says{http.StatusNotFound, strings.Repeat("x", 290) + token}
 		}, "xxx…"},
-		"a null": {func(s *standIn, o *Options) { o.Transport = says{http.StatusOK, "null"} }, "is not active"},
+		"a null": {func(s *fakeDrone, o *Options) { o.Transport = says{http.StatusOK, "null"} }, "is not active"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStandIn(t)
+			s := newFakeDrone(t)
 			o := Options{URL: "https://drone.example.org/ci/recipes", Token: token, Transport: s}
 			c.change(s, &o)
 			b, err := New(o)
@@ -856,7 +856,7 @@ func TestCheck(t *testing.T) {
 
 // redirect is a server that sends to another one.
 type redirect struct {
-	s    *standIn
+	s    *fakeDrone
 	more string // of the address
 }
 
@@ -873,8 +873,8 @@ func (s says) RoundTrip(*http.Request) (*http.Response, error) {
 	return answer.Result(), nil
 }
 
-// What a server can answer that is no Drone, or that wants to do harm: the dispatcher does
-// not end, and people see neither much of that nor controls of a terminal.
+// Answers of a hostile server, or of a server that is not a Drone server: the dispatcher goes
+// on, and people see only the beginning of an answer, without control characters.
 func TestHostile(t *testing.T) {
 	long := strings.Repeat("long", 100_000) + "\\u001b[31m\\n"
 	for name, c := range map[string]struct {
@@ -936,7 +936,7 @@ func (a answers) RoundTrip(r *http.Request) (*http.Response, error) {
 // other branch than the default one.
 func TestBranchLater(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := newStandIn(t)
+		s := newFakeDrone(t)
 		s.add(url.Values{"RECIPE": {"a"}, "branch": {"feature"}})
 		b := s.client("")
 		s.set(unreachable)

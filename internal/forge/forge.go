@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"cc-ci-run/internal/plaintext"
 )
 
 // Forge is a Gitea or Forgejo.
@@ -147,21 +149,7 @@ func port(u *url.URL) string {
 }
 
 // shown makes a text that somebody else wrote fit for a message.
-func shown(text string) string { return Brief(text, 200) }
-
-// Brief gives a text on one line; if the text is longer than most, only its beginning.
-func Brief(text string, most int) string {
-	runes := []rune(strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(text, "?")))
-	if len(runes) > most {
-		return string(runes[:most-1]) + "…"
-	}
-	return string(runes)
-}
+func shown(text string) string { return plaintext.Brief(text, 200) }
 
 // Status is what the forge shows beside a commit: for each context the newest status.
 type Status struct {

@@ -270,7 +270,7 @@ func TestSilence(t *testing.T) {
 	}
 	defer func(was time.Duration) { silence = was }(silence)
 	silence = 100 * time.Millisecond // of the FIFO alone: however slow git is, it does not answer
-	if _, err := r.Blob(hash); err == nil || !strings.Contains(err.Error(), "look for a FIFO in the place of the object's file") {
+	if _, err := r.Blob(hash); err == nil || !strings.Contains(err.Error(), "look for a FIFO where the object's file should be") {
 		t.Errorf("%v", err)
 	}
 }

@@ -39,7 +39,7 @@ func startProcess(cmd *exec.Cmd, inherited []*os.File, start Start) (p *process,
 }
 
 // ask sends a request, reads an answer of so many lines, and gives the last one. A git that
-// does not answer is killed: a FIFO in the place of one of its files holds it for ever.
+// does not answer is killed: if one of its files is a FIFO, git waits for ever.
 func (p *process) ask(request string, lines int) (answer string, err error) {
 	timer := time.AfterFunc(silence, func() { _ = p.cmd.Process.Kill() })
 	_, err = io.WriteString(p.in, request)

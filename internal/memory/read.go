@@ -109,8 +109,8 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 		fmt.Fprint(w, "flush\n")
 		_ = w.Flush() // fails if git has ended: then answers are missing
 	}()
-	// A FIFO in the place of an object, or of a file that git's configuration names, holds
-	// git for ever.
+	// git waits for ever if an object's file, or a file that git's configuration names, is a
+	// FIFO.
 	silent := time.AfterFunc(silence, func() { _ = p.cmd.Process.Kill() })
 	h := sha1.New()
 	for ; read < len(hashes); read++ {
@@ -137,7 +137,7 @@ func (r *Repository) batch(hashes []string, kind string, visit func(i int, data 
 	case read == len(hashes):
 		return read, nil
 	case killed:
-		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO in the place of the object's file", silence))
+		return read, damage(fmt.Sprintf("git did not answer for %s: look for a FIFO where the object's file should be", silence))
 	}
 	if text := strings.TrimSpace(p.said.String()); text != "" {
 		return read, damage(strings.ReplaceAll(text, "\n", "; "))
@@ -175,7 +175,7 @@ func object(in *bufio.Reader, h hash.Hash, name, kind string) (data []byte, wron
 	return data, nil, nil
 }
 
-// objectHash is the hash by which git names an object.
+// objectHash gives the hash that is the name of an object in git.
 func objectHash(h hash.Hash, kind string, data []byte) string {
 	h.Reset()
 	fmt.Fprintf(h, "%s %d\x00", kind, len(data))

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 )
 
 // This file is the dispatcher: a sweep whose recipes other machines run. Each of the other
@@ -49,24 +50,16 @@ const NoCommit = "none"
 // check says what is wrong with values that may come from whoever starts builds.
 func (a Asked) check() error {
 	if a.Fingerprint != "" && !isHex(a.Fingerprint, 64) {
-		return fmt.Errorf("--fingerprint %q: a fingerprint is 64 of the digits 0-9 and a-f", shorten(a.Fingerprint, 100))
+		return fmt.Errorf("--fingerprint %q: a fingerprint is 64 of the digits 0-9 and a-f", plaintext.Shorten(a.Fingerprint, 100))
 	}
 	if a.Seen != "" && a.Seen != NoCommit && !isHex(a.Seen, 40) {
-		return fmt.Errorf("--seen %q: must be a commit, as 40 of the digits 0-9 and a-f, or %q", shorten(a.Seen, 100), NoCommit)
+		return fmt.Errorf("--seen %q: must be a commit, as 40 of the digits 0-9 and a-f, or %q", plaintext.Shorten(a.Seen, 100), NoCommit)
 	}
 	return nil
 }
 
 func isHex(text string, length int) bool {
 	return len(text) == length && strings.Trim(text, "0123456789abcdef") == ""
-}
-
-// shorten gives the beginning of a text.
-func shorten(text string, length int) string {
-	if runes := []rune(text); len(runes) > length {
-		return string(runes[:length]) + "…"
-	}
-	return text
 }
 
 // foreignEnvironment says that this machine does not have the environment that a
@@ -177,7 +170,7 @@ func lastLines(text string) string {
 	lines := slices.DeleteFunc(strings.Split(text, "\n"), func(line string) bool { return strings.TrimSpace(line) == "" })
 	lines = lines[max(0, len(lines)-2):]
 	for i, line := range lines {
-		lines[i] = shorten(strings.Join(strings.Fields(line), " "), 300)
+		lines[i] = plaintext.Shorten(strings.Join(strings.Fields(line), " "), 300)
 	}
 	return strings.Join(lines, " | ")
 }
@@ -197,13 +190,13 @@ func (s *sweep) read(j *job, known State, machine string) {
 		j.Verdict, j.Why, j.Revision, j.Tests, j.Started, j.Duration = last.Verdict, last.Why, last.Revision, last.Tests, last.Started, last.Duration
 	}
 	if !slices.Contains([]Verdict{Promote, Pass, Skip, Hold, Error, Cut, Gone}, j.Verdict) {
-		j.Verdict, j.Why = Error, fmt.Sprintf("its state in the shared repository has no verdict, but %q", shorten(string(j.Verdict), 20))
+		j.Verdict, j.Why = Error, fmt.Sprintf("its state in the shared repository has no verdict, but %q", plaintext.Shorten(string(j.Verdict), 20))
 	}
 	j.settled, j.known, j.Promoted = true, known, known.Canonical.Revision
 	if machine != "" {
 		j.Why += " on " + machine
 	}
-	j.Why = printable(j.Why + s.differs(j))
+	j.Why = plaintext.Printable(j.Why + s.differs(j))
 }
 
 // differs says which inputs of the last run differ from the dispatcher's. If any does, the

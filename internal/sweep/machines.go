@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 )
 
 // This file compares the machines that share a memory, for `cc-ci-run parity --machines`.
@@ -65,7 +66,7 @@ func Machines(m *memory.Repository, now time.Time, changes func(a, b string) []s
 		for _, p := range h.Runs {
 			if p.Started.After(now.Add(time.Hour)) { // clocks differ a little
 				if !future[p.Machine] {
-					passedOver = append(passedOver, fmt.Errorf("%s: run %s began in the future: check the clock of the machine %s", r.Recipe(), printable(shorten(p.ID, 64)), printable(shorten(p.Machine, 64))))
+					passedOver = append(passedOver, fmt.Errorf("%s: run %s began in the future: check the clock of the machine %s", r.Recipe(), plaintext.Printable(plaintext.Shorten(p.ID, 64)), plaintext.Printable(plaintext.Shorten(p.Machine, 64))))
 				}
 				future[p.Machine] = true
 				continue

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
@@ -98,17 +97,6 @@ func (m *masker) result(r *record.Result) *record.Result {
 	about := &r.Results.Extra.About
 	about.Why, about.Running = m.text(about.Why), m.text(about.Running)
 	return r
-}
-
-// printable is a text for one line of a terminal or a journal: what a test is
-// called can hold anything.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return ' '
-	}, strings.ToValidUTF8(text, "?"))
 }
 
 // spellings are the ways in which a value is written.

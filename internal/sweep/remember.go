@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
@@ -462,7 +463,7 @@ func (s *sweep) write(j *job, ran *Inputs, kept *commit) error {
 // the run.
 func diary(j *job, run *Past) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %.12s: %s\n", j.Verdict, j.Revision, printable(j.Why))
+	fmt.Fprintf(&b, "%s %.12s: %s\n", j.Verdict, j.Revision, plaintext.Printable(j.Why))
 	if run == nil {
 		return b.String()
 	}

@@ -55,6 +55,7 @@ import (
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/supervise"
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 )
@@ -495,7 +496,7 @@ type job struct {
 }
 
 func (j *job) verdict(v Verdict, why string, args ...any) *job {
-	j.Verdict, j.Why, j.settled = v, printable(fmt.Sprintf(why, args...)), true // names of files may contain line breaks
+	j.Verdict, j.Why, j.settled = v, plaintext.Printable(fmt.Sprintf(why, args...)), true // names of files may contain line breaks
 	j.Duration = j.now().Sub(j.Started)
 	return j
 }
