@@ -114,9 +114,10 @@ for example because the environment changed since it was built.`,
 			case cmd.Flags().Changed("shared") && sharedURL == "":
 				return errors.New("--shared: names no repository; leave it out to remember on this machine alone")
 			case sharedURL != "":
-				if o.Shared, err = p.remote(sharedURL, o.Invoker); err != nil {
+				if o.Shared, err = p.remote(strings.Clone(sharedURL), o.Invoker); err != nil {
 					return err
 				}
+				exec.HideArgument(p.Args, sharedURL, o.Shared.Secrets())
 			}
 			if err := d.elsewhere(cmd.Context(), p, &o, cmd.Flags().Changed); err != nil {
 				return err

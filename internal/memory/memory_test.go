@@ -9,6 +9,7 @@ import (
 	"math/rand"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -216,6 +217,61 @@ func TestSecretsOfURL(t *testing.T) {
 		if !errors.Is(err, ErrUnreachable) || strings.Contains(err.Error(), "hidden") {
 			t.Errorf("%s: %v", u, err)
 		}
+	}
+}
+
+// A server gets the password of the URL; a user of the machine who lists processes does not,
+// and neither does a server to which the first one redirects.
+func TestPasswordOfURL(t *testing.T) {
+	const password = "p:a%s w" // with what is escaped in a URL
+	var lock sync.Mutex
+	var asked, other []string
+	elsewhere := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		lock.Lock()
+		defer lock.Unlock()
+		other = append(other, r.URL.String())
+	}))
+	defer elsewhere.Close()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, given, _ := r.BasicAuth()
+		lock.Lock()
+		defer lock.Unlock()
+		asked = append(asked, user+" "+given)
+		processes, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+		seen := false
+		for _, process := range processes {
+			arguments, _ := os.ReadFile(process)
+			if !bytes.Contains(arguments, []byte(r.Host)) || !bytes.Contains(arguments, []byte("git")) {
+				continue
+			}
+			seen = true
+			if bytes.Contains(arguments, []byte("p%3Aa")) || bytes.Contains(arguments, []byte(password)) {
+				t.Errorf("the arguments of a process have the password: %q", arguments)
+			}
+		}
+		if !seen {
+			t.Error("git is not among the processes")
+		}
+		if strings.HasPrefix(r.URL.Path, "/moved") {
+			http.Redirect(w, r, elsewhere.URL+r.URL.Path, http.StatusMovedPermanently)
+			return
+		}
+		w.WriteHeader(http.StatusNotFound)
+	}))
+	defer server.Close()
+	for _, path := range []string{"/x.git", "/moved.git"} {
+		asked = nil
+		r := create(t, state.Dir(t.TempDir()))
+		r.Share(Remote{URL: (&url.URL{Scheme: "http", User: url.UserPassword("u", password), Host: strings.TrimPrefix(server.URL, "http://"), Path: path}).String()})
+		if err := r.Fetch(); !errors.Is(err, ErrUnreachable) {
+			t.Errorf("%s: %v", path, err)
+		}
+		if len(asked) == 0 || asked[0] != "u "+password {
+			t.Errorf("%s: the server was told %q", path, asked)
+		}
+	}
+	if len(other) > 0 {
+		t.Errorf("another server was asked: %q", other)
 	}
 }
 

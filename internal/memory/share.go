@@ -2,6 +2,7 @@ package memory
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net/url"
@@ -115,7 +116,7 @@ const refsAtOnce = 500
 
 // list gives the hashes of the remote's refs, by their names.
 func (r *Repository) list(patterns ...string) (map[string]string, error) {
-	text, err := r.reach("", slices.Concat([]string{"ls-remote", "--quiet", "--", r.remote.URL}, patterns)...)
+	text, err := r.reach("", slices.Concat([]string{"ls-remote", "--quiet", "--", r.remote.address()}, patterns)...)
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +131,7 @@ func (r *Repository) list(patterns ...string) (map[string]string, error) {
 
 // get fetches refs: a refspec in each line.
 func (r *Repository) get(refspecs string, flags ...string) error {
-	_, err := r.reach(refspecs, slices.Concat([]string{"fetch"}, flags, []string{"--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.URL})...)
+	_, err := r.reach(refspecs, slices.Concat([]string{"fetch"}, flags, []string{"--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--refmap=", "--stdin", "--", r.remote.address()})...)
 	return err
 }
 
@@ -147,7 +148,7 @@ func (r *Repository) Shared(name string) bool {
 // push puts a commit into a ref of the remote, if that still has the old hash; "" if the ref
 // must not exist.
 func (r *Repository) push(ref, old, commit string) error {
-	_, err := r.reach("", "push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+ref+":"+old, "--", r.remote.URL, commit+":"+ref)
+	_, err := r.reach("", "push", "--quiet", "--porcelain", "--no-verify", "--force-with-lease="+ref+":"+old, "--", r.remote.address(), commit+":"+ref)
 	return err
 }
 
@@ -167,6 +168,7 @@ func (r *Repository) reach(input string, args ...string) (string, error) {
 		return strings.HasPrefix(kv, "GIT_ALLOW_PROTOCOL=") || strings.HasPrefix(kv, "HOME=")
 	})
 	cmd.Env = append(cmd.Env, r.remote.Environ...)
+	cmd.Env = append(cmd.Env, r.remote.authorization()...)
 	cmd.Env = append(cmd.Env, "GIT_ALLOW_PROTOCOL=file:git:http:https:ssh", "GIT_SSH_COMMAND=ssh -oBatchMode=yes", "GIT_ASKPASS=")
 	cmd.Stdin = strings.NewReader(input)
 	out, said, err := r.finish(cmd, remoteLimit)
@@ -185,23 +187,68 @@ func (r *Repository) reach(input string, args ...string) (string, error) {
 	return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
+// login gives the user and the password of an http URL that has both.
+func (r Remote) login() (u *url.URL, password string, ok bool) {
+	u, err := url.Parse(r.URL)
+	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
+		return nil, "", false
+	}
+	password, ok = u.User.Password()
+	return u, password, ok
+}
+
+// address is the URL as it may be among git's arguments, which every user of the machine can
+// read: without a password. git is told the password by authorization.
+func (r Remote) address() string {
+	u, _, ok := r.login()
+	if !ok {
+		return r.URL
+	}
+	u.User = nil
+	return u.String()
+}
+
+// authorization are the variables, which only git's own user can read, that give git the
+// password of the URL. git would send such a header to each server to which it is
+// redirected, so it follows no redirect.
+func (r Remote) authorization() []string {
+	u, password, ok := r.login()
+	if !ok {
+		return nil
+	}
+	basic := base64.StdEncoding.EncodeToString([]byte(u.User.Username() + ":" + password))
+	return []string{
+		"GIT_CONFIG_COUNT=2",
+		"GIT_CONFIG_KEY_0=http.extraHeader", "GIT_CONFIG_VALUE_0=Authorization: Basic " + basic,
+		"GIT_CONFIG_KEY_1=http.followRedirects", "GIT_CONFIG_VALUE_1=false",
+	}
+}
+
+// Secrets are the parts of the URL that may be secret.
+func (r Remote) Secrets() (list []string) {
+	u, err := url.Parse(r.URL)
+	if err != nil {
+		return nil
+	}
+	if u.RawQuery != "" {
+		list = append(list, u.RawQuery)
+	}
+	// As the URL has it, where it may be escaped, and as git and a server know it.
+	_, escaped, _ := strings.Cut(u.User.String(), ":")
+	switch password, ok := u.User.Password(); {
+	case ok && password != "":
+		list = append(list, password, escaped)
+	case !ok && u.User.Username() != "" && (u.Scheme == "https" || u.Scheme == "http"): // a token may be the user, whom git names
+		list = append(list, u.User.String()+"@", u.User.Username()+"@")
+	}
+	return list
+}
+
 // hide removes from git's messages what of the URL may be secret: git itself leaves out the
 // password, but not a query.
 func (r Remote) hide(text string) string {
-	u, err := url.Parse(r.URL)
-	if err != nil {
-		return text
-	}
-	secrets := []string{u.RawQuery}
-	if password, ok := u.User.Password(); ok {
-		secrets = append(secrets, password)
-	} else if u.Scheme == "https" || u.Scheme == "http" { // a token may be the user, whom git names
-		secrets = append(secrets, u.User.String()+"@", u.User.Username()+"@")
-	}
-	for _, secret := range secrets {
-		if secret != "" {
-			text = strings.ReplaceAll(text, secret, "…")
-		}
+	for _, secret := range r.Secrets() {
+		text = strings.ReplaceAll(text, secret, "…")
 	}
 	return text
 }
