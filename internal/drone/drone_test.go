@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -194,6 +195,14 @@ func (s *fakeDrone) ends(number int, status string) {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	s.finish(s.builds[number-1], status)
+}
+
+// unable ends a build whose step had the exit status 125.
+func (s *fakeDrone) unable(number int) {
+	s.ends(number, api.StatusFailing)
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	s.builds[number-1].Stages[0].Steps[1].ExitCode = 125
 }
 
 func (s *fakeDrone) set(refuse func(*http.Request) (int, error)) {
@@ -747,6 +756,113 @@ func TestMany(t *testing.T) {
 		}
 		time.Sleep(time.Hour)
 	})
+}
+
+// Machines that cannot work take no more recipes than they can try, and no recipe fails
+// because of them while another machine works.
+func TestUnable(t *testing.T) {
+	for _, c := range []struct {
+		bad, good, recipes int
+		tries              time.Duration // how long a bad machine tries each build
+		heals              time.Duration // when bad machines can work; 0: never
+		each               time.Duration // a test of a good machine
+		builds             int           // no more than that
+		within             time.Duration
+		waited             int // recipes that no machine took, at least
+	}{
+		// As long as the good machine needs for all; the bad one has one build every ten minutes.
+		{bad: 1, good: 1, recipes: 12, tries: 10 * time.Minute, each: 10 * time.Minute, builds: 12 + 15, within: 145 * time.Minute},
+		{bad: 1, good: 1, recipes: 60, tries: 10 * time.Minute, each: time.Minute, builds: 60 + 8, within: 75 * time.Minute},
+		{bad: 1, good: 1, recipes: 1, tries: 10 * time.Minute, each: time.Minute, builds: 3, within: 15 * time.Minute},
+		{bad: 4, good: 4, recipes: 60, tries: 10 * time.Minute, each: 5 * time.Minute, builds: 60 + 48, within: 110 * time.Minute},
+		// No longer than two machines need.
+		{bad: 1, good: 1, recipes: 60, tries: 10 * time.Minute, heals: 25 * time.Minute, each: 5 * time.Minute, builds: 60 + 8, within: 190 * time.Minute},
+		{bad: 2, good: 0, recipes: 20, tries: 10 * time.Minute, builds: 40, within: 100 * time.Minute, waited: 16},
+		{bad: 1, good: 0, recipes: 1, tries: 10 * time.Minute, builds: 5, within: time.Hour},
+		// A machine that fails at once, because it has an old cc-ci-run.
+		{bad: 1, good: 0, recipes: 20, builds: 20 * 8, within: time.Hour},
+	} {
+		t.Run(fmt.Sprintf("%d bad for %s, %d good, %d recipes", c.bad, c.heals, c.good, c.recipes), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newFakeDrone(t)
+				stop, began := make(chan struct{}), time.Now()
+				for m := range c.bad + c.good {
+					go func() {
+						for {
+							select {
+							case <-stop:
+								return
+							case <-time.After(time.Second):
+							}
+							number := s.next(fmt.Sprint("m", m))
+							wait := func(long time.Duration) {
+								for until := time.Now().Add(long); number > 0 && time.Now().Before(until) && !over(s.status(number)); {
+									time.Sleep(time.Second) // a cancelled build is over at once
+								}
+							}
+							bad := m < c.bad && (c.heals == 0 || time.Since(began) < c.heals)
+							if bad {
+								wait(c.tries)
+								bad = c.heals == 0 || time.Since(began) < c.heals
+							}
+							if !bad {
+								wait(c.each)
+							}
+							switch {
+							case number == 0 || over(s.status(number)):
+							case bad:
+								s.unable(number)
+							default:
+								s.ends(number, api.StatusPassing)
+							}
+						}
+					}()
+				}
+				b := s.client("")
+				var all sync.WaitGroup
+				var waited atomic.Int64
+				for n := range c.recipes {
+					all.Go(func() {
+						r := request
+						r.Recipe = fmt.Sprint("r", n)
+						var end sweep.Ending
+						passed := false
+						for range 2 { // as package sweep asks
+							if end = run(t.Context(), b, r).end; end.Failed != "" {
+								break
+							}
+							number, _ := strconv.Atoi(end.Link[strings.LastIndexByte(end.Link, '/')+1:])
+							if passed = s.status(number) == api.StatusPassing; passed {
+								break
+							}
+						}
+						if passed != (c.good > 0) {
+							t.Errorf("%s: %+v", r.Recipe, end)
+						}
+						if strings.Contains(end.Failed, "no machine took its build for 1h2m") && strings.HasSuffix(end.Failed, "; these machines cannot work: m0, m1") {
+							waited.Add(1)
+						}
+					})
+				}
+				all.Wait()
+				if int(waited.Load()) < c.waited {
+					t.Errorf("%d recipes waited for a machine until the limit, should be %d", waited.Load(), c.waited)
+				}
+				took := time.Since(began)
+				if len(s.builds) > c.builds || took > c.within {
+					t.Errorf("%d builds, %s; should be at most %d, %s", len(s.builds), took, c.builds, c.within)
+				}
+				t.Logf("%d builds, %s", len(s.builds), took)
+				for i, build := range s.builds {
+					if !over(build.Status) {
+						t.Errorf("build %d is %s", i+1, build.Status)
+					}
+				}
+				close(stop)
+				time.Sleep(time.Hour)
+			})
+		})
+	}
 }
 
 // next takes the oldest build that waits; 0 if there is none.

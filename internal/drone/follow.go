@@ -36,7 +36,7 @@ type watch struct {
 	sweep.Request
 	number  int64
 	tell    func(about, text string)
-	began   time.Time // when the dispatcher began to follow the build
+	began   time.Time // when the dispatcher began to follow the recipe's first build
 	machine string    // that has taken the build
 	since   time.Time // when the machine took the build; zero: no machine has
 	status  string    // in the server's list
@@ -44,20 +44,74 @@ type watch struct {
 	stage   api.Stage
 	warned  bool // people were told that no machine takes the build
 	unread  bool // people were told that the server says nothing of the build
-	ending  chan sweep.Ending
+	spare   bool // a machine that could not work has the build, and another build was started
+	news    chan<- happening
 }
 
-// Run runs a recipe as a build. See [sweep.Elsewhere].
+// maxSpare is how many more builds Run starts because machines that cannot work have taken
+// the ones before.
+const maxSpare = 3
+
+// Run runs a recipe as a build. See [sweep.Elsewhere]. If a machine that could not work
+// before takes the build, Run leaves the build there, so that the machine takes no other
+// one, and starts one more. The first build that a machine could work on counts. Run
+// cancels the others.
 func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text string)) sweep.Ending {
+	var mine []*watch
+	news := make(chan happening, 2*(maxSpare+1)) // each build has two at most, so nobody waits to send one
+	defer func() {
+		for _, w := range mine {
+			b.leave(ctx, w)
+		}
+	}()
+	for {
+		w, failed := b.begin(ctx, r, news, tell)
+		if failed != nil {
+			return *failed
+		}
+		if mine = append(mine, w); len(mine) > 1 { // the recipe has waited since its first build
+			b.lock.Lock()
+			w.began = mine[0].began
+			b.lock.Unlock()
+		}
+	waiting:
+		for {
+			select {
+			case h := <-news:
+				switch {
+				case h.end == nil && len(mine) <= maxSpare:
+					break waiting
+				case h.end == nil:
+				// The build that was started last may still be taken by a machine that can work.
+				case (h.unable || h.end.Failed != "") && b.isWatched(w):
+				default:
+					return *h.end
+				}
+			case <-ctx.Done():
+				return sweep.Ending{Machine: b.machineOf(w), Link: b.link(w.number), Failed: "its build was cancelled with the sweep", Final: true}
+			}
+		}
+	}
+}
+
+// happening is what Run hears of a build: the build has ended, or, if end is nil, a machine that
+// could not work before has taken it.
+type happening struct {
+	end    *sweep.Ending
+	unable bool // the build has ended, and its machine could not work
+}
+
+// begin obtains a build of a recipe, and begins to follow the build.
+func (b *Builds) begin(ctx context.Context, r sweep.Request, news chan<- happening, tell func(about, text string)) (*watch, *sweep.Ending) {
 	number, adopted, failed := b.obtain(ctx, r, tell)
 	if failed != nil {
-		return *failed
+		return nil, failed
 	}
-	w := &watch{Request: r, number: number, tell: tell, began: time.Now(), ending: make(chan sweep.Ending, 1)}
+	w := &watch{Request: r, number: number, tell: tell, began: time.Now(), news: news}
 	b.lock.Lock()
+	defer b.lock.Unlock()
 	if b.watched[number] != nil { // whoever follows it would never hear of its end
-		b.lock.Unlock()
-		return sweep.Ending{Link: b.link(number), Failed: fmt.Sprintf("the Drone server gave two recipes the build %d", number), Final: true}
+		return nil, &sweep.Ending{Link: b.link(number), Failed: fmt.Sprintf("the Drone server gave two recipes the build %d", number), Final: true}
 	}
 	if len(b.watched) == 0 {
 		b.progress = w.began
@@ -72,31 +126,47 @@ func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text
 		what = "was started before, and this sweep takes it over"
 	}
 	tell(r.Recipe, fmt.Sprintf("build %d %s (%s): %s", number, what, b.counts(), b.link(number)))
+	return w, nil
+}
+
+// leave cancels a build that is still followed.
+func (b *Builds) leave(ctx context.Context, w *watch) {
+	b.lock.Lock()
+	followed := b.watched[w.number] == w
+	delete(b.watched, w.number)
 	b.lock.Unlock()
-	select {
-	case end := <-w.ending:
-		return end
-	case <-ctx.Done():
-		b.lock.Lock()
-		delete(b.watched, number)
-		machine := w.machine
-		b.lock.Unlock()
-		if err := b.cancel(ctx, number); err != nil {
-			tell(r.Recipe, fmt.Sprintf("build %d could not be cancelled: %v", number, err))
-		}
-		return sweep.Ending{Machine: machine, Link: b.link(number), Failed: "its build was cancelled with the sweep", Final: true}
+	if !followed {
+		return
 	}
+	if err := b.cancel(ctx, w.number); err != nil {
+		w.tell(w.Recipe, fmt.Sprintf("build %d could not be cancelled: %v", w.number, err))
+	}
+}
+
+func (b *Builds) isWatched(w *watch) bool {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	return b.watched[w.number] == w
+}
+
+func (b *Builds) machineOf(w *watch) string {
+	b.lock.Lock()
+	defer b.lock.Unlock()
+	return w.machine
 }
 
 // counts says how many builds of this sweep run and wait. The caller holds the lock.
 func (b *Builds) counts() string {
-	running := 0
+	running, waiting := 0, 0
 	for _, w := range b.watched {
-		if !w.since.IsZero() {
+		switch {
+		case w.since.IsZero():
+			waiting++
+		case !w.spare:
 			running++
 		}
 	}
-	return fmt.Sprintf("%d run, %d wait", running, len(b.watched)-running)
+	return fmt.Sprintf("%d run, %d wait", running, waiting)
 }
 
 // follow looks at the builds until none is left.
@@ -195,13 +265,13 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 	if err != nil {
 		for _, w := range b.watched {
 			if silence := now.Sub(b.answered); silence > w.Limit+margin {
-				b.end(w, sweep.Ending{Failed: fmt.Sprintf("the Drone server %s has not answered for %s, and the build may still run: %v", b.server, silence.Round(time.Second), err), Final: true})
+				b.end(w, sweep.Ending{Failed: fmt.Sprintf("the Drone server %s has not answered for %s, and the build may still run: %v", b.server, silence.Round(time.Second), err), Final: true}, false)
 			}
 		}
 		return nil
 	}
 	for _, w := range b.watched {
-		if !w.since.IsZero() {
+		if !w.since.IsZero() && !w.spare {
 			b.progress = now // a machine that works takes a waiting build after this one
 		}
 	}
@@ -213,24 +283,24 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 		// Drone cannot give it the details, which Drone asks the git server for.
 		case !w.since.IsZero() && w.status == api.StatusPending && now.Sub(w.since) > margin:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s took it %s ago, and did not begin", w.machine, now.Sub(w.since).Round(time.Second))})
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s took it %s ago, and did not begin", w.machine, now.Sub(w.since).Round(time.Second))}, false)
 		case !w.since.IsZero() && now.Sub(w.since) > limit:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)})
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)}, false)
 		case !w.since.IsZero():
 		case waits > limit:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("no machine took its build for %s: %s", waits.Round(time.Second), w.wants()), Final: true})
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("no machine took its build for %s: %s", waits.Round(time.Second), b.wants(w)), Final: true}, false)
 		case waits > patience && !w.warned:
 			w.warned = true
-			w.tell(w.Recipe, fmt.Sprintf("no machine has taken build %d for %s (%s): %s", w.number, waits.Round(time.Second), b.counts(), w.wants()))
+			w.tell(w.Recipe, fmt.Sprintf("no machine has taken build %d for %s (%s): %s", w.number, waits.Round(time.Second), b.counts(), b.wants(w)))
 		}
 	}
 	return cancel
 }
 
-// wants says which runner a build waits for.
-func (w *watch) wants() string {
+// wants says which runner a build waits for. The caller holds the lock.
+func (b *Builds) wants(w *watch) string {
 	text := fmt.Sprintf("a runner for %s/%s of type %q", w.stage.OS, w.stage.Arch, w.stage.Type)
 	if labels := w.stage.Labels; len(labels) > 0 {
 		var list []string
@@ -241,7 +311,11 @@ func (w *watch) wants() string {
 	} else {
 		text += " without labels"
 	}
-	return text + " has to be connected to the Drone server, and idle"
+	text += " has to be connected to the Drone server, and idle"
+	if len(b.unable) > 0 {
+		text += "; these machines cannot work: " + strings.Join(slices.Sorted(maps.Keys(b.unable)), ", ")
+	}
+	return text
 }
 
 // update notes what a build's page says.
@@ -252,8 +326,14 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	}
 	if w.since.IsZero() && w.stage.Machine != "" {
 		w.machine, w.since, w.warned = w.stage.Machine, now, false
-		b.progress = now
-		w.tell(w.Recipe, fmt.Sprintf("runs on %s (%s): %s", w.machine, b.counts(), b.link(w.number)))
+		if w.spare = b.unable[w.machine]; w.spare {
+			b.lost[w.number] = true // this dispatcher does not take it over
+			w.news <- happening{}
+			w.tell(w.Recipe, fmt.Sprintf("is on %s, which could not work before, so another build is started: %s", w.machine, b.link(w.number)))
+		} else {
+			b.progress = now
+			w.tell(w.Recipe, fmt.Sprintf("runs on %s (%s): %s", w.machine, b.counts(), b.link(w.number)))
+		}
 	}
 	if !over(build.Status) {
 		return
@@ -269,19 +349,31 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	case w.stage.Error != "":
 		end.Failed = "its build failed: " + w.stage.Error
 	}
-	b.progress = now
+	unable := couldNotWork(w.stage)
+	if unable {
+		b.unable[w.machine] = true
+	} else {
+		delete(b.unable, w.machine)
+		b.progress = now
+	}
 	// Builds on one machine wait for each other, so another build's time begins only now.
 	for _, other := range b.watched {
 		if other != w && other.machine == w.machine && !other.since.IsZero() {
 			other.since = now
 		}
 	}
-	b.end(w, end)
+	b.end(w, end, unable)
+}
+
+// couldNotWork says whether a step of a stage has ended with the exit status of cc-ci-run
+// for "could not do its work" (docs/design.md).
+func couldNotWork(stage api.Stage) bool {
+	return slices.ContainsFunc(stage.Steps, func(step *api.Step) bool { return step.ExitCode == 125 })
 }
 
 // end ends the watch over a build.
-func (b *Builds) end(w *watch, end sweep.Ending) {
+func (b *Builds) end(w *watch, end sweep.Ending, unable bool) {
 	delete(b.watched, w.number)
 	end.Machine, end.Link = w.machine, b.link(w.number)
-	w.ending <- end
+	w.news <- happening{&end, unable}
 }

@@ -138,6 +138,9 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 		b.left = now
 	}
 	left := b.left[r.Recipe]
+	if now[r.Recipe] != 0 {
+		delete(b.left, r.Recipe)
+	}
 	b.lock.Unlock()
 	if now[r.Recipe] != 0 || left == 0 {
 		return now[r.Recipe], nil

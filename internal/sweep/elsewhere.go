@@ -76,6 +76,45 @@ func (s *sweep) wanted(recipe string) bool {
 	return s.Asked.Seen != "" && s.Asked.Seen == s.store.seen(recipe)
 }
 
+// Unable is the error of a sweep that could not do its work because of its machine, whose
+// disk is full, or which does not reach the shared repository, for example. Another machine
+// may be able to do the same work.
+//
+// A machine that a dispatcher asks tries again for some minutes. Meanwhile its runner takes
+// no other build. A machine that failed at once would take most builds of the night, and
+// leave few to the machines that work.
+type Unable struct{ Err error }
+
+func (u *Unable) Error() string { return u.Err.Error() }
+func (u *Unable) Unwrap() error { return u.Err }
+
+// retries are how often, and for how long, a machine that cannot work tries again, but no
+// longer than the recipe's time limit. A test makes them shorter.
+var retries = struct{ every, most time.Duration }{20 * time.Second, 10 * time.Minute}
+
+// runAsked sweeps the recipe that a dispatcher asks for.
+func (o Options) runAsked(ctx context.Context, tell func(Event)) ([]Result, error) {
+	began := time.Now()
+	most := retries.most
+	for _, name := range o.Only {
+		most = min(most, o.timeout(name))
+	}
+	for told := false; ; told = true {
+		results, err := o.run(ctx, tell)
+		if !errors.As(err, new(*Unable)) || time.Since(began) >= most || ctx.Err() != nil {
+			return results, err
+		}
+		if !told {
+			tell(Event{Note: fmt.Sprintf("%v; this machine tries again for %s, and takes no other build meanwhile", err, most)})
+		}
+		select {
+		case <-ctx.Done():
+			return results, err
+		case <-time.After(retries.every):
+		}
+	}
+}
+
 // Ending is how a machine's work on one recipe ended.
 type Ending struct {
 	Machine string // "" if no machine took the recipe

@@ -3,6 +3,7 @@ package sweep
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -55,9 +56,9 @@ func dispatcher(t *testing.T) (shared string, d *bench, o *others) {
 	o = &others{machines: list[1:]}
 	d = list[0]
 	d.Elsewhere, d.Invoker, d.Jobs, d.Removed = o, "systemd", 4, true
-	was := pauses
-	pauses = []time.Duration{time.Millisecond, time.Millisecond}
-	t.Cleanup(func() { pauses = was })
+	was, wasRetries := pauses, retries
+	pauses, retries.most = []time.Duration{time.Millisecond, time.Millisecond}, 0
+	t.Cleanup(func() { pauses, retries = was, wasRetries })
 	return shared, d, o
 }
 
@@ -220,6 +221,80 @@ func TestDispatchUnreachable(t *testing.T) {
 			}
 			if err != nil || len(results) != 1 || results[0].Verdict != want || !strings.Contains(results[0].Why, says) {
 				t.Errorf("%+v, %v", results, err)
+			}
+		})
+	}
+}
+
+// A machine that cannot do what a dispatcher asks for tries again, and meanwhile takes no
+// other build. What is not the machine's fault is not tried again.
+func TestUnable(t *testing.T) {
+	away := func(m *bench) (back func()) {
+		if err := os.Rename(m.Shared.URL, m.Shared.URL+".away"); err != nil {
+			m.t.Fatal(err)
+		}
+		return func() { _ = os.Rename(m.Shared.URL+".away", m.Shared.URL) }
+	}
+	for name, c := range map[string]struct {
+		options func(*Options)
+		fails   func(m *bench) (back func()) // nil: nothing fails
+		heals   bool
+		tries   bool // the machine tries again
+		says    string
+		want    []string
+	}{
+		"the shared repository is away":             {nil, away, false, true, "the machine one gives the dispatcher no verdict", []string{"a ERROR"}},
+		"the shared repository is away for a while": {nil, away, true, true, "", []string{"a PROMOTE"}},
+		"nobody asks":                                {func(o *Options) { o.Asked = Asked{} }, away, false, false, "", []string{"a ERROR"}},
+		"another environment":                        {func(o *Options) { o.Asked.Fingerprint = strings.Repeat("f", 64) }, nil, false, true, "no verdict", []string{"a ERROR"}},
+		"the state directory is no directory":        {func(o *Options) { o.State = state.Dir(o.Runner) }, nil, false, true, "not a directory", nil},
+		"the environment changed since it was built": {func(o *Options) { o.Intact = func() error { return errors.New("it changed") } }, nil, false, true, "it changed", nil},
+		"the supervisor cannot be started":           {func(o *Options) { o.Supervisor = []string{"/nowhere"} }, nil, false, true, "no verdict", []string{"a ERROR"}},
+		"no run can be started":                      {func(o *Options) { o.Program = "/nowhere" }, nil, false, true, "no verdict", []string{"a ERROR"}},
+		"no such recipe":                             {func(o *Options) { o.Only = []string{"b"} }, nil, false, false, `"b": no such recipe`, nil},
+		"a recipe that cannot be read":               {func(o *Options) { o.Only = []string{"broken"} }, nil, false, false, "", []string{"broken ERROR"}},
+		"a recipe fails":                             {func(o *Options) { o.Only = []string{"bad"} }, nil, false, false, "", []string{"bad HOLD"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, m := machines(t, "one")
+			one := m[0]
+			one.recipe("a", "exit 0")
+			one.recipe("bad", "exit 1")
+			if err := os.Symlink("nowhere", filepath.Join(one.Recipes, "broken")); err != nil {
+				t.Fatal(err)
+			}
+			one.Only, one.Asked.Seen = []string{"a"}, NoCommit
+			if c.options != nil {
+				c.options(&one.Options)
+			}
+			back := func() {}
+			if c.fails != nil {
+				back = c.fails(one)
+			}
+			was := retries
+			retries.every = 10 * time.Millisecond
+			one.Timeout = time.Hour
+			defer func() { retries = was }()
+			tries := false
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			results, err := Run(ctx, one.Options, func(e Event) {
+				if strings.Contains(e.Note, "this machine tries again for 10m") {
+					if tries = true; c.heals {
+						back()
+					} else {
+						cancel()
+					}
+				}
+			})
+			if !slices.Equal(verdicts(results), c.want) || (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%+v, %v; want %q, %q", results, err, c.want, c.says)
+			}
+			if tries != c.tries {
+				t.Errorf("it tried again: %t, should be %t", tries, c.tries)
+			}
+			if unable := errors.As(err, new(*Unable)); unable != (c.tries && !c.heals) {
+				t.Errorf("%v: the machine could not work: %t", err, unable)
 			}
 		})
 	}

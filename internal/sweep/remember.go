@@ -422,7 +422,7 @@ func (s *store) commit(recipe string, was *Remembered, c commit) (*Remembered, e
 // written, the verdict is ERROR.
 func (s *sweep) remember(j *job) *job {
 	if err := s.write(j, nil, nil); err != nil {
-		return j.verdict(Error, "its state was not written: %v", err)
+		return j.failed("its state was not written: %v", err)
 	}
 	return j
 }

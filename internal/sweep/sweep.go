@@ -197,8 +197,16 @@ func (o Options) Check() error {
 // goroutine at a time. Results are in the order of the recipes. The error
 // says why the sweep could not do its work; failing recipes are no error of
 // the sweep. If ctx ends, running tests are ended, and what has no verdict
-// is CUT.
+// is CUT. A machine that a dispatcher asks, and that cannot work, tries again for a while
+// (see [Unable]).
 func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
+	if o.Asked.Seen != "" {
+		return o.runAsked(ctx, tell)
+	}
+	return o.run(ctx, tell)
+}
+
+func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
@@ -218,25 +226,34 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 		o.Now = time.Now
 	}
 	s := &sweep{Options: o, mask: newMasker(o.Site)}
-	if err := s.intact(); err != nil {
-		return nil, err
-	}
-	if s.now, err = s.surroundings(); err != nil {
-		return nil, err
-	}
-	if s.runs, err = supervise.New(o.Supervisor); err != nil {
-		return nil, err
-	}
-	if s.store, err = openStore(ctx, o, s.runs.Begin); err != nil {
-		return nil, err
+	if err := s.prepare(ctx); err != nil {
+		return nil, &Unable{err}
 	}
 	defer s.store.close()
+	return s.sweep(ctx, names, tell)
+}
+
+// prepare reads what a sweep works with, and takes the lock of the state directory.
+func (s *sweep) prepare(ctx context.Context) (err error) {
+	if err := s.intact(); err != nil {
+		return err
+	}
+	if s.now, err = s.surroundings(); err != nil {
+		return err
+	}
+	if s.runs, err = supervise.New(s.Supervisor); err != nil {
+		return err
+	}
+	if s.store, err = openStore(ctx, s.Options, s.runs.Begin); err != nil {
+		return err
+	}
 	key, err := s.siteKey()
 	if err != nil {
-		return nil, err
+		s.store.close()
+		return err
 	}
-	s.now.Site = siteHashes(key, o.Site)
-	return s.sweep(ctx, names, tell)
+	s.now.Site = siteHashes(key, s.Site)
+	return nil
 }
 
 // sweep is Run once all is prepared.
@@ -249,7 +266,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		summary.Before = last.Fingerprint
 	}
 	if err := s.writeSummary(summary); err != nil {
-		return nil, fmt.Errorf("state directory: %w", err)
+		return nil, &Unable{fmt.Errorf("state directory: %w", err)}
 	}
 	gone := s.gone(names)
 	t := teller{tell: tell, total: len(names) + len(gone)}
@@ -292,6 +309,9 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	slices.SortStableFunc(results[len(names):], func(a, b Result) int { return strings.Compare(a.Recipe, b.Recipe) })
 
 	failure := s.failure(ctx, results)
+	if failure == nil && s.Asked.Seen != "" && slices.ContainsFunc(jobs, func(j *job) bool { return j.unable }) {
+		failure = &Unable{fmt.Errorf("the machine %s gives the dispatcher no verdict, for the reason above", s.Machine)}
+	}
 	for _, r := range results {
 		summary.Verdicts[r.Verdict]++
 		if r.Verdict.Bad() {
@@ -493,6 +513,14 @@ type job struct {
 	known   State
 	now     func() time.Time
 	why     string // why the recipe is run
+	unable  bool   // this machine could not run the recipe, or not remember the verdict
+}
+
+// failed is the verdict ERROR of a recipe that this machine could not run, or whose
+// verdict it could not remember.
+func (j *job) failed(why string, args ...any) *job {
+	j.unable = true
+	return j.verdict(Error, why, args...)
 }
 
 func (j *job) verdict(v Verdict, why string, args ...any) *job {
@@ -521,11 +549,11 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 		return j.verdict(Error, "%v", err)
 	}
 	if why := s.foreignEnvironment(); why != "" {
-		return j.verdict(Error, "%s", why)
+		return j.failed("%s", why)
 	}
 	known, damaged, err := s.store.read(name)
 	if err != nil {
-		return j.verdict(Error, "its state cannot be read: %v", err)
+		return j.failed("its state cannot be read: %v", err)
 	}
 	known.Directory = s.Recipes
 	j.known, j.Promoted = known, known.Canonical.Revision
@@ -552,7 +580,7 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	case s.DryRun:
 		return j.verdict(WouldRun, "%s", j.why)
 	case s.store.unreachable != nil:
-		return j.verdict(Error, "%v, and the recipe would have to be run: %s", s.store.unreachable, j.why)
+		return j.failed("%v, and the recipe would have to be run: %s", s.store.unreachable, j.why)
 	}
 	return j
 }
@@ -590,6 +618,10 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	j.Revision = before.Revision
 	o, log, report := s.run(ctx, name, j.Started)
 	j.Log = log
+	if o.Failed != "" && s.Asked.Seen != "" && ctx.Err() == nil { // another machine may be able to start the run
+		j.failed("could not be started: %s", o.Failed)
+		return
+	}
 	o.Why, o.Before = j.why, before
 	o.HandedOn = slices.Contains(s.How, "audit")
 	j.Report = report
@@ -629,12 +661,12 @@ const rereads = 3
 // says whether the run is to be judged again, by that state.
 func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) {
 	if s.Shared == nil || !errors.Is(lost, memory.ErrMoved) || try > rereads {
-		j.verdict(Error, "its state was not written: %v", lost)
+		j.failed("its state was not written: %v", lost)
 		return false
 	}
 	known, err := s.store.refresh(j.Recipe)
 	if err != nil {
-		j.verdict(Error, "its state was not written: another machine has changed the state, and the change cannot be fetched: %v", err)
+		j.failed("its state was not written: another machine has changed the state, and the change cannot be fetched: %v", err)
 		return false
 	}
 	p := s.policy(j.Recipe)
