@@ -28,7 +28,7 @@ LINK := -s -w -E cc-ci-run/internal/entry.start -X main.version=$(VERSION) -X "m
   -X "main.plan=$(CURDIR)/$(B)/toolset/manifest.plan" -X "main.program=$(CURDIR)/$(CC_CI_RUN)" -X "main.full=$(CURDIR)/$(CC_CI_RUN)-full"
 
 .DEFAULT_GOAL := help
-.PHONY: help drone-and-nix nix-installed run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
+.PHONY: help drone-and-nix paths-and-host nix-installed run test build witness deployed deployments audit audited drone e2e check lint fuzz lock vendor-hash prove faults nixos options two-paths host bench pages session clean setup test-packages compiler gitea drone-programs images machine-packages $(CC_CI_RUN) $(WITH_GITEA) $(WITH_DRONE) $(WITH_DOCKER) $(B)/image
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -158,21 +158,27 @@ nix-installed: build
 	@scripts/with-stand-in true
 
 # First TestFleet alone, which measures.
-DRONE_TESTS = $(E2E_TEST) -parallel 4 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
+DRONE_TESTS = $(E2E_TEST) -parallel 6 -run '^(TestDrone|TestCommitStatus|TestFleet)' ./e2e
 drone: machine-packages drone-programs nix-installed ## Push to a real Gitea: a real Drone server and two machines run tests, one by one and a whole night, while things fail (as root)
 	@$(DRONE_TESTS)
 
+TWO_PATHS_TESTS = $(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
 two-paths: machine-packages images drone-programs nix-installed ## Deploy gitea and run its tests by a real timer, by Drone and by hand, and compare; again with the old lists (as root)
-	@$(WITH_DOCKER) --image $(B)/gitea.tar -- $(E2E_TEST) -run '^(TestTwoPaths|TestThreeLists)$$' ./e2e
+	@$(TWO_PATHS_TESTS)
 
+HOST_TESTS = $(E2E_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
 host: machine-packages compiler build ## Try cc-ci-run host, with each fault, and the sweep's units on a real systemd (as root)
-	@$(E2E_TEST) -run '^(TestHost|TestSweepUnits)$$' ./e2e
+	@$(HOST_TESTS)
 
-e2e: machine-packages witness deployed deployments audited drone-and-nix two-paths host ## Run the slow tests
+e2e: machine-packages witness deployed deployments audited drone-and-nix paths-and-host ## Run the slow tests
 
-# The nights of `drone` mostly wait, so `prove` and `faults` run beside them.
+# The nights of `drone` mostly wait, so `prove` and `faults` run beside them, and `host`
+# beside `two-paths`.
 drone-and-nix: machine-packages drone-programs nix-installed
 	@$(DRONE_TESTS) > $(B)/drone.log 2>&1 & { scripts/prove && $(NIX_FAULTS); }; status=$$?; wait $$! || status=1; cat $(B)/drone.log; exit $$status
+
+paths-and-host: machine-packages images drone-programs nix-installed
+	@$(HOST_TESTS) > $(B)/host.log 2>&1 & $(TWO_PATHS_TESTS); status=$$?; wait $$! || status=1; cat $(B)/host.log; exit $$status
 
 # Before the environment is built: an upgrade changes files of the environment.
 machine-packages:

@@ -305,70 +305,76 @@ func (f *fleet) wantNight(t *testing.T, recipes map[string]string) (ran map[stri
 func TestFleetFailures(t *testing.T) {
 	t.Parallel() // beside TestDrone
 	another := buildUnits(t, "another", droneRunner)
-	// Two fleets at once, because a lost build takes minutes.
-	t.Run("fleet 1", func(t *testing.T) {
-		failures(t, another, []failure{
-			{"a test is killed", func(t *testing.T, f *fleet) func() {
+	// Some fleets at once, because a lost build takes minutes.
+	for i, list := range [][]failure{
+		{
+			{"a test is killed", false, func(t *testing.T, f *fleet) func() {
 				f.two.sh(t, "kill -9 $(pgrep -u cc-ci -f 'pytest|run_recipe_ci.py' | tail -1)")
 				return nil
 			}},
-			{"a build is cancelled", func(t *testing.T, f *fleet) func() {
+			{"a build is cancelled", false, func(t *testing.T, f *fleet) func() {
 				f.ofDrone(t, "DELETE", fmt.Sprintf("/repos/%s/builds/%d", f.repository, f.buildOn(t, f.two)), nil, nil)
 				return nil
 			}},
-			{"the git server is away for ten seconds", func(t *testing.T, f *fleet) func() {
+			{"the git server is away for ten seconds", false, func(t *testing.T, f *fleet) func() {
 				pid := listener(t, f.get("GITEA_URL"))
 				_ = syscall.Kill(pid, syscall.SIGSTOP)
 				time.Sleep(10 * time.Second)
 				_ = syscall.Kill(pid, syscall.SIGCONT)
 				return nil
 			}},
-			{"the git server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
-				f.restart(t, listener(t, f.get("GITEA_URL")), 10*time.Second)
-				return nil
-			}},
-			{"the Drone server is killed, and started after ten seconds", func(t *testing.T, f *fleet) func() {
+			{"the Drone server is killed, and started after ten seconds", false, func(t *testing.T, f *fleet) func() {
 				f.restart(t, listener(t, f.get("DRONE_SERVER")), 10*time.Second)
 				return nil
 			}},
-		})
-	})
-	t.Run("fleet 2", func(t *testing.T) {
-		failures(t, another, []failure{
-			{"the dispatcher is killed, and started again", func(t *testing.T, f *fleet) func() {
+		},
+		{
+			{"the dispatcher is killed, and started again", false, func(t *testing.T, f *fleet) func() {
 				f.one.sh(t, "systemctl kill --signal=KILL nightly-sweep.service")
 				return nil
 			}},
-			{"two dispatchers at once", func(t *testing.T, f *fleet) func() {
+			{"two dispatchers at once", false, func(t *testing.T, f *fleet) func() {
 				other := f.begin(t, f.two)
 				return func() {
 					status, took, said := other()
 					t.Logf("the other dispatcher ended with %s after %s:\n%s", status, took.Round(time.Second), said)
 				}
 			}},
-			{"a machine has another environment", func(t *testing.T, f *fleet) func() {
+			{"a machine has another environment", true, func(t *testing.T, f *fleet) func() {
 				const link = "/etc/cc-ci-run/path"
 				was := strings.TrimSpace(f.two.sh(t, "readlink "+link))
 				f.two.sh(t, "ln -sfn "+f.another+" "+link)
 				return func() { f.two.sh(t, "ln -sfn "+was+" "+link) }
 			}},
-			{"a machine's disk is full", func(t *testing.T, f *fleet) func() {
-				f.two.sh(t, "mount -t tmpfs -o size=48k,mode=2755,uid=$(id -u cc-ci),gid=$(id -g cc-ci) none /var/lib/cc-ci-run")
-				return func() { f.two.sh(t, "umount /var/lib/cc-ci-run") }
+		},
+		{
+			{"the git server is killed, and started after ten seconds", false, func(t *testing.T, f *fleet) func() {
+				f.restart(t, listener(t, f.get("GITEA_URL")), 10*time.Second)
+				return nil
 			}},
-			{"a runner is killed", func(t *testing.T, f *fleet) func() {
+			{"a machine's disk is full", true, func(t *testing.T, f *fleet) func() {
+				f.two.sh(t, "mount -t tmpfs -o size=48k,mode=2755,uid=$(id -u cc-ci),gid=$(id -g cc-ci) none /var/lib/cc-ci-run")
+				return func() { f.two.sh(t, "umount --lazy /var/lib/cc-ci-run") }
+			}},
+		},
+		{
+			{"a runner is killed", false, func(t *testing.T, f *fleet) func() {
 				f.two.sh(t, "systemctl kill --signal=KILL --kill-who=main drone-runner-exec.service")
 				return nil
 			}},
-		})
-	})
+		},
+	} {
+		t.Run(fmt.Sprint("fleet ", i+1), func(t *testing.T) { failures(t, another, list) })
+	}
 }
 
-// failure is something that fails while both machines work. The function after, if not nil, is
-// called when the sweep has ended, before the next sweep.
+// failure is something that fails while both machines work. complete says that each recipe
+// gets its right verdict in the same sweep. The function after, if not nil, is called when the
+// sweep has ended, before the next sweep.
 type failure struct {
-	name string
-	fail func(t *testing.T, f *fleet) (after func())
+	name     string
+	complete bool
+	fail     func(t *testing.T, f *fleet) (after func())
 }
 
 // failures tries each of some failures with a fleet.
@@ -377,12 +383,12 @@ func failures(t *testing.T, another string, list []failure) {
 	f := newFleet(t)
 	f.another = another
 	for n, row := range list {
-		t.Run(row.name, func(t *testing.T) { f.fails(t, n, row.fail) })
+		t.Run(row.name, func(t *testing.T) { f.fails(t, n, row) })
 	}
 }
 
 // fails is a sweep during which something fails, and the next one.
-func (f *fleet) fails(t *testing.T, round int, fail func(*testing.T, *fleet) func()) {
+func (f *fleet) fails(t *testing.T, round int, row failure) {
 	recipes := map[string]string{"bad": failing + fmt.Sprintln("#", round)}
 	for i := range 5 {
 		recipes[fmt.Sprintf("good%d", i)] = sleeper(6, fmt.Sprint("round ", round))
@@ -393,10 +399,13 @@ func (f *fleet) fails(t *testing.T, round int, fail func(*testing.T, *fleet) fun
 		return !slices.ContainsFunc(f.machines(), func(m *machine) bool { return !f.works(t, m) })
 	})
 	began := time.Now()
-	after := fail(t, f)
+	after := row.fail(t, f)
 	status, _, said := end()
 	t.Logf("%s after the failure, the sweep ended with %s:\n%s", time.Since(began).Round(time.Second), status, said)
 	f.neverFalse(t)
+	if row.complete {
+		f.wantNight(t, recipes)
+	}
 	if after != nil {
 		after()
 	}
