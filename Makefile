@@ -172,8 +172,8 @@ host: machine-packages compiler build ## Try cc-ci-run host, with each fault, an
 
 e2e: machine-packages witness deployed deployments audited drone-and-nix paths-and-host ## Run the slow tests
 
-# The nights of `drone` mostly wait, so `prove` and `faults` run beside them, and `host`
-# beside `two-paths`.
+# The tests of `drone` and of `two-paths` mostly wait, so `prove` and `faults` run beside the
+# former, and `host` beside the latter.
 drone-and-nix: machine-packages drone-programs nix-installed
 	@$(DRONE_TESTS) > $(B)/drone.log 2>&1 & { scripts/prove && $(NIX_FAULTS); }; status=$$?; wait $$! || status=1; cat $(B)/drone.log; exit $$status
 

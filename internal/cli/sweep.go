@@ -60,7 +60,8 @@ it takes the options, recipes and variables of the timer's unit.
 
 Exit status: 0 if all recipes were promoted, passed, skipped or gone; 1 if a
 recipe was held, in error or cut off; 125 if the sweep could not do its work,
-for example because the environment changed since it was built.`,
+for example because the environment changed since it was built; with --seen, 75
+instead if another machine may be able to do the work.`,
 		Example: `  cc-ci-run sweep --recipes /srv/recipes --jobs 2
   cc-ci-run sweep --recipes recipes --dry-run
   cc-ci-run sweep --dry-run --like-unit
@@ -69,13 +70,18 @@ for example because the environment changed since it was built.`,
   cc-ci-run sweep --recipes /srv/recipes --state /var/lib/cc-ci-dispatcher \
     --shared https://git.example.org/ci/memory.git \
     --drone https://drone.example.org/ci/recipes --drone-token /run/drone-token`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
+			defer func() {
+				if o.Asked.Seen != "" && errors.As(err, new(*sweep.Unable)) {
+					err = exec.Status{Code: sweep.UnableStatus, Err: err}
+				}
+			}()
 			if unit != "" {
 				return p.sweepLikeUnit(cmd, unit, out, args)
 			}
 			m, err := toolset.ReadManifest(p.Manifest)
 			if err != nil {
-				return err
+				return &sweep.Unable{Err: err}
 			}
 			for _, path := range []string{t.junit, t.metrics} {
 				if err := checkReport(path); err != nil {
@@ -114,8 +120,11 @@ for example because the environment changed since it was built.`,
 			case cmd.Flags().Changed("shared") && sharedURL == "":
 				return errors.New("--shared: names no repository; leave it out to remember on this machine alone")
 			case sharedURL != "":
+				if err := (memory.Remote{URL: sharedURL}).Check(); err != nil {
+					return fmt.Errorf("--shared: %w", err)
+				}
 				if o.Shared, err = p.remote(strings.Clone(sharedURL), o.Invoker); err != nil {
-					return err
+					return &sweep.Unable{Err: err}
 				}
 				exec.HideArgument(p.Args, sharedURL, o.Shared.Secrets())
 			}

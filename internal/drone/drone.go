@@ -57,11 +57,11 @@ type Builds struct {
 	lock      sync.Mutex
 	watched   map[int64]*watch // the builds that are followed, by their numbers
 	following bool             // follow runs
-	progress  time.Time        // when a machine last took or ended one of the builds
+	progress  time.Time        // when a machine that can work last took or ended one of the builds
 	answered  time.Time        // when the server last answered
 	silent    bool             // people were told that the server does not answer
 	left      map[string]int64 // by recipe: unfinished builds of an earlier dispatcher; nil: not yet known
-	lost      map[int64]bool   // builds that are not taken over: they were given up, or their machine cannot work
+	newest    map[string]int64 // by recipe: the newest build that was followed
 	unable    map[string]bool  // machines that could not do the work of the last build that they ended
 	timeout   string           // the repository's time limit in Drone, for people
 }
@@ -94,7 +94,7 @@ func New(o Options) (*Builds, error) {
 	n := len(path) - 2
 	b := &Builds{
 		owner: path[n], name: path[n+1], branch: o.Branch, token: o.Token, network: o.Transport,
-		posts: make(chan struct{}, postsAtOnce), watched: map[int64]*watch{}, lost: map[int64]bool{}, unable: map[string]bool{}, answered: time.Now(),
+		posts: make(chan struct{}, postsAtOnce), watched: map[int64]*watch{}, newest: map[string]int64{}, unable: map[string]bool{}, answered: time.Now(),
 	}
 	b.server = u.Scheme + "://" + u.Host + strings.TrimSuffix("/"+strings.Join(path[:n], "/"), "/")
 	if b.network == nil {

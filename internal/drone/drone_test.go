@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -197,12 +196,17 @@ func (s *fakeDrone) ends(number int, status string) {
 	s.finish(s.builds[number-1], status)
 }
 
-// unable ends a build whose step had the exit status 125.
+// unable ends a build on a machine that cannot work.
 func (s *fakeDrone) unable(number int) {
+	s.exits(number, 1, sweep.UnableStatus)
+}
+
+// exits ends a build one of whose steps had an exit status other than 0.
+func (s *fakeDrone) exits(number, step, status int) {
 	s.ends(number, api.StatusFailing)
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	s.builds[number-1].Stages[0].Steps[1].ExitCode = 125
+	s.builds[number-1].Stages[0].Steps[step].ExitCode = status
 }
 
 func (s *fakeDrone) set(refuse func(*http.Request) (int, error)) {
@@ -273,6 +277,7 @@ func TestRun(t *testing.T) {
 		end   sweep.Ending  // Failed is a part of the text
 		notes []string      // parts of all notes
 		left  string        // the status of build 1 at the end
+		build int           // that the end names; 0: build 1
 	}{
 		{
 			name: "it ends well",
@@ -338,8 +343,9 @@ func TestRun(t *testing.T) {
 				defer s.lock.Unlock()
 				s.builds[0].Status, s.builds[0].Stages[0].Error = api.StatusError, "no space left on device"
 			},
-			posts: 1, to: 2 * every, end: sweep.Ending{Machine: "m1", Failed: "its build failed: no space left on device"}, left: api.StatusError,
-			notes: []string{"waits", "runs on m1"},
+			posts: 2, from: limit, to: limit + 2*every, left: api.StatusError, build: 2,
+			end:   sweep.Ending{Machine: "m1", Failed: `no machine that can work took its build for 1h2m2s: a runner for linux/amd64 of type "exec" with exactly the labels kvm=yes has to be connected to the Drone server, and idle; machines that could not work, for which cc-ci-run host may say why: m1 (its build failed: no space left on device)`, Final: true},
+			notes: []string{"build 1 waits", "runs on m1", "build 1 has ended, because m1 cannot work (its build failed: no space left on device): https://drone.example.org/ci/recipes/1", "build 2 waits", "no machine has taken build 2"},
 		}, {
 			name: "the server is away while it runs",
 			lives: func(s *fakeDrone) {
@@ -454,7 +460,7 @@ func TestRun(t *testing.T) {
 				if f.after < c.from || f.after > c.to {
 					t.Errorf("it ended after %s, should have after %s to %s", f.after, c.from, c.to)
 				}
-				if e := f.end; e.Machine != c.end.Machine || e.Final != c.end.Final || !strings.Contains(e.Failed, c.end.Failed) || (e.Failed == "") != (c.end.Failed == "") || e.Link != "https://drone.example.org/ci/recipes/1" {
+				if e := f.end; e.Machine != c.end.Machine || e.Final != c.end.Final || !strings.Contains(e.Failed, c.end.Failed) || (e.Failed == "") != (c.end.Failed == "") || e.Link != fmt.Sprintf("https://drone.example.org/ci/recipes/%d", max(1, c.build)) {
 					t.Errorf("%+v, should be %+v", e, c.end)
 				}
 				if len(f.notes) != len(c.notes) {
@@ -758,31 +764,33 @@ func TestMany(t *testing.T) {
 	})
 }
 
-// Machines that cannot work take no more recipes than they can try, and no recipe fails
-// because of them while another machine works.
+// Machines that cannot work take no more recipes than they can try, and every recipe is run
+// by another machine, if there is one.
 func TestUnable(t *testing.T) {
 	for _, c := range []struct {
 		bad, good, recipes int
 		tries              time.Duration // how long a bad machine tries each build
 		heals              time.Duration // when bad machines can work; 0: never
-		each               time.Duration // a test of a good machine
-		builds             int           // no more than that
+		each               time.Duration // how long a good machine runs a recipe's tests
+		builds             int           // at most
 		within             time.Duration
-		waited             int // recipes that no machine took, at least
 	}{
-		// As long as the good machine needs for all; the bad one has one build every ten minutes.
+		// The night takes as long as the good machines need for all recipes, and little more.
 		{bad: 1, good: 1, recipes: 12, tries: 10 * time.Minute, each: 10 * time.Minute, builds: 12 + 15, within: 145 * time.Minute},
 		{bad: 1, good: 1, recipes: 60, tries: 10 * time.Minute, each: time.Minute, builds: 60 + 8, within: 75 * time.Minute},
 		{bad: 1, good: 1, recipes: 1, tries: 10 * time.Minute, each: time.Minute, builds: 3, within: 15 * time.Minute},
+		{bad: 1, good: 1, recipes: 4, tries: 10 * time.Minute, each: 55 * time.Minute, builds: 4 + 24, within: 245 * time.Minute},
 		{bad: 4, good: 4, recipes: 60, tries: 10 * time.Minute, each: 5 * time.Minute, builds: 60 + 48, within: 110 * time.Minute},
-		// No longer than two machines need.
+		{bad: 7, good: 1, recipes: 10, tries: 10 * time.Minute, each: 10 * time.Minute, builds: 10 + 80, within: 125 * time.Minute},
 		{bad: 1, good: 1, recipes: 60, tries: 10 * time.Minute, heals: 25 * time.Minute, each: 5 * time.Minute, builds: 60 + 8, within: 190 * time.Minute},
-		{bad: 2, good: 0, recipes: 20, tries: 10 * time.Minute, builds: 40, within: 100 * time.Minute, waited: 16},
-		{bad: 1, good: 0, recipes: 1, tries: 10 * time.Minute, builds: 5, within: time.Hour},
-		// A machine that fails at once, because it has an old cc-ci-run.
-		{bad: 1, good: 0, recipes: 20, builds: 20 * 8, within: time.Hour},
+		// They give up quickly, as with a short time limit.
+		{bad: 2, good: 1, recipes: 5, tries: 0, each: 10 * time.Minute, builds: 150, within: 100 * time.Minute},
+		// No machine can work. After a recipe's limit, that is told of all recipes.
+		{bad: 2, good: 0, recipes: 20, tries: 10 * time.Minute, builds: 20 + 20, within: 90 * time.Minute},
+		{bad: 1, good: 0, recipes: 1, tries: 10 * time.Minute, builds: 9, within: 75 * time.Minute},
+		{bad: 1, good: 0, recipes: 20, tries: 0, builds: 20 * 22, within: 75 * time.Minute},
 	} {
-		t.Run(fmt.Sprintf("%d bad for %s, %d good, %d recipes", c.bad, c.heals, c.good, c.recipes), func(t *testing.T) {
+		t.Run(fmt.Sprintf("%d bad, %d good, %d recipes, %s, heals %s", c.bad, c.good, c.recipes, c.tries, c.heals), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newFakeDrone(t)
 				stop, began := make(chan struct{}), time.Now()
@@ -792,12 +800,12 @@ func TestUnable(t *testing.T) {
 							select {
 							case <-stop:
 								return
-							case <-time.After(time.Second):
+							case <-time.After(5 * time.Second):
 							}
 							number := s.next(fmt.Sprint("m", m))
 							wait := func(long time.Duration) {
 								for until := time.Now().Add(long); number > 0 && time.Now().Before(until) && !over(s.status(number)); {
-									time.Sleep(time.Second) // a cancelled build is over at once
+									time.Sleep(10 * time.Second) // a cancelled build is over at once
 								}
 							}
 							bad := m < c.bad && (c.heals == 0 || time.Since(began) < c.heals)
@@ -820,34 +828,21 @@ func TestUnable(t *testing.T) {
 				}
 				b := s.client("")
 				var all sync.WaitGroup
-				var waited atomic.Int64
 				for n := range c.recipes {
 					all.Go(func() {
 						r := request
 						r.Recipe = fmt.Sprint("r", n)
-						var end sweep.Ending
-						passed := false
-						for range 2 { // as package sweep asks
-							if end = run(t.Context(), b, r).end; end.Failed != "" {
-								break
-							}
-							number, _ := strconv.Atoi(end.Link[strings.LastIndexByte(end.Link, '/')+1:])
-							if passed = s.status(number) == api.StatusPassing; passed {
-								break
-							}
-						}
-						if passed != (c.good > 0) {
+						end := run(t.Context(), b, r).end
+						number, _ := strconv.Atoi(end.Link[strings.LastIndexByte(end.Link, '/')+1:])
+						switch passed := s.status(number) == api.StatusPassing; {
+						case c.good > 0 && (!passed || end.Failed != ""):
 							t.Errorf("%s: %+v", r.Recipe, end)
-						}
-						if strings.Contains(end.Failed, "no machine took its build for 1h2m") && strings.HasSuffix(end.Failed, "; these machines cannot work: m0, m1") {
-							waited.Add(1)
+						case c.good == 0 && (!strings.Contains(end.Failed, "no machine that can work took its build for 1h") || !strings.Contains(end.Failed, " may say why: m0") || !end.Final):
+							t.Errorf("%s: %+v", r.Recipe, end)
 						}
 					})
 				}
 				all.Wait()
-				if int(waited.Load()) < c.waited {
-					t.Errorf("%d recipes waited for a machine until the limit, should be %d", waited.Load(), c.waited)
-				}
 				took := time.Since(began)
 				if len(s.builds) > c.builds || took > c.within {
 					t.Errorf("%d builds, %s; should be at most %d, %s", len(s.builds), took, c.builds, c.within)
@@ -862,6 +857,129 @@ func TestUnable(t *testing.T) {
 				time.Sleep(time.Hour)
 			})
 		})
+	}
+}
+
+// m0 could not do the work of build 1, and takes build 2, so build 3 is started. What becomes of
+// both decides.
+func TestParked(t *testing.T) {
+	for name, c := range map[string]struct {
+		lives  func(s *fakeDrone, cancel func())
+		end    int // the number of the build that counts
+		failed string
+		posts  int
+		left   string // the status of the other build
+	}{
+		"the other one does the work": {func(s *fakeDrone, _ func()) { s.runs(3, "m1"); s.ends(3, api.StatusPassing) }, 3, "", 3, api.StatusKilled},
+		"its machine can work again":  {func(s *fakeDrone, _ func()) { s.ends(2, api.StatusFailing) }, 2, "", 3, api.StatusKilled},
+		"both do the work": {func(s *fakeDrone, _ func()) {
+			s.runs(3, "m1")
+			s.ends(3, api.StatusPassing)
+			s.ends(2, api.StatusPassing)
+		}, 2, "", 3, api.StatusPassing},
+		"a person cancels it": {func(s *fakeDrone, _ func()) {
+			s.ends(2, api.StatusKilled)
+			time.Sleep(time.Minute)
+			s.runs(3, "m1")
+			time.Sleep(time.Minute)
+			s.ends(3, api.StatusPassing)
+		}, 3, "", 3, api.StatusKilled},
+		"a person cancels the other one": {func(s *fakeDrone, _ func()) { s.runs(3, "m1"); time.Sleep(time.Minute); s.ends(3, api.StatusKilled) }, 3, "its build was cancelled", 3, api.StatusKilled},
+		"its clone fails": {func(s *fakeDrone, _ func()) {
+			s.exits(2, 0, 128)
+			time.Sleep(time.Minute)
+			s.runs(3, "m1")
+			s.ends(3, api.StatusPassing)
+		}, 3, "", 3, api.StatusFailing},
+		"the other machine cannot work either": {func(s *fakeDrone, _ func()) {
+			s.runs(3, "m1")
+			time.Sleep(10 * time.Minute)
+			s.unable(3)
+			time.Sleep(time.Minute)
+			s.runs(4, "m2")
+			time.Sleep(time.Minute)
+			s.ends(4, api.StatusPassing)
+		}, 4, "", 4, api.StatusKilled},
+		"its machine works on it, and the other one cannot": {func(s *fakeDrone, _ func()) {
+			time.Sleep(13 * time.Minute)
+			s.runs(3, "m1")
+			s.unable(3)
+			time.Sleep(20 * time.Minute)
+			s.ends(2, api.StatusPassing)
+		}, 2, "", 3, api.StatusPassing},
+		"the sweep is ended": {func(s *fakeDrone, cancel func()) { cancel() }, 3, "its build was cancelled with the sweep", 3, api.StatusKilled},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newFakeDrone(t)
+				b := s.client("")
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() {
+					for n := 1; n <= 2; n++ {
+						for s.count() < n {
+							time.Sleep(time.Second)
+						}
+						s.runs(n, "m0")
+						if n == 1 {
+							time.Sleep(time.Minute)
+							s.unable(1)
+						}
+					}
+					for s.count() < 3 {
+						time.Sleep(time.Second)
+					}
+					time.Sleep(detailsEvery)
+					c.lives(s, cancel)
+				}()
+				f := run(ctx, b, request)
+				if !strings.HasSuffix(f.end.Link, fmt.Sprintf("/%d", c.end)) || !strings.Contains(f.end.Failed, c.failed) || (f.end.Failed == "") != (c.failed == "") {
+					t.Errorf("%+v; should be build %d, %q", f, c.end, c.failed)
+				}
+				other := 2
+				if c.end == 2 {
+					other = 3
+				}
+				if len(s.builds) != c.posts || c.left == api.StatusKilled && s.status(other) != api.StatusKilled {
+					t.Errorf("%d builds, the other one is %s; should be %d, %s", len(s.builds), s.status(other), c.posts, c.left)
+				}
+				for i := range s.builds {
+					if !over(s.status(i + 1)) {
+						t.Errorf("build %d is %s", i+1, s.status(i+1))
+					}
+				}
+				time.Sleep(3 * time.Hour)
+			})
+		})
+	}
+}
+
+// What a step's exit status means.
+func TestOutcome(t *testing.T) {
+	for _, c := range []struct {
+		status string
+		stage  string // its error
+		exits  []int
+		want   outcome
+	}{
+		{api.StatusPassing, "", []int{0, 0}, useful},
+		{api.StatusFailing, "", []int{0, 1}, useful},
+		{api.StatusFailing, "", []int{0, sweep.UnableStatus}, unable},
+		{api.StatusFailing, "", []int{0, 127}, unable},
+		{api.StatusFailing, "", []int{0, 125}, fruitless},
+		{api.StatusFailing, "", []int{0, 137}, fruitless},
+		{api.StatusFailing, "", []int{128, 0}, fruitless},
+		{api.StatusKilled, "", []int{0, 0}, fruitless},
+		{api.StatusError, "no space left on device", nil, unable},
+		{api.StatusError, "", nil, fruitless},
+	} {
+		build := &api.Build{Status: c.status, Stages: []*api.Stage{{Machine: "m", Error: c.stage}}}
+		for _, exit := range c.exits {
+			build.Stages[0].Steps = append(build.Stages[0].Steps, &api.Step{ExitCode: exit})
+		}
+		if got := outcomeOf(build); got != c.want {
+			t.Errorf("%+v: %d", c, got)
+		}
 	}
 }
 

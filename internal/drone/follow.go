@@ -31,130 +31,6 @@ const (
 	patience = 10 * time.Minute
 )
 
-// watch is a build that is followed.
-type watch struct {
-	sweep.Request
-	number  int64
-	tell    func(about, text string)
-	began   time.Time // when the dispatcher began to follow the recipe's first build
-	machine string    // that has taken the build
-	since   time.Time // when the machine took the build; zero: no machine has
-	status  string    // in the server's list
-	looked  time.Time // when the build's own page was last looked at
-	stage   api.Stage
-	warned  bool // people were told that no machine takes the build
-	unread  bool // people were told that the server says nothing of the build
-	spare   bool // a machine that could not work has the build, and another build was started
-	news    chan<- happening
-}
-
-// maxSpare is how many more builds Run starts because machines that cannot work have taken
-// the ones before.
-const maxSpare = 3
-
-// Run runs a recipe as a build. See [sweep.Elsewhere]. If a machine that could not work
-// before takes the build, Run leaves the build there, so that the machine takes no other
-// one, and starts one more. The first build that a machine could work on counts. Run
-// cancels the others.
-func (b *Builds) Run(ctx context.Context, r sweep.Request, tell func(about, text string)) sweep.Ending {
-	var mine []*watch
-	news := make(chan happening, 2*(maxSpare+1)) // each build has two at most, so nobody waits to send one
-	defer func() {
-		for _, w := range mine {
-			b.leave(ctx, w)
-		}
-	}()
-	for {
-		w, failed := b.begin(ctx, r, news, tell)
-		if failed != nil {
-			return *failed
-		}
-		if mine = append(mine, w); len(mine) > 1 { // the recipe has waited since its first build
-			b.lock.Lock()
-			w.began = mine[0].began
-			b.lock.Unlock()
-		}
-	waiting:
-		for {
-			select {
-			case h := <-news:
-				switch {
-				case h.end == nil && len(mine) <= maxSpare:
-					break waiting
-				case h.end == nil:
-				// The build that was started last may still be taken by a machine that can work.
-				case (h.unable || h.end.Failed != "") && b.isWatched(w):
-				default:
-					return *h.end
-				}
-			case <-ctx.Done():
-				return sweep.Ending{Machine: b.machineOf(w), Link: b.link(w.number), Failed: "its build was cancelled with the sweep", Final: true}
-			}
-		}
-	}
-}
-
-// happening is what Run hears of a build: the build has ended, or, if end is nil, a machine that
-// could not work before has taken it.
-type happening struct {
-	end    *sweep.Ending
-	unable bool // the build has ended, and its machine could not work
-}
-
-// begin obtains a build of a recipe, and begins to follow the build.
-func (b *Builds) begin(ctx context.Context, r sweep.Request, news chan<- happening, tell func(about, text string)) (*watch, *sweep.Ending) {
-	number, adopted, failed := b.obtain(ctx, r, tell)
-	if failed != nil {
-		return nil, failed
-	}
-	w := &watch{Request: r, number: number, tell: tell, began: time.Now(), news: news}
-	b.lock.Lock()
-	defer b.lock.Unlock()
-	if b.watched[number] != nil { // whoever follows it would never hear of its end
-		return nil, &sweep.Ending{Link: b.link(number), Failed: fmt.Sprintf("the Drone server gave two recipes the build %d", number), Final: true}
-	}
-	if len(b.watched) == 0 {
-		b.progress = w.began
-	}
-	b.watched[number] = w
-	if !b.following {
-		b.following = true
-		go b.follow(context.WithoutCancel(ctx))
-	}
-	what := "waits for a machine"
-	if adopted {
-		what = "was started before, and this sweep takes it over"
-	}
-	tell(r.Recipe, fmt.Sprintf("build %d %s (%s): %s", number, what, b.counts(), b.link(number)))
-	return w, nil
-}
-
-// leave cancels a build that is still followed.
-func (b *Builds) leave(ctx context.Context, w *watch) {
-	b.lock.Lock()
-	followed := b.watched[w.number] == w
-	delete(b.watched, w.number)
-	b.lock.Unlock()
-	if !followed {
-		return
-	}
-	if err := b.cancel(ctx, w.number); err != nil {
-		w.tell(w.Recipe, fmt.Sprintf("build %d could not be cancelled: %v", w.number, err))
-	}
-}
-
-func (b *Builds) isWatched(w *watch) bool {
-	b.lock.Lock()
-	defer b.lock.Unlock()
-	return b.watched[w.number] == w
-}
-
-func (b *Builds) machineOf(w *watch) string {
-	b.lock.Lock()
-	defer b.lock.Unlock()
-	return w.machine
-}
-
 // counts says how many builds of this sweep run and wait. The caller holds the lock.
 func (b *Builds) counts() string {
 	running, waiting := 0, 0
@@ -162,7 +38,7 @@ func (b *Builds) counts() string {
 		switch {
 		case w.since.IsZero():
 			waiting++
-		case !w.spare:
+		case w.works(time.Now()):
 			running++
 		}
 	}
@@ -219,9 +95,6 @@ func (b *Builds) look(ctx context.Context, watched []*watch) {
 	b.heard(err, func(about, text string) { watched[0].tell(about, text) })
 	b.lock.Lock()
 	lost := b.decide(pages, err, time.Now())
-	for _, number := range lost {
-		b.lost[number] = true
-	}
 	b.lock.Unlock()
 	for _, number := range lost {
 		_ = b.cancel(ctx, number) // if this fails, the server itself ends the build after a day
@@ -265,38 +138,53 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 	if err != nil {
 		for _, w := range b.watched {
 			if silence := now.Sub(b.answered); silence > w.Limit+margin {
-				b.end(w, sweep.Ending{Failed: fmt.Sprintf("the Drone server %s has not answered for %s, and the build may still run: %v", b.server, silence.Round(time.Second), err), Final: true}, false)
+				b.end(w, sweep.Ending{Failed: fmt.Sprintf("the Drone server %s has not answered for %s, and the build may still run: %v", b.server, silence.Round(time.Second), err), Final: true}, fruitless)
 			}
 		}
 		return nil
 	}
 	for _, w := range b.watched {
-		if !w.since.IsZero() && !w.spare {
+		if w.works(now) {
 			b.progress = now // a machine that works takes a waiting build after this one
 		}
 	}
 	for _, w := range b.watched {
 		limit := w.Limit + margin
-		waits := min(now.Sub(b.progress), now.Sub(w.began))
+		waits := b.waits(w, now)
 		switch {
 		// A runner that has accepted a build begins at once, or never: it drops the build if
 		// Drone cannot give it the details, which Drone asks the git server for.
 		case !w.since.IsZero() && w.status == api.StatusPending && now.Sub(w.since) > margin:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s took it %s ago, and did not begin", w.machine, now.Sub(w.since).Round(time.Second))}, false)
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s took it %s ago, and did not begin", w.machine, now.Sub(w.since).Round(time.Second))}, fruitless)
 		case !w.since.IsZero() && now.Sub(w.since) > limit:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)}, false)
+			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)}, fruitless)
 		case !w.since.IsZero():
 		case waits > limit:
 			cancel = append(cancel, w.number)
-			b.end(w, sweep.Ending{Failed: fmt.Sprintf("no machine took its build for %s: %s", waits.Round(time.Second), b.wants(w)), Final: true}, false)
+			b.end(w, sweep.Ending{Failed: b.notTaken(w, waits), Final: true}, fruitless)
 		case waits > patience && !w.warned:
 			w.warned = true
 			w.tell(w.Recipe, fmt.Sprintf("no machine has taken build %d for %s (%s): %s", w.number, waits.Round(time.Second), b.counts(), b.wants(w)))
 		}
 	}
 	return cancel
+}
+
+// waits is for how long a build has waited for a machine, without the time in which machines
+// worked on other builds of the sweep. The caller holds the lock.
+func (b *Builds) waits(w *watch, now time.Time) time.Duration {
+	return min(now.Sub(b.progress), now.Sub(w.began))
+}
+
+// notTaken says that no machine took a build. The caller holds the lock.
+func (b *Builds) notTaken(w *watch, waits time.Duration) string {
+	machine := "machine"
+	if len(b.unable) > 0 {
+		machine = "machine that can work"
+	}
+	return fmt.Sprintf("no %s took its build for %s: %s", machine, waits.Round(time.Second), b.wants(w))
 }
 
 // wants says which runner a build waits for. The caller holds the lock.
@@ -313,7 +201,7 @@ func (b *Builds) wants(w *watch) string {
 	}
 	text += " has to be connected to the Drone server, and idle"
 	if len(b.unable) > 0 {
-		text += "; these machines cannot work: " + strings.Join(slices.Sorted(maps.Keys(b.unable)), ", ")
+		text += "; machines that could not work, for which cc-ci-run host may say why: " + strings.Join(slices.Sorted(maps.Keys(b.unable)), ", ")
 	}
 	return text
 }
@@ -326,10 +214,9 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	}
 	if w.since.IsZero() && w.stage.Machine != "" {
 		w.machine, w.since, w.warned = w.stage.Machine, now, false
-		if w.spare = b.unable[w.machine]; w.spare {
-			b.lost[w.number] = true // this dispatcher does not take it over
-			w.news <- happening{}
-			w.tell(w.Recipe, fmt.Sprintf("is on %s, which could not work before, so another build is started: %s", w.machine, b.link(w.number)))
+		if w.parked = b.unable[w.machine] && (!over(build.Status) || outcomeOf(build) != useful); w.parked {
+			w.notify()
+			w.tell(w.Recipe, fmt.Sprintf("build %d is on %s, which could not work before: %s", w.number, w.machine, b.link(w.number)))
 		} else {
 			b.progress = now
 			w.tell(w.Recipe, fmt.Sprintf("runs on %s (%s): %s", w.machine, b.counts(), b.link(w.number)))
@@ -349,11 +236,15 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	case w.stage.Error != "":
 		end.Failed = "its build failed: " + w.stage.Error
 	}
-	unable := couldNotWork(w.stage)
-	if unable {
-		b.unable[w.machine] = true
-	} else {
+	as := outcomeOf(build)
+	switch {
+	case as == unable:
+		b.unable[w.machine], w.quick = true, now.Sub(w.since) < time.Minute
+		w.tell(w.Recipe, fmt.Sprintf("build %d has ended, because %s cannot work%s: %s", w.number, w.machine, inBrackets(end.Failed), b.link(w.number)))
+	case as == useful:
 		delete(b.unable, w.machine)
+		fallthrough
+	default:
 		b.progress = now
 	}
 	// Builds on one machine wait for each other, so another build's time begins only now.
@@ -362,18 +253,52 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 			other.since = now
 		}
 	}
-	b.end(w, end, unable)
+	b.end(w, end, as)
 }
 
-// couldNotWork says whether a step of a stage has ended with the exit status of cc-ci-run
-// for "could not do its work" (docs/design.md).
-func couldNotWork(stage api.Stage) bool {
-	return slices.ContainsFunc(stage.Steps, func(step *api.Step) bool { return step.ExitCode == 125 })
+// outcomeOf is what the end of a build means. The exit statuses 0 and 1 are a sweep's; with 126
+// and 127 no cc-ci-run could be started.
+func outcomeOf(build *api.Build) outcome {
+	as := fruitless
+	if build.Status == api.StatusPassing || build.Status == api.StatusFailing {
+		as = useful
+	}
+	for _, stage := range build.Stages {
+		if stage.Error != "" && stage.Machine != "" { // the runner could not begin
+			return unable
+		}
+		for _, step := range stage.Steps {
+			switch step.ExitCode {
+			case 0, 1:
+			case sweep.UnableStatus, 126, 127:
+				return unable
+			default:
+				as = fruitless
+			}
+		}
+	}
+	return as
+}
+
+func inBrackets(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
 }
 
 // end ends the watch over a build.
-func (b *Builds) end(w *watch, end sweep.Ending, unable bool) {
+func (b *Builds) end(w *watch, end sweep.Ending, as outcome) {
 	delete(b.watched, w.number)
 	end.Machine, end.Link = w.machine, b.link(w.number)
-	w.news <- happening{&end, unable}
+	w.ended, w.as = &end, as
+	w.notify()
+}
+
+// notify wakes Run, which looks at all of its builds.
+func (w *watch) notify() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
 }

@@ -138,8 +138,8 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 		b.left = now
 	}
 	left := b.left[r.Recipe]
-	if now[r.Recipe] != 0 {
-		delete(b.left, r.Recipe)
+	if left <= b.newest[r.Recipe] { // a build is adopted only once
+		left = 0
 	}
 	b.lock.Unlock()
 	if now[r.Recipe] != 0 || left == 0 {
@@ -153,7 +153,6 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 	if err == nil && build.Status != api.StatusPassing && build.Status != api.StatusFailing && !b.ofSweep(build, r.Fingerprint) {
 		left = 0
 	}
-	delete(b.left, r.Recipe) // a build is adopted only once
 	return left, err
 }
 
@@ -162,5 +161,5 @@ func (b *Builds) unfinished(ctx context.Context, r sweep.Request) (int64, error)
 // holds the lock.
 func (b *Builds) ofSweep(build *api.Build, fingerprint string) bool {
 	given := build.Params[fingerprintParameter]
-	return build.Event == event && !over(build.Status) && !b.lost[build.Number] && (b.branch == "" || build.Target == b.branch) && (given == fingerprint || given == "")
+	return build.Event == event && !over(build.Status) && build.Number > b.newest[build.Params[recipeParameter]] && (b.branch == "" || build.Target == b.branch) && (given == fingerprint || given == "")
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -272,6 +273,34 @@ func TestPasswordOfURL(t *testing.T) {
 	}
 	if len(other) > 0 {
 		t.Errorf("another server was asked: %q", other)
+	}
+}
+
+// Each part of a URL that may be secret is known in all of its spellings.
+func TestSecrets(t *testing.T) {
+	for u, want := range map[string][]string{
+		"https://git.example.org/x.git":    nil,
+		"/srv/x.git":                       nil,
+		"git@git.example.org:x.git":        nil,
+		"https://u:secret@h/x":             {"secret", "secret"},
+		"https://u:pa!s%2fs%61@h/x":        {"pa!s%2fs%61", "pa!s/sa"},
+		"https://u:a@b@h/x@y":              {"a@b", "a@b"},
+		"https://u:se:cret@[::1]:80/x?t=k": {"t=k", "se:cret", "se:cret"},
+		"ssh://u:secret@h/x":               {"secret", "secret"},
+		"https://to%6ben@h/x":              {"to%6ben@", "token@"},
+		"https://token:@h/x":               {"token@", "token@", "token:", "token:"},
+		"https://token:x-oauth-basic@h":    {"x-oauth-basic", "x-oauth-basic", "token@", "token@", "token:", "token:"},
+		"https://h/x?u:p@y":                {"u:p@y"},
+		"https://u:pa%ss@h/x":              {"pa%ss"},
+	} {
+		if got := (Remote{URL: u}).Secrets(); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", u, got, want)
+		}
+	}
+	for u, ok := range map[string]bool{"https://u:pa%ss@h/x": false, "https://u:pa^s@h/x": false, "https://u:p%25@h/x": true, "/a%b": true, "git@h:a": true} {
+		if err := (Remote{URL: u}).Check(); (err == nil) != ok || err != nil && strings.Contains(err.Error(), "pa") && strings.Contains(err.Error(), u) {
+			t.Errorf("%s: %v", u, err)
+		}
 	}
 }
 

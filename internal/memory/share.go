@@ -187,7 +187,17 @@ func (r *Repository) reach(input string, args ...string) (string, error) {
 	return "", fmt.Errorf("%w: %w", ErrUnreachable, err)
 }
 
-// login gives the user and the password of an http URL that has both.
+// Check says why the URL cannot be used. The error does not quote the URL, which may have a
+// password.
+func (r Remote) Check() error {
+	if _, err := url.Parse(r.URL); err != nil && strings.Contains(r.URL, "://") {
+		return errors.New("the URL of the shared repository cannot be read: write special characters in its user and password as %XX")
+	}
+	return nil
+}
+
+// login gives the parsed URL and its password. ok is false if the URL is not http(s), or has
+// no password.
 func (r Remote) login() (u *url.URL, password string, ok bool) {
 	u, err := url.Parse(r.URL)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
@@ -197,8 +207,8 @@ func (r Remote) login() (u *url.URL, password string, ok bool) {
 	return u, password, ok
 }
 
-// address is the URL as it may be among git's arguments, which every user of the machine can
-// read: without a password. git is told the password by authorization.
+// address is the URL without its user and password. Every user of the machine can read git's
+// arguments, and the URL is one of them. git gets the password by authorization.
 func (r Remote) address() string {
 	u, _, ok := r.login()
 	if !ok {
@@ -208,9 +218,9 @@ func (r Remote) address() string {
 	return u.String()
 }
 
-// authorization are the variables, which only git's own user can read, that give git the
-// password of the URL. git would send such a header to each server to which it is
-// redirected, so it follows no redirect.
+// authorization gives the variables that make git send the user and the password in a header. Only
+// git's own user can read a process's variables. git would also send the header to a server
+// to which it is redirected, so the variables forbid redirects.
 func (r Remote) authorization() []string {
 	u, password, ok := r.login()
 	if !ok {
@@ -224,22 +234,40 @@ func (r Remote) authorization() []string {
 	}
 }
 
-// Secrets are the parts of the URL that may be secret.
+// Secrets are the parts of the URL that may be secret, each as the URL has it and with its
+// %XX decoded, as git and servers show it.
 func (r Remote) Secrets() (list []string) {
-	u, err := url.Parse(r.URL)
-	if err != nil {
+	_, rest, ok := strings.Cut(r.URL, "://")
+	if !ok {
 		return nil
 	}
-	if u.RawQuery != "" {
-		list = append(list, u.RawQuery)
+	authority := rest
+	if i := strings.IndexAny(rest, "/?#"); i >= 0 {
+		authority = rest[:i]
 	}
-	// As the URL has it, where it may be escaped, and as git and a server know it.
-	_, escaped, _ := strings.Cut(u.User.String(), ":")
-	switch password, ok := u.User.Password(); {
-	case ok && password != "":
-		list = append(list, password, escaped)
-	case !ok && u.User.Username() != "" && (u.Scheme == "https" || u.Scheme == "http"): // a token may be the user, whom git names
-		list = append(list, u.User.String()+"@", u.User.Username()+"@")
+	if _, query, ok := strings.Cut(r.URL, "?"); ok {
+		list = append(list, query)
+	}
+	at := strings.LastIndexByte(authority, '@')
+	if at < 0 {
+		return list
+	}
+	user, password, colon := strings.Cut(authority[:at], ":")
+	add := func(secret, end string) {
+		list = append(list, secret+end)
+		if decoded, err := url.PathUnescape(secret); err == nil {
+			list = append(list, decoded+end)
+		}
+	}
+	if password != "" {
+		add(password, "")
+	}
+	// A token may be the user (at GitHub, with this word as the password), whom git names.
+	if http := strings.HasPrefix(r.URL, "http"); http && (password == "" || password == "x-oauth-basic") {
+		add(user, "@")
+		if colon {
+			add(user, ":")
+		}
 	}
 	return list
 }

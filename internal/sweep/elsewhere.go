@@ -76,41 +76,88 @@ func (s *sweep) wanted(recipe string) bool {
 	return s.Asked.Seen != "" && s.Asked.Seen == s.store.seen(recipe)
 }
 
-// Unable is the error of a sweep that could not do its work because of its machine, whose
-// disk is full, or which does not reach the shared repository, for example. Another machine
-// may be able to do the same work.
+// Unable is the error of a sweep that could not do its work because of a fault of its
+// machine, for example a full disk or a shared repository that the machine does not reach.
+// Another machine may be able to do the same work.
 //
-// A machine that a dispatcher asks tries again for some minutes. Meanwhile its runner takes
-// no other build. A machine that failed at once would take most builds of the night, and
-// leave few to the machines that work.
-type Unable struct{ Err error }
+// A machine that a dispatcher asks tries again for some minutes, and then ends with the
+// exit status [UnableStatus]. Meanwhile its runner takes no other build. A machine that
+// failed at once would take most builds of the night, and leave few to the machines that work.
+type Unable struct {
+	Err   error
+	tried bool // for long enough
+}
 
 func (u *Unable) Error() string { return u.Err.Error() }
 func (u *Unable) Unwrap() error { return u.Err }
 
-// retries are how often, and for how long, a machine that cannot work tries again, but no
-// longer than the recipe's time limit. A test makes them shorter.
+// UnableStatus is EX_TEMPFAIL of sysexits.h: a fault that may be over at another attempt.
+const UnableStatus = 75
+
+// retries says how a machine that cannot work tries again: every is the pause between two
+// attempts, and no attempt begins later than most after the first failure. A test makes them
+// shorter.
 var retries = struct{ every, most time.Duration }{20 * time.Second, 10 * time.Minute}
+
+// Tries is for how long a machine that cannot work tries again: no longer than the recipe's
+// time limit.
+func Tries(limit time.Duration) time.Duration { return min(limit, retries.most) }
+
+// tries is [Tries] for the recipe that a dispatcher asks for.
+func (o Options) tries() time.Duration {
+	limit := o.Timeout
+	for _, name := range o.Only {
+		limit = o.timeout(name)
+	}
+	return Tries(limit)
+}
+
+// again says whether a machine that failed first at some time should try once more. If so,
+// it waits first.
+func (o Options) again(ctx context.Context, failed time.Time) bool {
+	if o.Asked.Seen == "" || ctx.Err() != nil || time.Since(failed) >= o.tries() {
+		return false
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(retries.every):
+		return true
+	}
+}
 
 // runAsked sweeps the recipe that a dispatcher asks for.
 func (o Options) runAsked(ctx context.Context, tell func(Event)) ([]Result, error) {
-	began := time.Now()
-	most := retries.most
-	for _, name := range o.Only {
-		most = min(most, o.timeout(name))
-	}
-	for told := false; ; told = true {
+	var failed time.Time
+	for {
 		results, err := o.run(ctx, tell)
-		if !errors.As(err, new(*Unable)) || time.Since(began) >= most || ctx.Err() != nil {
+		if cannot := new(Unable); !errors.As(err, &cannot) || cannot.tried {
 			return results, err
 		}
-		if !told {
-			tell(Event{Note: fmt.Sprintf("%v; this machine tries again for %s, and takes no other build meanwhile", err, most)})
+		if failed.IsZero() {
+			failed = time.Now()
+			tell(Event{Note: fmt.Sprintf("%v; the machine tries again for %s", err, o.tries())})
 		}
-		select {
-		case <-ctx.Done():
+		if !o.again(ctx, failed) {
 			return results, err
-		case <-time.After(retries.every):
+		}
+	}
+}
+
+// writeAsked is write for a dispatcher: what cannot be written or pushed now may be later,
+// and a run is not to be lost.
+func (s *sweep) writeAsked(ctx context.Context, j *job, ran *Inputs, kept *commit, tell func(string)) error {
+	for failed := time.Now(); ; {
+		err := s.write(j, ran, kept)
+		if err == nil || errors.Is(err, memory.ErrMoved) {
+			return err
+		}
+		if !j.tried {
+			tell(fmt.Sprintf("the verdict %s cannot be remembered: %v; the machine tries again for %s", j.Verdict, err, s.tries()))
+		}
+		j.tried = true
+		if !s.again(ctx, failed) {
+			return err
 		}
 	}
 }

@@ -2,6 +2,7 @@ package sweep
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -226,39 +227,39 @@ func TestDispatchUnreachable(t *testing.T) {
 	}
 }
 
-// A machine that cannot do what a dispatcher asks for tries again, and meanwhile takes no
-// other build. What is not the machine's fault is not tried again.
+// A machine that cannot do what a dispatcher asks for tries again, but tests that ran do not
+// run again. An unknown or unreadable recipe, or a failing test, is not tried again.
 func TestUnable(t *testing.T) {
-	away := func(m *bench) (back func()) {
-		if err := os.Rename(m.Shared.URL, m.Shared.URL+".away"); err != nil {
-			m.t.Fatal(err)
-		}
-		return func() { _ = os.Rename(m.Shared.URL+".away", m.Shared.URL) }
-	}
+	const gone = `mv "$AT/shared.git" "$AT/shared.git.away"`
+	away := func(o *Options) { _ = os.Rename(o.Shared.URL, o.Shared.URL+".away") }
 	for name, c := range map[string]struct {
-		options func(*Options)
-		fails   func(m *bench) (back func()) // nil: nothing fails
-		heals   bool
-		tries   bool // the machine tries again
+		test    string         // of recipe a; "": it passes
+		options func(*Options) // nil: nothing fails
+		heals   bool           // while the machine tries, the shared repository returns
+		tries   bool           // the machine tries again
 		says    string
 		want    []string
 	}{
-		"the shared repository is away":             {nil, away, false, true, "the machine one gives the dispatcher no verdict", []string{"a ERROR"}},
-		"the shared repository is away for a while": {nil, away, true, true, "", []string{"a PROMOTE"}},
-		"nobody asks":                                {func(o *Options) { o.Asked = Asked{} }, away, false, false, "", []string{"a ERROR"}},
-		"another environment":                        {func(o *Options) { o.Asked.Fingerprint = strings.Repeat("f", 64) }, nil, false, true, "no verdict", []string{"a ERROR"}},
-		"the state directory is no directory":        {func(o *Options) { o.State = state.Dir(o.Runner) }, nil, false, true, "not a directory", nil},
-		"the environment changed since it was built": {func(o *Options) { o.Intact = func() error { return errors.New("it changed") } }, nil, false, true, "it changed", nil},
-		"the supervisor cannot be started":           {func(o *Options) { o.Supervisor = []string{"/nowhere"} }, nil, false, true, "no verdict", []string{"a ERROR"}},
-		"no run can be started":                      {func(o *Options) { o.Program = "/nowhere" }, nil, false, true, "no verdict", []string{"a ERROR"}},
-		"no such recipe":                             {func(o *Options) { o.Only = []string{"b"} }, nil, false, false, `"b": no such recipe`, nil},
-		"a recipe that cannot be read":               {func(o *Options) { o.Only = []string{"broken"} }, nil, false, false, "", []string{"broken ERROR"}},
-		"a recipe fails":                             {func(o *Options) { o.Only = []string{"bad"} }, nil, false, false, "", []string{"bad HOLD"}},
+		"the shared repository is away":              {"", away, false, true, "the machine one could not run a, or could not remember the verdict: the shared repository cannot be reached", []string{"a ERROR"}},
+		"the shared repository is away for a while":  {"", away, true, true, "", []string{"a PROMOTE"}},
+		"it goes away during the run":                {gone, nil, false, true, "or could not remember the verdict: its state was not written", []string{"a ERROR"}},
+		"it is away at the end of the run":           {gone, nil, true, true, "", []string{"a PROMOTE"}},
+		"it is away at the end of a run that failed": {gone + "; exit 1", nil, true, true, "", []string{"a HOLD"}},
+		"nobody asks":                                {"", func(o *Options) { o.Asked = Asked{}; away(o) }, false, false, "", []string{"a ERROR"}},
+		"another environment":                        {"", func(o *Options) { o.Asked.Fingerprint = strings.Repeat("f", 64) }, false, true, "has the environment", []string{"a ERROR"}},
+		"the state directory is no directory":        {"", func(o *Options) { o.State = state.Dir(o.Runner) }, false, true, "not a directory", nil},
+		"the environment changed since it was built": {"", func(o *Options) { o.Intact = func() error { return errors.New("it changed") } }, false, true, "it changed", nil},
+		"the supervisor cannot be started":           {"", func(o *Options) { o.Supervisor = []string{"/nowhere"} }, false, true, "could not be started", []string{"a ERROR"}},
+		"no run can be started":                      {"", func(o *Options) { o.Program = "/nowhere" }, false, true, "could not be started", []string{"a ERROR"}},
+		"the runner script is missing":               {"", func(o *Options) { o.Runner = "/nowhere" }, false, true, "/nowhere", nil},
+		"no such recipe":                             {"", func(o *Options) { o.Only = []string{"b"} }, false, false, `"b": no such recipe`, nil},
+		"a recipe that cannot be read":               {"", func(o *Options) { o.Only = []string{"broken"} }, false, false, "", []string{"broken ERROR"}},
+		"a recipe fails":                             {"", func(o *Options) { o.Only = []string{"bad"} }, false, false, "", []string{"bad HOLD"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, m := machines(t, "one")
 			one := m[0]
-			one.recipe("a", "exit 0")
+			one.recipe("a", `echo >> "$AT/ran"; `+cmp.Or(c.test, "exit 0"))
 			one.recipe("bad", "exit 1")
 			if err := os.Symlink("nowhere", filepath.Join(one.Recipes, "broken")); err != nil {
 				t.Fatal(err)
@@ -267,23 +268,17 @@ func TestUnable(t *testing.T) {
 			if c.options != nil {
 				c.options(&one.Options)
 			}
-			back := func() {}
-			if c.fails != nil {
-				back = c.fails(one)
-			}
 			was := retries
 			retries.every = 10 * time.Millisecond
 			one.Timeout = time.Hour
 			defer func() { retries = was }()
 			tries := false
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			results, err := Run(ctx, one.Options, func(e Event) {
-				if strings.Contains(e.Note, "this machine tries again for 10m") {
+			results, err := Run(t.Context(), one.Options, func(e Event) {
+				if strings.Contains(e.Note, "; the machine tries again for 10m") {
 					if tries = true; c.heals {
-						back()
+						_ = os.Rename(one.Shared.URL+".away", one.Shared.URL)
 					} else {
-						cancel()
+						retries.most = 0 // it has tried for long enough
 					}
 				}
 			})
@@ -292,6 +287,9 @@ func TestUnable(t *testing.T) {
 			}
 			if tries != c.tries {
 				t.Errorf("it tried again: %t, should be %t", tries, c.tries)
+			}
+			if ran, _ := os.ReadFile(filepath.Join(filepath.Dir(one.Shared.URL), "ran")); len(ran) > 1 {
+				t.Errorf("the tests ran %d times", len(ran))
 			}
 			if unable := errors.As(err, new(*Unable)); unable != (c.tries && !c.heals) {
 				t.Errorf("%v: the machine could not work: %t", err, unable)

@@ -132,6 +132,17 @@ type Outcome struct {
 // memory sends. A program that fails kills itself by others.
 var outside = []syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGKILL, syscall.SIGTERM, syscall.SIGPWR}
 
+// notStarted says why a run could not be started, or "".
+func (o Outcome) notStarted() string {
+	switch {
+	case o.Failed != "":
+		return "could not be started: " + o.Failed
+	case o.Result == nil && o.Running == "" && o.Signal == 0 && o.Status >= 125 && o.Status <= 127:
+		return fmt.Sprintf("cc-ci-run could not start it: exit status %d", o.Status)
+	}
+	return ""
+}
+
 // cut says what ended a run from outside, or "".
 func (o Outcome) cut() string {
 	if o.Ended != "" || o.Limit != 0 {
@@ -177,10 +188,8 @@ func judge(o Outcome, known State, p Policy) (v Verdict, why string) {
 		return ended(Error, "the runner or the environment changed while its tests ran, so they say nothing of either")
 	case o.Limit != 0:
 		return ended(Hold, "took longer than %s%s (%s)", o.Limit, during, o.Why)
-	case o.Failed != "":
-		return ended(Error, "could not be started: %s", o.Failed)
-	case o.Result == nil && o.Running == "" && o.Signal == 0 && o.Status >= 125 && o.Status <= 127:
-		return ended(Error, "cc-ci-run could not start it: exit status %d", o.Status)
+	case o.notStarted() != "":
+		return ended(Error, "%s", o.notStarted())
 	}
 	result := fmt.Sprintf("the runner's exit status %d", o.Status)
 	if o.Signal != 0 {

@@ -68,7 +68,7 @@ func openStore(ctx context.Context, o Options, start memory.Start) (*store, erro
 		case !o.Wait || ctx.Err() != nil:
 			return nil, fmt.Errorf("another sweep is under way (%s); wait for it (--wait), or end it", held.By)
 		case waiting.Err() != nil:
-			return nil, fmt.Errorf("another sweep was under way for the %s that this one waited (%s); end it, or wait longer (--wait=TIME)", o.WaitLimit, held.By)
+			return nil, &Unable{fmt.Errorf("another sweep was under way for the %s that this one waited (%s); end it, or wait longer (--wait=TIME)", o.WaitLimit, held.By), true}
 		}
 		select {
 		case <-waiting.Done():

@@ -185,12 +185,21 @@ func (o Options) Check() error {
 	if (o.Asked != Asked{} || o.Elsewhere != nil) && o.Shared == nil {
 		fail("a sweep by several machines needs the repository that they share: --shared URL")
 	}
-	if info, err := os.Stat(o.Runner); err != nil {
-		fail("runner: %w", err)
-	} else if !info.Mode().IsRegular() {
-		fail("runner: %s is not a file", o.Runner)
+	if err := o.checkRunner(); err != nil {
+		fail("%w", err)
 	}
 	return errs.ErrorOrNil()
+}
+
+func (o Options) checkRunner() error {
+	info, err := os.Stat(o.Runner)
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a file", o.Runner)
+	}
+	if err != nil {
+		return fmt.Errorf("runner: %w", err)
+	}
+	return nil
 }
 
 // Run sweeps. tell is called for each start and each verdict, by one
@@ -207,6 +216,9 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 }
 
 func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
+	if err := o.checkRunner(); err != nil && o.Asked.Seen != "" {
+		return nil, &Unable{Err: err}
+	}
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
@@ -219,7 +231,7 @@ func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
 	}
 	if !o.DryRun {
 		if err := exec.LimitsOfTests(uint64(1024 + 16*o.Jobs)); err != nil {
-			return nil, err
+			return nil, &Unable{Err: err}
 		}
 	}
 	if o.Now == nil {
@@ -227,7 +239,10 @@ func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
 	}
 	s := &sweep{Options: o, mask: newMasker(o.Site)}
 	if err := s.prepare(ctx); err != nil {
-		return nil, &Unable{err}
+		if cannot := new(Unable); !errors.As(err, &cannot) {
+			err = &Unable{Err: err}
+		}
+		return nil, err
 	}
 	defer s.store.close()
 	return s.sweep(ctx, names, tell)
@@ -266,7 +281,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		summary.Before = last.Fingerprint
 	}
 	if err := s.writeSummary(summary); err != nil {
-		return nil, &Unable{fmt.Errorf("state directory: %w", err)}
+		return nil, &Unable{Err: fmt.Errorf("state directory: %w", err)}
 	}
 	gone := s.gone(names)
 	t := teller{tell: tell, total: len(names) + len(gone)}
@@ -293,7 +308,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		if s.Elsewhere != nil {
 			s.dispatch(ctx, pending[i], t.note)
 		} else {
-			s.settle(ctx, pending[i], i < s.Jobs, func() { t.note(pending[i].Recipe, "") })
+			s.settle(ctx, pending[i], i < s.Jobs, func(note string) { t.note(pending[i].Recipe, note) })
 		}
 		t.settled(pending[i].Result)
 	})
@@ -309,8 +324,10 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 	slices.SortStableFunc(results[len(names):], func(a, b Result) int { return strings.Compare(a.Recipe, b.Recipe) })
 
 	failure := s.failure(ctx, results)
-	if failure == nil && s.Asked.Seen != "" && slices.ContainsFunc(jobs, func(j *job) bool { return j.unable }) {
-		failure = &Unable{fmt.Errorf("the machine %s gives the dispatcher no verdict, for the reason above", s.Machine)}
+	for _, j := range jobs {
+		if failure == nil && s.Asked.Seen != "" && j.unable {
+			failure = &Unable{fmt.Errorf("the machine %s could not run %s, or could not remember the verdict: %s", s.Machine, j.Recipe, j.Why), j.tried}
+		}
 	}
 	for _, r := range results {
 		summary.Verdicts[r.Verdict]++
@@ -514,6 +531,7 @@ type job struct {
 	now     func() time.Time
 	why     string // why the recipe is run
 	unable  bool   // this machine could not run the recipe, or not remember the verdict
+	tried   bool   // … although it tried several times
 }
 
 // failed is the verdict ERROR of a recipe that this machine could not run, or whose
@@ -598,16 +616,16 @@ func (s *sweep) cutOff(ctx context.Context, j *job) *job {
 	return j.verdict(Cut, "%s before its turn: no verdict", endOf(ctx))
 }
 
-// settle runs a recipe. first says that the recipe was among the first to start, so that
+// settle runs a recipe. tell is called with "" when the run starts. first says that the recipe was among the first to start, so that
 // it had the sweep's whole time.
-func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
+func (s *sweep) settle(ctx context.Context, j *job, first bool, tell func(note string)) {
 	name := j.Recipe
 	j.Started = s.Now().UTC()
 	if ctx.Err() != nil {
 		s.cutOff(ctx, j)
 		return
 	}
-	starts()
+	tell("")
 	// All inputs are read again, because a sweep takes hours, and only inputs that ran are
 	// promoted.
 	before, err := s.inputs(name)
@@ -618,8 +636,8 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 	j.Revision = before.Revision
 	o, log, report := s.run(ctx, name, j.Started)
 	j.Log = log
-	if o.Failed != "" && s.Asked.Seen != "" && ctx.Err() == nil { // another machine may be able to start the run
-		j.failed("could not be started: %s", o.Failed)
+	if why := o.notStarted(); why != "" && s.Asked.Seen != "" && o.cut() == "" && o.Limit == 0 { // another machine may be able to
+		j.failed("%s", why)
 		return
 	}
 	o.Why, o.Before = j.why, before
@@ -644,7 +662,7 @@ func (s *sweep) settle(ctx context.Context, j *job, first bool, starts func()) {
 			// The recipe had a turn, or all of the sweep's time: next time others come first.
 			j.known.Ran = s.Now().UTC()
 		}
-		err := s.write(j, &before, kept)
+		err := s.writeAsked(ctx, j, &before, kept, tell)
 		if err == nil {
 			return
 		}
