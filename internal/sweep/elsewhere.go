@@ -115,13 +115,14 @@ func (o Options) tries() time.Duration {
 // again says whether a machine that failed first at some time should try once more. If so,
 // it waits first.
 func (o Options) again(ctx context.Context, failed time.Time) bool {
-	if o.Asked.Seen == "" || ctx.Err() != nil || time.Since(failed) >= o.tries() {
+	left := o.tries() - time.Since(failed)
+	if o.Asked.Seen == "" || ctx.Err() != nil || left <= 0 {
 		return false
 	}
 	select {
 	case <-ctx.Done():
 		return false
-	case <-time.After(retries.every):
+	case <-time.After(min(left, retries.every)):
 		return true
 	}
 }

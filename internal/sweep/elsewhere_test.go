@@ -240,8 +240,16 @@ func TestUnable(t *testing.T) {
 		says    string
 		want    []string
 	}{
-		"the shared repository is away":              {"", away, false, true, "the machine one could not run a, or could not remember the verdict: the shared repository cannot be reached", []string{"a ERROR"}},
-		"the shared repository is away for a while":  {"", away, true, true, "", []string{"a PROMOTE"}},
+		"the shared repository is away":             {"", away, false, true, "the machine one could not run a, or could not remember the verdict: the shared repository cannot be reached", []string{"a ERROR"}},
+		"the shared repository is away for a while": {"", away, true, true, "", []string{"a PROMOTE"}},
+		"the same, and the recipe has passed": {"", func(o *Options) {
+			first := *o
+			first.Asked = Asked{}
+			if _, err := Run(context.Background(), first, func(Event) {}); err != nil {
+				t.Error(err)
+			}
+			away(o)
+		}, false, true, "the shared repository cannot be reached", []string{"a ERROR"}},
 		"it goes away during the run":                {gone, nil, false, true, "or could not remember the verdict: its state was not written", []string{"a ERROR"}},
 		"it is away at the end of the run":           {gone, nil, true, true, "", []string{"a PROMOTE"}},
 		"it is away at the end of a run that failed": {gone + "; exit 1", nil, true, true, "", []string{"a HOLD"}},

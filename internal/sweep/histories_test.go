@@ -29,9 +29,11 @@ import (
 // its steps.
 
 // historyProgram stands for cc-ci-run and the runner. test.sh, and for one sweep
-// control/NAME, say by variables how the run ends: which outcomes its tests have,
+// control/SWEEP-NAME, say by variables how the run ends: which outcomes its tests have,
 // what is done before and after the result is written, and the exit status. No
-// other program is started, so that a run takes a few milliseconds.
+// other program is started, so that a run takes a few milliseconds. A run of a killed sweep
+// may live a little longer, and must not do what the next sweep's run is to do: so each sweep
+// has a number.
 const historyProgram = `#!/usr/bin/env -S --default-signal=HUP,INT bash
 # called as: --state STATE --result RESULT RUNNER --recipes DIR NAME
 control=${0%/*}/control
@@ -42,7 +44,8 @@ defaults() {
 }
 defaults "$8"
 . ./test.sh
-[ ! -e "$control/$8" ] || . "$control/$8"
+plan=$control/${SWEEP:+$SWEEP-}$8
+[ ! -e "$plan" ] || . "$plan"
 block() { read -r _ <>"$control/never"; }
 eval "$before"
 if [ "$result" ]; then
@@ -696,6 +699,8 @@ func (h *history) sweepOnce() {
 		o.SkipsHold, o.SkipsHoldOf = !p.skipsHold, map[string]bool{"a": p.skipsHold, "b": p.skipsHold, "c": p.skipsHold}
 	}
 	o.Timeouts = map[string]time.Duration{}
+	h.sweeps++
+	o.Environ = append(slices.Clone(o.Environ), fmt.Sprint("SWEEP=", h.sweeps))
 	for _, s := range h.subjects {
 		e, script := p.ends[s], ""
 		if e.name != s.ending {
@@ -704,8 +709,7 @@ func (h *history) sweepOnce() {
 		if d, ok := p.during[s]; ok {
 			script += "before=" + quote(d.script+"\n") + "$before\n"
 		}
-		file := filepath.Join(h.control, s.name)
-		_ = os.Remove(file)
+		file := filepath.Join(h.control, fmt.Sprintf("%d-%s", h.sweeps, s.name))
 		if script != "" {
 			h.write(file, script, 0o644)
 		}
@@ -715,7 +719,6 @@ func (h *history) sweepOnce() {
 	}
 	p.now = time.Now()
 	want := h.foresee(p)
-	h.sweeps++
 	for _, v := range want.verdicts {
 		if want.exit >= 0 {
 			h.seen[v]++

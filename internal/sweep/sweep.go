@@ -569,6 +569,9 @@ func (s *sweep) look(ctx context.Context, name string) *job {
 	if why := s.foreignEnvironment(); why != "" {
 		return j.failed("%s", why)
 	}
+	if s.Asked.Seen != "" && s.store.unreachable != nil { // this machine cannot know whether to skip the recipe
+		return j.failed("%v", s.store.unreachable)
+	}
 	known, damaged, err := s.store.read(name)
 	if err != nil {
 		return j.failed("its state cannot be read: %v", err)
