@@ -54,15 +54,19 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 
 # Programs that tests start, over and over, start slowly with the race detector; its
 # work is the concurrency within a package. So the tests SLOWLY, and those of the command
-# lines, do without. The limits are for a busy machine.
+# lines, do without. The limits are for a busy machine. Many tests wait for programs that
+# they start, so all run at once.
 SLOWLY := ^(TestKilled|TestHistories|TestProtocol|TestBrowser)
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
 test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
-	@echo '==> go test -race, with tests that need the built environment'
-	@$(GO_TEST) -race -skip '$(SLOWLY)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$')
-	@echo '==> go test of the command lines; of sweeps, with random histories and kills at many moments; of pages in a browser'
-	@$(GO_TEST) ./e2e ./internal/cli & $(GO_TEST) -run '$(SLOWLY)' ./internal/sweep ./internal/report ./internal/exec/supervise; status=$$?; wait $$! && exit $$status
+	@echo '==> go test, at once: packages with the race detector, and tests that need the built environment;'
+	@echo '    command lines; sweeps with random histories, and kills at many moments; pages in a browser'
+	@scripts/together "$(GO_TEST) -race -skip '$(SLOWLY)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$' | tr '\n' ' ')" \
+	  '$(GO_TEST) ./e2e ./internal/cli' \
+	  "$(GO_TEST) -run '$(SLOWLY)' ./internal/report ./internal/exec/supervise" \
+	  "$(GO_TEST) -run '$(SLOWLY)' ./internal/sweep -histories 300" \
+	  "$(GO_TEST) -run '^TestHistories$$' ./internal/sweep -histories 300 -histories.from 301"
 	@echo '==> tests of the runner, in the environment'
 	@$(UNIGNORE) $(CC_CI_RUN) exec pytest -q -p no:cacheprovider runner/tests
 
@@ -175,10 +179,10 @@ e2e: machine-packages witness deployed deployments audited drone-and-nix paths-a
 # The tests of `drone` and of `two-paths` mostly wait, so `prove` and `faults` run beside the
 # former, and `host` beside the latter.
 drone-and-nix: machine-packages drone-programs nix-installed
-	@$(DRONE_TESTS) > $(B)/drone.log 2>&1 & { scripts/prove && $(NIX_FAULTS); }; status=$$?; wait $$! || status=1; cat $(B)/drone.log; exit $$status
+	@scripts/together "$(DRONE_TESTS) > $(B)/drone.log 2>&1" "scripts/prove && $(NIX_FAULTS)"; status=$$?; cat $(B)/drone.log; exit $$status
 
 paths-and-host: machine-packages images drone-programs nix-installed
-	@$(HOST_TESTS) > $(B)/host.log 2>&1 & $(TWO_PATHS_TESTS); status=$$?; wait $$! || status=1; cat $(B)/host.log; exit $$status
+	@scripts/together "$(HOST_TESTS) > $(B)/host.log 2>&1" "$(TWO_PATHS_TESTS)"; status=$$?; cat $(B)/host.log; exit $$status
 
 # Before the environment is built: an upgrade changes files of the environment.
 machine-packages:
