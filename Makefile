@@ -56,7 +56,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 # work is the concurrency within a package. So the tests SLOWLY, and those of the command
 # lines, do without. The limits are for a busy machine. Many tests wait for programs that
 # they start, so all run at once.
-SLOWLY := ^(TestKilled|TestHistories|TestProtocol|TestBrowser)
+SLOWLY := ^(TestKilled|TestHistories|TestProtocol|TestBrowser|TestUnable)
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
 test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
@@ -64,7 +64,7 @@ test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all t
 	@echo '    command lines; sweeps with random histories, and kills at many moments; pages in a browser'
 	@scripts/together "$(GO_TEST) -race -skip '$(SLOWLY)' $$(go list ./... | grep -vE '/(e2e|internal/cli)$$' | tr '\n' ' ')" \
 	  '$(GO_TEST) ./e2e ./internal/cli' \
-	  "$(GO_TEST) -run '$(SLOWLY)' ./internal/report ./internal/exec/supervise" \
+	  "$(GO_TEST) -run '$(SLOWLY)' ./internal/report ./internal/drone ./internal/exec/supervise" \
 	  "$(GO_TEST) -run '$(SLOWLY)' ./internal/sweep -histories 300" \
 	  "$(GO_TEST) -run '^TestHistories$$' ./internal/sweep -histories 300 -histories.from 301"
 	@echo '==> tests of the runner, in the environment'

@@ -203,10 +203,10 @@ func (s *fakeDrone) unable(number int) {
 
 // exits ends a build one of whose steps had an exit status other than 0.
 func (s *fakeDrone) exits(number, step, status int) {
-	s.ends(number, api.StatusFailing)
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	s.builds[number-1].Stages[0].Steps[step].ExitCode = status
+	s.finish(s.builds[number-1], api.StatusFailing)
 }
 
 func (s *fakeDrone) set(refuse func(*http.Request) (int, error)) {
@@ -844,6 +844,9 @@ func TestUnable(t *testing.T) {
 				}
 				all.Wait()
 				took := time.Since(began)
+				time.Sleep(time.Minute) // builds are cancelled
+				close(stop)
+				time.Sleep(time.Hour)
 				if len(s.builds) > c.builds || took > c.within {
 					t.Errorf("%d builds, %s; should be at most %d, %s", len(s.builds), took, c.builds, c.within)
 				}
@@ -853,8 +856,6 @@ func TestUnable(t *testing.T) {
 						t.Errorf("build %d is %s", i+1, build.Status)
 					}
 				}
-				close(stop)
-				time.Sleep(time.Hour)
 			})
 		})
 	}

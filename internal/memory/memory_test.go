@@ -261,15 +261,19 @@ func TestPasswordOfURL(t *testing.T) {
 	}))
 	defer server.Close()
 	for _, path := range []string{"/x.git", "/moved.git"} {
+		lock.Lock()
 		asked = nil
+		lock.Unlock()
 		r := create(t, state.Dir(t.TempDir()))
 		r.Share(Remote{URL: (&url.URL{Scheme: "http", User: url.UserPassword("u", password), Host: strings.TrimPrefix(server.URL, "http://"), Path: path}).String()})
 		if err := r.Fetch(); !errors.Is(err, ErrUnreachable) {
 			t.Errorf("%s: %v", path, err)
 		}
+		lock.Lock()
 		if len(asked) == 0 || asked[0] != "u "+password {
 			t.Errorf("%s: the server was told %q", path, asked)
 		}
+		lock.Unlock()
 	}
 	if len(other) > 0 {
 		t.Errorf("another server was asked: %q", other)
