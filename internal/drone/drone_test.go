@@ -971,6 +971,7 @@ func TestOutcome(t *testing.T) {
 		{api.StatusFailing, "", []int{0, 137}, fruitless},
 		{api.StatusFailing, "", []int{128, 0}, fruitless},
 		{api.StatusKilled, "", []int{0, 0}, fruitless},
+		{api.StatusKilled, "cancelled", []int{0, 127}, fruitless},
 		{api.StatusError, "no space left on device", nil, unable},
 		{api.StatusError, "", nil, fruitless},
 	} {

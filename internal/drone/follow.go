@@ -260,8 +260,11 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 // and 127 no cc-ci-run could be started.
 func outcomeOf(build *api.Build) outcome {
 	as := fruitless
-	if build.Status == api.StatusPassing || build.Status == api.StatusFailing {
+	switch build.Status {
+	case api.StatusPassing, api.StatusFailing:
 		as = useful
+	case api.StatusKilled, api.StatusSkipped, api.StatusDeclined:
+		return fruitless
 	}
 	for _, stage := range build.Stages {
 		if stage.Error != "" && stage.Machine != "" { // the runner could not begin
