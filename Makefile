@@ -56,7 +56,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 # work is the concurrency within a package. So the tests SLOWLY, and those of the command
 # lines, do without. The limits are for a busy machine. Many tests wait for programs that
 # they start, so all run at once.
-SLOWLY := ^(TestKilled|TestHistories|TestProtocol|TestBrowser|TestUnable)
+SLOWLY := ^(TestKilled(Caller|Sweeps|Runs|Supervisors|Both)|TestHistories|TestProtocol|TestBrowser|TestUnable)
 GO_TEST := go test -count=1 -timeout 1h -tags environment
 
 test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)

@@ -344,7 +344,7 @@ func TestRun(t *testing.T) {
 				s.builds[0].Status, s.builds[0].Stages[0].Error = api.StatusError, "no space left on device"
 			},
 			posts: 2, from: limit, to: limit + 2*every, left: api.StatusError, build: 2,
-			end:   sweep.Ending{Machine: "m1", Failed: `no machine that can work took its build for 1h2m2s: a runner for linux/amd64 of type "exec" with exactly the labels kvm=yes has to be connected to the Drone server, and idle; machines that could not work, for which cc-ci-run host may say why: m1 (its build failed: no space left on device)`, Final: true},
+			end:   sweep.Ending{Machine: "m1", Failed: `no machine that can work took its build for 1h2m2s: a runner for linux/amd64 of type "exec" with exactly the labels kvm=yes has to be connected to the Drone server, and idle; these machines could not work (cc-ci-run host may say why): m1 (its build failed: no space left on device)`, Final: true},
 			notes: []string{"build 1 waits", "runs on m1", "build 1 has ended, because m1 cannot work (its build failed: no space left on device): https://drone.example.org/ci/recipes/1", "build 2 waits", "no machine has taken build 2"},
 		}, {
 			name: "the server is away while it runs",
@@ -785,8 +785,10 @@ func TestUnable(t *testing.T) {
 		{bad: 1, good: 1, recipes: 60, tries: 10 * time.Minute, heals: 25 * time.Minute, each: 5 * time.Minute, builds: 60 + 8, within: 190 * time.Minute},
 		// They give up quickly, as with a short time limit.
 		{bad: 2, good: 1, recipes: 5, tries: 0, each: 10 * time.Minute, builds: 150, within: 100 * time.Minute},
+		{bad: 1, good: 1, recipes: 12, tries: 0, each: 20 * time.Minute, builds: 500, within: 300 * time.Minute},
 		// No machine can work. After a recipe's limit, that is told of all recipes.
 		{bad: 2, good: 0, recipes: 20, tries: 10 * time.Minute, builds: 20 + 20, within: 90 * time.Minute},
+		{bad: 2, good: 0, recipes: 6, tries: 14 * time.Minute, builds: 6 + 14, within: 100 * time.Minute},
 		{bad: 1, good: 0, recipes: 1, tries: 10 * time.Minute, builds: 9, within: 75 * time.Minute},
 		{bad: 1, good: 0, recipes: 20, tries: 0, builds: 20 * 22, within: 75 * time.Minute},
 	} {
@@ -837,7 +839,7 @@ func TestUnable(t *testing.T) {
 						switch passed := s.status(number) == api.StatusPassing; {
 						case c.good > 0 && (!passed || end.Failed != ""):
 							t.Errorf("%s: %+v", r.Recipe, end)
-						case c.good == 0 && (!strings.Contains(end.Failed, "no machine that can work took its build for 1h") || !strings.Contains(end.Failed, " may say why: m0") || !end.Final):
+						case c.good == 0 && (!strings.Contains(end.Failed, "no machine that can work took its build for 1h") || !strings.Contains(end.Failed, " may say why): m0") || !end.Final):
 							t.Errorf("%s: %+v", r.Recipe, end)
 						}
 					})
@@ -886,8 +888,8 @@ func TestParked(t *testing.T) {
 			s.ends(3, api.StatusPassing)
 		}, 3, "", 3, api.StatusKilled},
 		"a person cancels the other one": {func(s *fakeDrone, _ func()) { s.runs(3, "m1"); time.Sleep(time.Minute); s.ends(3, api.StatusKilled) }, 3, "its build was cancelled", 3, api.StatusKilled},
-		"its clone fails": {func(s *fakeDrone, _ func()) {
-			s.exits(2, 0, 128)
+		"its step fails otherwise": {func(s *fakeDrone, _ func()) {
+			s.exits(2, 1, 125)
 			time.Sleep(time.Minute)
 			s.runs(3, "m1")
 			s.ends(3, api.StatusPassing)
@@ -969,15 +971,16 @@ func TestOutcome(t *testing.T) {
 		{api.StatusFailing, "", []int{0, 127}, unable},
 		{api.StatusFailing, "", []int{0, 125}, fruitless},
 		{api.StatusFailing, "", []int{0, 137}, fruitless},
-		{api.StatusFailing, "", []int{128, 0}, fruitless},
+		{api.StatusFailing, "", []int{128, 0}, unable},
+		{api.StatusFailing, "", []int{1, 0}, unable},
 		{api.StatusKilled, "", []int{0, 0}, fruitless},
 		{api.StatusKilled, "cancelled", []int{0, 127}, fruitless},
 		{api.StatusError, "no space left on device", nil, unable},
 		{api.StatusError, "", nil, fruitless},
 	} {
 		build := &api.Build{Status: c.status, Stages: []*api.Stage{{Machine: "m", Error: c.stage}}}
-		for _, exit := range c.exits {
-			build.Stages[0].Steps = append(build.Stages[0].Steps, &api.Step{ExitCode: exit})
+		for i, exit := range c.exits {
+			build.Stages[0].Steps = append(build.Stages[0].Steps, &api.Step{Name: []string{"clone", "sweep"}[i], ExitCode: exit})
 		}
 		if got := outcomeOf(build); got != c.want {
 			t.Errorf("%+v: %d", c, got)

@@ -144,7 +144,7 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 		return nil
 	}
 	for _, w := range b.watched {
-		if w.works(now) {
+		if !w.since.IsZero() && !w.parked {
 			b.progress = now // a machine that works takes a waiting build after this one
 		}
 	}
@@ -161,7 +161,7 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 			cancel = append(cancel, w.number)
 			b.end(w, sweep.Ending{Failed: fmt.Sprintf("its build was lost: the machine %s had it for %s, and the recipe's limit is %s", w.machine, now.Sub(w.since).Round(time.Second), w.Limit)}, fruitless)
 		case !w.since.IsZero():
-		case waits > limit:
+		case waits > b.patienceFor(w):
 			cancel = append(cancel, w.number)
 			b.end(w, sweep.Ending{Failed: b.notTaken(w, waits), Final: true}, fruitless)
 		case waits > patience && !w.warned:
@@ -173,9 +173,25 @@ func (b *Builds) decide(pages map[int64]*api.Build, err error, now time.Time) (c
 }
 
 // waits is for how long a build has waited for a machine, without the time in which machines
-// worked on other builds of the sweep. The caller holds the lock.
+// worked on other builds of the sweep. Of a parked build, only its end says whether the
+// machine worked on it. The caller holds the lock.
 func (b *Builds) waits(w *watch, now time.Time) time.Duration {
+	for _, other := range b.watched {
+		if other.parked && other.works(now) {
+			return 0
+		}
+	}
 	return min(now.Sub(b.progress), now.Sub(w.began))
+}
+
+// patienceFor is for how long a build waits for a machine: for its recipe's limit, but long
+// enough for machines that could not work to show that they can again.
+func (b *Builds) patienceFor(w *watch) time.Duration {
+	limit := w.Limit + margin
+	if len(b.unable) > 0 {
+		limit = max(limit, sweep.Tries(time.Hour)+2*margin)
+	}
+	return limit
 }
 
 // notTaken says that no machine took a build. The caller holds the lock.
@@ -201,7 +217,7 @@ func (b *Builds) wants(w *watch) string {
 	}
 	text += " has to be connected to the Drone server, and idle"
 	if len(b.unable) > 0 {
-		text += "; machines that could not work, for which cc-ci-run host may say why: " + strings.Join(slices.Sorted(maps.Keys(b.unable)), ", ")
+		text += "; these machines could not work (cc-ci-run host may say why): " + strings.Join(slices.Sorted(maps.Keys(b.unable)), ", ")
 	}
 	return text
 }
@@ -256,8 +272,9 @@ func (b *Builds) update(w *watch, build *api.Build, now time.Time) {
 	b.end(w, end, as)
 }
 
-// outcomeOf is what the end of a build means. The exit statuses 0 and 1 are a sweep's; with 126
-// and 127 no cc-ci-run could be started.
+// outcomeOf is what the end of a build means. The exit statuses 0 and 1 are a sweep's. With 126
+// and 127 no cc-ci-run could be started. A clone fails if the disk is full, or the machine does
+// not reach the git server; Drone calls this step so.
 func outcomeOf(build *api.Build) outcome {
 	as := fruitless
 	switch build.Status {
@@ -271,11 +288,10 @@ func outcomeOf(build *api.Build) outcome {
 			return unable
 		}
 		for _, step := range stage.Steps {
-			switch step.ExitCode {
-			case 0, 1:
-			case sweep.UnableStatus, 126, 127:
+			switch code := step.ExitCode; {
+			case code == sweep.UnableStatus, code == 126, code == 127, code != 0 && step.Name == "clone":
 				return unable
-			default:
+			case code > 1:
 				as = fruitless
 			}
 		}

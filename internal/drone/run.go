@@ -115,6 +115,10 @@ func (b *Builds) begin(ctx context.Context, r sweep.Request, wake chan<- struct{
 	return w, nil
 }
 
+// maxPause is the longest pause. A machine that can work must not be idle for long because of
+// another one that fails quickly.
+const maxPause = 5 * time.Minute
+
 // judge says what follows for a recipe from what became of its builds: its end, or that
 // another build is to be started after a pause. Machines that fail quickly make the pauses
 // longer, so that they do not have hundreds of builds.
@@ -143,11 +147,11 @@ func (b *Builds) judge(mine []*watch) (end *sweep.Ending, another bool, pause ti
 		return nil, false, 0
 	case failed != nil:
 		end = failed.ended
-	case waits > mine[0].Limit+margin:
+	case waits > b.patienceFor(mine[0]):
 		last := mine[len(mine)-1]
 		end = &sweep.Ending{Machine: last.machine, Link: b.link(last.number), Failed: b.notTaken(last, waits), Final: true}
 	default:
-		return nil, true, pause
+		return nil, true, min(pause, maxPause)
 	}
 	if end.Said == nil && cannot != nil { // what the machine said that could not work
 		end.Said = cannot.ended.Said

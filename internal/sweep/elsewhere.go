@@ -132,8 +132,12 @@ func (o Options) runAsked(ctx context.Context, tell func(Event)) ([]Result, erro
 	var failed time.Time
 	for {
 		results, err := o.run(ctx, tell)
-		if cannot := new(Unable); !errors.As(err, &cannot) || cannot.tried {
+		cannot := new(Unable)
+		switch {
+		case !errors.As(err, &cannot) || cannot.tried:
 			return results, err
+		case ctx.Err() != nil: // the machine may be able to work
+			return results, fmt.Errorf("interrupted: %s", err)
 		}
 		if failed.IsZero() {
 			failed = time.Now()
@@ -150,7 +154,7 @@ func (o Options) runAsked(ctx context.Context, tell func(Event)) ([]Result, erro
 func (s *sweep) writeAsked(ctx context.Context, j *job, ran *Inputs, kept *commit, tell func(string)) error {
 	for failed := time.Now(); ; {
 		err := s.write(j, ran, kept)
-		if err == nil || errors.Is(err, memory.ErrMoved) {
+		if err == nil || errors.Is(err, memory.ErrMoved) || s.Asked.Seen == "" || ctx.Err() != nil {
 			return err
 		}
 		if !j.tried {

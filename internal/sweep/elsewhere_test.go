@@ -306,6 +306,35 @@ func TestUnable(t *testing.T) {
 	}
 }
 
+// A push reaches the shared repository, and its answer is lost: the run counts once.
+func TestLostAnswer(t *testing.T) {
+	for test, want := range map[string]string{"exit 0": "a PROMOTE", "exit 1": "a HOLD"} {
+		shared, m := machines(t, "one")
+		one := m[0]
+		one.recipe("a", test)
+		one.write(filepath.Join(shared, "hooks", "post-receive"), `#!/bin/sh
+grep -q refs/cc-ci/sweep || exit 0
+[ -e once ] && exit 0
+touch once
+kill -9 $PPID
+`, 0o755)
+		was := retries
+		retries.every = 10 * time.Millisecond
+		one.Only, one.Timeout, one.Asked.Seen = []string{"a"}, time.Hour, NoCommit
+		one.want(test, want)
+		retries = was
+		if _, err := os.Stat(filepath.Join(shared, "once")); err != nil {
+			t.Error("the answer was not lost")
+		}
+		if commits := repository(t, one.State, "rev-list", "--count", ref("a")); commits != "1" {
+			t.Errorf("%s: %s commits", test, commits)
+		}
+		if k := one.known("a"); k.Streak.Runs != 1 || string(k.Last.Verdict) != strings.Fields(want)[1] {
+			t.Errorf("%s: %+v, last %+v", test, k.Streak, k.Last)
+		}
+	}
+}
+
 // The end of a dispatcher leaves no verdict, and the next one goes on.
 func TestDispatchEnded(t *testing.T) {
 	_, d, o := dispatcher(t)

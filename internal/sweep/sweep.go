@@ -681,6 +681,7 @@ const rereads = 3
 // reread reads the state that another machine has written of the recipe meanwhile, and
 // says whether the run is to be judged again, by that state.
 func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) {
+	j.tried = true // what failed here would fail after another run of the tests, too
 	if s.Shared == nil || !errors.Is(lost, memory.ErrMoved) || try > rereads {
 		j.failed("its state was not written: %v", lost)
 		return false
@@ -688,6 +689,11 @@ func (s *sweep) reread(j *job, lost error, before Inputs, try int) (again bool) 
 	known, err := s.store.refresh(j.Recipe)
 	if err != nil {
 		j.failed("its state was not written: another machine has changed the state, and the change cannot be fetched: %v", err)
+		return false
+	}
+	if own := past(j.Result, before, s.Invoker, s.Machine); known.Run != nil && known.Run.ID == own.ID && known.Run.Machine == own.Machine {
+		// The push had reached the shared repository, and its answer was lost.
+		j.known, j.Promoted = known, known.Canonical.Revision
 		return false
 	}
 	p := s.policy(j.Recipe)
