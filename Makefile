@@ -157,7 +157,8 @@ faults: build ## Put faults of the Nix files back, one at a time: the proofs mus
 nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make nixos NIXPKGS=DIR
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
-# Tests that build with Nix may run without a network, so Nix is downloaded before them.
+# Tests that build with Nix may run without a network, so Nix is downloaded before them:
+# with-stand-in downloads Nix, and then runs a command, which is `true` as nothing is to be run.
 nix-installed: build
 	@scripts/with-stand-in true
 

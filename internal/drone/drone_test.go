@@ -689,19 +689,10 @@ func TestMany(t *testing.T) {
 		const recipes, each = 40, 4 * time.Minute
 		stop := make(chan struct{})
 		for m := range 3 {
-			go func() {
-				for {
-					select {
-					case <-stop:
-						return
-					case <-time.After(10 * time.Second):
-					}
-					if number := s.next(fmt.Sprint("m", m)); number > 0 {
-						time.Sleep(each)
-						s.ends(number, api.StatusPassing)
-					}
-				}
-			}()
+			go s.machine(fmt.Sprint("m", m), 10*time.Second, stop, func(number int) {
+				time.Sleep(each)
+				s.ends(number, api.StatusPassing)
+			})
 		}
 		dispatch := func(ctx context.Context, b *Builds) (done int) {
 			var all sync.WaitGroup
@@ -797,36 +788,28 @@ func TestUnable(t *testing.T) {
 				s := newFakeDrone(t)
 				stop, began := make(chan struct{}), time.Now()
 				for m := range c.bad + c.good {
-					go func() {
-						for {
-							select {
-							case <-stop:
-								return
-							case <-time.After(5 * time.Second):
-							}
-							number := s.next(fmt.Sprint("m", m))
-							wait := func(long time.Duration) {
-								for until := time.Now().Add(long); number > 0 && time.Now().Before(until) && !over(s.status(number)); {
-									time.Sleep(10 * time.Second) // a cancelled build is over at once
-								}
-							}
-							bad := m < c.bad && (c.heals == 0 || time.Since(began) < c.heals)
-							if bad {
-								wait(c.tries)
-								bad = c.heals == 0 || time.Since(began) < c.heals
-							}
-							if !bad {
-								wait(c.each)
-							}
-							switch {
-							case number == 0 || over(s.status(number)):
-							case bad:
-								s.unable(number)
-							default:
-								s.ends(number, api.StatusPassing)
+					go s.machine(fmt.Sprint("m", m), 5*time.Second, stop, func(number int) {
+						wait := func(long time.Duration) {
+							for until := time.Now().Add(long); time.Now().Before(until) && !over(s.status(number)); {
+								time.Sleep(10 * time.Second) // a cancelled build is over at once
 							}
 						}
-					}()
+						bad := func() bool { return m < c.bad && (c.heals == 0 || time.Since(began) < c.heals) }
+						if bad() {
+							wait(c.tries)
+						}
+						cannot := bad()
+						if !cannot {
+							wait(c.each)
+						}
+						switch {
+						case over(s.status(number)):
+						case cannot:
+							s.unable(number)
+						default:
+							s.ends(number, api.StatusPassing)
+						}
+					})
 				}
 				b := s.client("")
 				var all sync.WaitGroup
@@ -984,6 +967,20 @@ func TestOutcome(t *testing.T) {
 		}
 		if got := outcomeOf(build); got != c.want {
 			t.Errorf("%+v: %d", c, got)
+		}
+	}
+}
+
+// machine looks for a build that waits, again and again, takes the build, and works on it.
+func (s *fakeDrone) machine(name string, looksEvery time.Duration, stop <-chan struct{}, work func(number int)) {
+	for {
+		select {
+		case <-stop:
+			return
+		case <-time.After(looksEvery):
+		}
+		if number := s.next(name); number > 0 {
+			work(number)
 		}
 	}
 }

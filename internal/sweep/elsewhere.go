@@ -91,6 +91,14 @@ type Unable struct {
 func (u *Unable) Error() string { return u.Err.Error() }
 func (u *Unable) Unwrap() error { return u.Err }
 
+// unable makes an error that of a machine that cannot work, if a dispatcher asks the machine.
+func (o Options) unable(err error) error {
+	if o.Asked.Seen == "" || errors.As(err, new(*Unable)) {
+		return err
+	}
+	return &Unable{Err: err}
+}
+
 // UnableStatus is EX_TEMPFAIL of sysexits.h: a fault that may be over at another attempt.
 const UnableStatus = 75
 
@@ -152,15 +160,15 @@ func (o Options) runAsked(ctx context.Context, tell func(Event)) ([]Result, erro
 // writeAsked is write for a dispatcher: what cannot be written or pushed now may be later,
 // and a run is not to be lost.
 func (s *sweep) writeAsked(ctx context.Context, j *job, ran *Inputs, kept *commit, tell func(string)) error {
-	for failed := time.Now(); ; {
+	failed := time.Now()
+	for told := false; ; told = true {
 		err := s.write(j, ran, kept)
 		if err == nil || errors.Is(err, memory.ErrMoved) || s.Asked.Seen == "" || ctx.Err() != nil {
 			return err
 		}
-		if !j.tried {
+		if !told {
 			tell(fmt.Sprintf("the verdict %s cannot be remembered: %v; the machine tries again for %s", j.Verdict, err, s.tries()))
 		}
-		j.tried = true
 		if !s.again(ctx, failed) {
 			return err
 		}

@@ -44,7 +44,7 @@ defaults() {
 }
 defaults "$8"
 . ./test.sh
-plan=$control/${SWEEP:+$SWEEP-}$8
+plan=$control/$SWEEP-$8
 [ ! -e "$plan" ] || . "$plan"
 block() { read -r _ <>"$control/never"; }
 eval "$before"

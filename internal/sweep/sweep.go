@@ -185,21 +185,12 @@ func (o Options) Check() error {
 	if (o.Asked != Asked{} || o.Elsewhere != nil) && o.Shared == nil {
 		fail("a sweep by several machines needs the repository that they share: --shared URL")
 	}
-	if err := o.checkRunner(); err != nil {
-		fail("%w", err)
+	if info, err := os.Stat(o.Runner); err != nil {
+		fail("runner: %w", o.unable(err))
+	} else if !info.Mode().IsRegular() {
+		fail("runner: %w", o.unable(fmt.Errorf("%s is not a file", o.Runner)))
 	}
 	return errs.ErrorOrNil()
-}
-
-func (o Options) checkRunner() error {
-	info, err := os.Stat(o.Runner)
-	if err == nil && !info.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a file", o.Runner)
-	}
-	if err != nil {
-		return fmt.Errorf("runner: %w", err)
-	}
-	return nil
 }
 
 // Run sweeps. tell is called for each start and each verdict, by one
@@ -216,9 +207,6 @@ func Run(ctx context.Context, o Options, tell func(Event)) ([]Result, error) {
 }
 
 func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
-	if err := o.checkRunner(); err != nil && o.Asked.Seen != "" {
-		return nil, &Unable{Err: err}
-	}
 	if err := o.Check(); err != nil {
 		return nil, err
 	}
@@ -231,7 +219,7 @@ func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
 	}
 	if !o.DryRun {
 		if err := exec.LimitsOfTests(uint64(1024 + 16*o.Jobs)); err != nil {
-			return nil, &Unable{Err: err}
+			return nil, o.unable(err)
 		}
 	}
 	if o.Now == nil {
@@ -239,10 +227,7 @@ func (o Options) run(ctx context.Context, tell func(Event)) ([]Result, error) {
 	}
 	s := &sweep{Options: o, mask: newMasker(o.Site)}
 	if err := s.prepare(ctx); err != nil {
-		if cannot := new(Unable); !errors.As(err, &cannot) {
-			err = &Unable{Err: err}
-		}
-		return nil, err
+		return nil, o.unable(err)
 	}
 	defer s.store.close()
 	return s.sweep(ctx, names, tell)
@@ -281,7 +266,7 @@ func (s *sweep) sweep(ctx context.Context, names []string, tell func(Event)) ([]
 		summary.Before = last.Fingerprint
 	}
 	if err := s.writeSummary(summary); err != nil {
-		return nil, &Unable{Err: fmt.Errorf("state directory: %w", err)}
+		return nil, s.unable(fmt.Errorf("state directory: %w", err))
 	}
 	gone := s.gone(names)
 	t := teller{tell: tell, total: len(names) + len(gone)}
@@ -619,8 +604,8 @@ func (s *sweep) cutOff(ctx context.Context, j *job) *job {
 	return j.verdict(Cut, "%s before its turn: no verdict", endOf(ctx))
 }
 
-// settle runs a recipe. tell is called with "" when the run starts. first says that the recipe was among the first to start, so that
-// it had the sweep's whole time.
+// settle runs a recipe. tell is called with "" when the run starts. first says that the
+// recipe was among the first to start, so that it had the sweep's whole time.
 func (s *sweep) settle(ctx context.Context, j *job, first bool, tell func(note string)) {
 	name := j.Recipe
 	j.Started = s.Now().UTC()
