@@ -9,6 +9,7 @@ import (
 
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/runs"
+	"cc-ci-run/internal/sweep"
 	"cc-ci-run/internal/toolset"
 )
 
@@ -74,5 +75,26 @@ func completeFolders(recipes *string) cobra.CompletionFunc {
 			}
 		}
 		return names, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// completeRemembered offers the remembered recipes, and after a recipe the IDs of its
+// runs.
+func (p Process) completeRemembered(shared *run.Options) cobra.CompletionFunc {
+	return func(_ *cobra.Command, args []string, _ string) (list []string, _ cobra.ShellCompDirective) {
+		r, _, err := p.memoryOf(shared)
+		if err != nil {
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+		defer r.Close()
+		if len(args) == 0 {
+			known, _ := sweep.Recall(r)
+			for _, k := range known {
+				list = append(list, k.Recipe())
+			}
+		} else if h, err := historyOf(r, args[0]); err == nil && len(args) == 1 {
+			list = h.IDs()
+		}
+		return list, cobra.ShellCompDirectiveNoFileComp
 	}
 }

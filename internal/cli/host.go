@@ -104,41 +104,33 @@ could not look. With --before, 0 if the host is no worse than it was.`,
 	return cmd
 }
 
-// host looks, again if it is to wait, and shows the last of it.
+// host makes the checks, again and again with --wait, and shows the last round's report.
 func (p Process) host(ctx context.Context, h host.Host, o hostOptions) error {
 	terminal := exec.IsTerminal(int(p.Stderr.Fd()))
-	deadline := time.Now().Add(o.wait)
-	told, waited := "", false
-	var report host.Report
-	for {
-		if terminal {
-			fmt.Fprint(p.Stderr, "\r\x1b[Kcc-ci-run: looking …")
-		}
-		report = host.Look(ctx, h)
-		if terminal {
-			fmt.Fprint(p.Stderr, "\r\x1b[K")
-		}
-		left := max(0, time.Until(deadline))
-		// Whoever waits gets a second look, however long the first one took.
-		if ctx.Err() != nil || len(o.wrong(report)) == 0 || left == 0 && (waited || o.wait == 0) {
-			break
-		}
-		waited = true
-		wrong := whats(o.wrong(report))
-		switch text := fmt.Sprintf("not healthy yet: %s", strings.Join(wrong, ", ")); {
-		case terminal:
-			fmt.Fprintf(p.Stderr, "cc-ci-run: %s; %s left", text, left.Round(time.Second))
-		case text != told: // a journal wants to hear of changes only
-			fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", text)
-			told = text
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(min(o.every, left)):
-		}
-	}
-	if ctx.Err() != nil {
-		return errors.New("host: interrupted")
+	told := ""
+	report, err := host.Waiting{
+		Longest: o.wait,
+		Every:   o.every,
+		Look: func() host.Report {
+			if terminal {
+				fmt.Fprint(p.Stderr, "\r\x1b[Kcc-ci-run: looking …")
+				defer fmt.Fprint(p.Stderr, "\r\x1b[K")
+			}
+			return host.Look(ctx, h)
+		},
+		Wrong: o.wrong,
+		Tell: func(wrong []finding.Finding, left time.Duration) {
+			switch text := "not healthy yet: " + strings.Join(whats(wrong), ", "); {
+			case terminal:
+				fmt.Fprintf(p.Stderr, "cc-ci-run: %s; %s left", text, left.Round(time.Second))
+			case text != told: // a journal wants to hear of changes only
+				fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", text)
+				told = text
+			}
+		},
+	}.Wait(ctx)
+	if err != nil {
+		return err
 	}
 	return p.showHost(report, o)
 }

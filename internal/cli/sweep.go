@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/xml"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -296,7 +295,7 @@ func (p Process) sweep(ctx context.Context, o sweep.Options, out output, t told)
 	}
 	var unwritten error
 	if t.junit != "" {
-		unwritten = writeReport(t.junit, junitReport(results, failure, time.Since(begin)))
+		unwritten = writeReport(t.junit, sweep.JUnit(results, failure, time.Since(begin)))
 	}
 	if !o.DryRun && len(results) > 0 {
 		unwritten = errors.Join(unwritten, p.tellAll(context.WithoutCancel(ctx), o, t))
@@ -350,65 +349,6 @@ func (p Process) progress(alone bool) func(sweep.Event) {
 			fmt.Fprintf(p.Stderr, "cc-ci-run: %s\n", text)
 		}
 	}
-}
-
-// The JUnit form, as CI servers read it: one suite, a case for each recipe.
-type junitSuite struct {
-	XMLName  xml.Name    `xml:"testsuite"`
-	Name     string      `xml:"name,attr"`
-	Tests    int         `xml:"tests,attr"`
-	Failures int         `xml:"failures,attr"`
-	Errors   int         `xml:"errors,attr"`
-	Skipped  int         `xml:"skipped,attr"`
-	Time     string      `xml:"time,attr"`
-	Cases    []junitCase `xml:"testcase"`
-}
-
-type junitCase struct {
-	Name    string        `xml:"name,attr"`
-	Class   string        `xml:"classname,attr"`
-	Time    string        `xml:"time,attr"`
-	Failure *junitMessage `xml:"failure,omitempty"`
-	Error   *junitMessage `xml:"error,omitempty"`
-	Skipped *junitMessage `xml:"skipped,omitempty"`
-}
-
-type junitMessage struct {
-	Message string `xml:"message,attr"`
-	Text    string `xml:",chardata"`
-}
-
-// junitReport is of all results. That the sweep itself could not do its work,
-// or was interrupted, is an error in it: a report without one would be green.
-func junitReport(results []sweep.Result, failure error, took time.Duration) []byte {
-	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }
-	suite := junitSuite{Name: "cc-ci-run sweep", Time: seconds(took)}
-	for _, r := range results {
-		c := junitCase{Name: r.Recipe, Class: "recipes", Time: seconds(r.Duration)}
-		message := &junitMessage{strings.ToValidUTF8(r.Why, "?"), r.Log}
-		switch r.Verdict {
-		case sweep.Skip, sweep.WouldRun, sweep.Gone:
-			c.Skipped = message
-			suite.Skipped++
-		case sweep.Hold:
-			c.Failure = message
-			suite.Failures++
-		case sweep.Error, sweep.Cut:
-			c.Error = message
-			suite.Errors++
-		}
-		suite.Cases = append(suite.Cases, c)
-	}
-	if failure != nil {
-		suite.Errors++
-		suite.Cases = append(suite.Cases, junitCase{Name: "the sweep itself", Class: "sweep", Time: "0", Error: &junitMessage{Message: strings.ToValidUTF8(failure.Error(), "?")}})
-	}
-	suite.Tests = len(suite.Cases)
-	data, err := xml.MarshalIndent(suite, "", " ")
-	if err != nil {
-		panic(err) // of strings and numbers there is always a report
-	}
-	return append([]byte(xml.Header), append(data, '\n')...)
 }
 
 // checkReport says beforehand, not after hours, that a report has no place.

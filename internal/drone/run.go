@@ -11,7 +11,7 @@ import (
 	"cc-ci-run/internal/sweep"
 )
 
-// This file runs one recipe, as one build, or as several if machines cannot work.
+// This file runs one recipe, as one build, or as several if machines cannot work (failover.go).
 
 // watch is a build that is followed. The lock of Builds protects its fields, but for status,
 // looked and unread, which only follow uses.
@@ -34,15 +34,6 @@ type watch struct {
 	quick   bool          // the build ended within a minute
 	wake    chan<- struct{}
 }
-
-// outcome is what the end of a build means for its recipe.
-type outcome int
-
-const (
-	useful    outcome = iota // the step has done its work; what came of it is in git
-	unable                   // the machine could not work; another one may be able to
-	fruitless                // lost, cancelled, or failed otherwise
-)
 
 // Run runs a recipe as a build. See [sweep.Elsewhere]. If a machine that cannot work takes
 // the build, Run leaves the build there, so that the machine takes no other one, and starts
@@ -113,59 +104,6 @@ func (b *Builds) begin(ctx context.Context, r sweep.Request, wake chan<- struct{
 	}
 	tell(r.Recipe, fmt.Sprintf("build %d %s (%s): %s", number, what, b.counts(), b.link(number)))
 	return w, nil
-}
-
-// maxPause is the longest pause. A machine that can work must not be idle for long because of
-// another one that fails quickly.
-const maxPause = 5 * time.Minute
-
-// judge says what follows for a recipe from what became of its builds: its end, or that
-// another build is to be started after a pause. Machines that fail quickly make the pauses
-// longer, so that they do not have hundreds of builds.
-func (b *Builds) judge(mine []*watch) (end *sweep.Ending, another bool, pause time.Duration) {
-	b.lock.Lock()
-	defer b.lock.Unlock()
-	now := time.Now()
-	var failed, cannot *watch
-	hope := false // a build waits, or a machine works on it
-	for _, w := range mine {
-		switch {
-		case w.ended == nil:
-			hope = hope || w.since.IsZero() || w.works(now)
-		case w.as == useful:
-			return w.ended, false, 0
-		case w.as == unable:
-			if cannot = w; w.quick {
-				pause += detailsEvery
-			}
-		default:
-			failed = w
-		}
-	}
-	switch waits := b.waits(mine[0], now); {
-	case hope:
-		return nil, false, 0
-	case failed != nil:
-		end = failed.ended
-	case waits > b.patienceFor(mine[0]):
-		last := mine[len(mine)-1]
-		end = &sweep.Ending{Machine: last.machine, Link: b.link(last.number), Failed: b.notTaken(last, waits), Final: true}
-	default:
-		return nil, true, min(pause, maxPause)
-	}
-	if end.Said == nil && cannot != nil { // what the machine said that could not work
-		end.Said = cannot.ended.Said
-		if end.Failed += inBrackets(cannot.ended.Failed); end.Machine == "" {
-			end.Machine = cannot.machine
-		}
-	}
-	return end, false, 0
-}
-
-// works says whether a machine works on a build. One that could not work before only tries,
-// until it has the build for longer than a machine tries.
-func (w *watch) works(now time.Time) bool {
-	return !w.since.IsZero() && (!w.parked || now.Sub(w.since) > sweep.Tries(w.Limit)+margin)
 }
 
 // followed says whether one of a recipe's builds has not ended.

@@ -10,6 +10,7 @@ package systemd
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/dbus"
@@ -103,4 +104,20 @@ func (p Properties) Programs(name string) []string {
 		}
 	}
 	return programs
+}
+
+// Variables reads the plain form of an EnvironmentFile= (systemd.exec(5)): a NAME=VALUE in
+// each line, with quotes around the value or without.
+func Variables(text string) (list []string) {
+	for line := range strings.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || strings.HasPrefix(name, "#") || strings.HasPrefix(name, ";") {
+			continue
+		}
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
+		}
+		list = append(list, name+"="+value)
+	}
+	return list
 }
