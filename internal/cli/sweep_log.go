@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,39 +100,18 @@ func (p Process) showOutput(r *memory.Repository, dir state.Dir, recipe string, 
 	return p.write(string(data))
 }
 
+// showFailed writes the tests that failed, each with its message.
 func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
-	if past.Result == "" {
-		return exec.Status{Code: 1, Err: errors.New("the run left no result: read the run's output (leave out --failed)")}
-	}
-	data, err := r.Blob(past.Result)
+	failures, err := past.Failures(r)
 	if err != nil {
 		return err
 	}
-	result, err := sweep.ParseResult(past.ID, data)
-	if err != nil {
-		return err
-	}
-	n := 0
-	for _, t := range result.Results.Tests {
-		if t.Status != "failed" {
-			continue
-		}
-		n++
-		text := t.Text()
-		if text == "" {
-			text = "no message of it is remembered: the run's output says more (leave out --failed)"
-		}
-		if err := p.write(fmt.Sprintf("=== %s, after %s\n%s\n\n", t.Name, time.Duration(t.Duration)*time.Millisecond, strings.TrimRight(text, "\n"))); err != nil {
+	for _, f := range failures {
+		if err := p.write(fmt.Sprintf("=== %s\n%s\n\n", f.Where, f.Message)); err != nil {
 			return err
 		}
 	}
-	for _, text := range result.About().Errors {
-		n++
-		if err := p.write("=== while pytest collected the tests\n" + text + "\n\n"); err != nil {
-			return err
-		}
-	}
-	if n == 0 {
+	if len(failures) == 0 {
 		exec.Tell(p.Stderr, "cc-ci-run: no test failed in this run\n")
 	}
 	return nil
