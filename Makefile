@@ -57,7 +57,7 @@ setup: $(CC_CI_RUN) # the toolset's Debian packages
 # lines, do without. The limits are for a busy machine. Many tests wait for programs that
 # they start, so all run at once.
 SLOWLY := ^(TestKilled(Caller|Sweeps|Runs|Supervisors|Both)|TestHistories|TestProtocol|TestBrowser|TestUnable)
-GO_TEST := go test -count=1 -timeout 1h -tags environment
+GO_TEST := go test -count=1 -timeout 3h -tags environment
 
 test: compiler test-packages build lint $(B)/tools/axe ## Set up, then run all tests except the slow ones (make e2e)
 	@echo '==> go test, at once: packages with the race detector, and tests that need the built environment;'

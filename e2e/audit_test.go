@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -294,9 +295,10 @@ func TestAuditControlC(t *testing.T) {
 	}
 	c.press(t, "\x03")
 	await(t, c.r, "counted")
-	time.Sleep(200 * time.Millisecond) // two that wait for cc-ci-run would be one
+	noSignalWaits(t, c.Process.Pid) // two that wait for cc-ci-run would be one
 	_ = c.Process.Signal(syscall.SIGINT)
 	await(t, c.r, "counted")
+	noSignalWaits(t, c.Process.Pid)
 	time.Sleep(200 * time.Millisecond) // for one too many
 	_ = c.Process.Signal(syscall.SIGTERM)
 	if total := await(t, c.r, "total"); total != "2" {
@@ -305,8 +307,26 @@ func TestAuditControlC(t *testing.T) {
 	_ = c.Wait()
 }
 
+// noSignalWaits waits until a process has taken all signals that were sent to it.
+func noSignalWaits(t testing.TB, pid int) {
+	t.Helper()
+	for {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if regexp.MustCompile(`(?m)^SigPnd:\t0+\nShdPnd:\t0+$`).Match(status) {
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // What a process of the run sends to its group comes once, too.
 func TestAuditGroupSignal(t *testing.T) {
+	// The sender must be there while cc-ci-run asks whose child it is. So it waits until no
+	// signal waits for cc-ci-run, and then until cc-ci-run has looked at two more executions,
+	// which it does after it has looked at the signals.
 	status, output, _ := audited(t, `
 import os, signal, subprocess, time
 n = 0
@@ -314,9 +334,10 @@ def count(*_):
     global n
     n += 1
 signal.signal(signal.SIGUSR1, count)
+send = f"trap '' USR1; kill -USR1 0; while grep -Eq '^(Sig|Shd)Pnd:\\s*0*[1-9a-f]' /proc/{os.getppid()}/status; do :; done; /bin/true; /bin/true"
 for i in range(20):
     os.kill(0, signal.SIGUSR1)
-    subprocess.run(["sh", "-c", "trap '' USR1; kill -USR1 0; sleep 0.1"])
+    subprocess.run(["sh", "-c", send])
 time.sleep(0.1)
 print("counted", n)
 `, []string{"--report", os.DevNull})

@@ -161,7 +161,7 @@ class Stack:
             if self._given.get(variable, "").isdecimal():
                 self.ports[key] = int(self._given[variable])
             elif key not in self.ports:
-                self.ports[key] = free_port()
+                self.ports[key] = free_port(self.ports.values())
             if variable:
                 self.settings[variable] = str(self.ports[key])  # the recipe may use the variable elsewhere, too
             port.update(target=key[1], published=self.ports[key], mode="host")
@@ -292,8 +292,11 @@ def seconds(duration):
     return sum(float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(h|ms|us|m|s)", duration))
 
 
-def free_port():
-    """A port of this host that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return probe.getsockname()[1]
+def free_port(others):
+    """A port of this host that nobody uses at this moment, and that is not among others."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        if port not in others:
+            return port

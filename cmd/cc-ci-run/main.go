@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"syscall"
 
+	"cc-ci-run/internal/docker"
 	"cc-ci-run/internal/entry"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/run"
@@ -38,6 +39,6 @@ func main() {
 	if request.Pty { // this process stays; package entry left it with one thread
 		runtime.SetDefaultGOMAXPROCS()
 	}
-	err := run.Start(request, run.Process{Environ: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan})
+	err := run.Start(request, run.Process{Environ: environ, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan, DockerLimit: docker.StartLimit})
 	os.Exit(run.Explain(err, os.Stderr))
 }

@@ -80,7 +80,7 @@ const (
 	// The daemon's commands are in sbin, which a person's PATH may lack.
 	sbin = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	// startLimit is how long the daemon may take to answer and to become a swarm.
-	startLimit = time.Minute
+	startLimit = 5 * time.Minute
 )
 
 // inside starts the daemon, makes a swarm, loads the images, and runs COMMAND.

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -20,6 +21,7 @@ import (
 	"cc-ci-run/internal/docker/dockertest"
 	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/exec/seal"
+	"cc-ci-run/internal/mounttest"
 	"cc-ci-run/internal/run"
 	"cc-ci-run/internal/toolset"
 )
@@ -41,7 +43,7 @@ func TestMain(m *testing.M) {
 			if !ok {
 				os.Exit(run.Explain(exec.Replace(os.Getenv("FULL"), append([]string{"cc-ci-run-full"}, os.Args[1:]...), os.Environ()), os.Stderr))
 			}
-			err := run.Start(request, run.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan()})
+			err := run.Start(request, run.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan(), DockerLimit: time.Hour})
 			os.Exit(run.Explain(err, os.Stderr))
 		},
 		"cc-ci-run-full": func() {
@@ -82,8 +84,6 @@ func TestScripts(t *testing.T) {
 				e.Setenv(variable, path)
 			}
 			e.Setenv("CC_CI_RUN_STATE", filepath.Join(e.WorkDir, "state"))
-			// What a script mounted there goes with it, also if it fails.
-			e.Defer(func() { _ = syscall.Unmount(filepath.Join(e.WorkDir, "full"), 0) })
 			return os.Symlink(filepath.Join(root, "build/python"), filepath.Join(e.WorkDir, "python"))
 		},
 		Condition: func(cond string) (bool, error) {
@@ -114,6 +114,15 @@ func TestScripts(t *testing.T) {
 				stop, err := dockertest.Daemon{ID: "OWN", Version: args[1], Swarm: strings.Trim(args[2], "-"), Stacks: args[3:]}.Serve(socket)
 				ts.Check(err)
 				ts.Defer(stop)
+			},
+			// mount ARG...: as mount(8). Until the script's end no test compares the machine's
+			// mounts; then what is mounted goes, also if the script fails.
+			"mount": func(ts *testscript.TestScript, neg bool, args []string) {
+				unlock, err := mounttest.Lock(root)
+				ts.Check(err)
+				ts.Defer(unlock)
+				ts.Check(ts.Exec("mount", args...))
+				ts.Defer(func() { _ = syscall.Unmount(ts.MkAbs(args[len(args)-1]), 0) })
 			},
 			// run ARG...: cc-ci-run, whatever its exit status; `status` looks at that.
 			"run": func(ts *testscript.TestScript, neg bool, args []string) {

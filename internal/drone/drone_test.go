@@ -182,10 +182,14 @@ func (s *fakeDrone) take(number int, machine string) {
 }
 
 func (s *fakeDrone) runs(number int, machine string) {
-	s.take(number, machine)
 	s.lock.Lock()
 	defer s.lock.Unlock()
-	build := s.builds[number-1]
+	s.begin(s.builds[number-1], machine)
+}
+
+// begin has a machine take a build and work on it. The caller holds the lock.
+func (s *fakeDrone) begin(build *api.Build, machine string) {
+	build.Stages[0].Machine = machine
 	build.Status = api.StatusRunning
 	build.Stages[0].Steps = []*api.Step{{Number: 1, Name: "clone", Status: api.StatusPassing, Started: 1}, {Number: 2, Name: "sweep", Status: api.StatusRunning, Started: 2}, {Number: 3, Name: "after", Status: api.StatusSkipped}}
 }
@@ -988,10 +992,10 @@ func (s *fakeDrone) machine(name string, looksEvery time.Duration, stop <-chan s
 // next takes the oldest build that waits; 0 if there is none.
 func (s *fakeDrone) next(machine string) int {
 	s.lock.Lock()
+	defer s.lock.Unlock()
 	i := slices.IndexFunc(s.builds, func(b *api.Build) bool { return b.Status == api.StatusPending && b.Stages[0].Machine == "" })
-	s.lock.Unlock()
 	if i >= 0 {
-		s.runs(i+1, machine)
+		s.begin(s.builds[i], machine)
 	}
 	return i + 1
 }

@@ -133,8 +133,9 @@ type check struct {
 	look  func(context.Context) []finding.Finding
 }
 
-// environmentLimit is longer than other checks': a browser is started.
-const environmentLimit = 90 * time.Second
+// environmentLimit is longer than other checks': a browser is started, for which Check
+// has a limit of its own, three minutes.
+const environmentLimit = 4 * time.Minute
 
 // Look makes all checks at once. Results are in the order of the checks,
 // faults of one check in a stable order.

@@ -15,6 +15,7 @@ import (
 
 	"cc-ci-run/internal/env"
 	ccexec "cc-ci-run/internal/exec"
+	"cc-ci-run/internal/mounttest"
 	"cc-ci-run/internal/record"
 	"cc-ci-run/internal/state"
 	"cc-ci-run/internal/toolset"
@@ -105,6 +106,11 @@ func TestSurroundings(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to make namespaces: run the test as root")
 	}
+	unlock, err := mounttest.Lock("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unlock()
 	const plain = `exec "$@"`
 	own := ran(t, "systemd", plain)
 	for _, row := range []struct {

@@ -41,7 +41,8 @@ const StateVariable = "CC_CI_RUN_STATE"
 type Process struct {
 	Environ               []string // as os.Environ gives it
 	Stdin, Stdout, Stderr *os.File
-	Plan                  string // path of the compiled manifest, from link time
+	Plan                  string        // path of the compiled manifest, from link time
+	DockerLimit           time.Duration // how long a script's start waits for a docker daemon
 }
 
 // StateDir is the state directory: --state, else the variable, else the
@@ -280,7 +281,7 @@ func (r *Request) account(now time.Time, plan *env.Plan, given env.Environment, 
 	if !r.NoRecord {
 		// Tests are scripts; exec and shell, which people wait for, ask nobody.
 		if socket := docker.Socket(plan.Set); socket != "" && r.Mode == Script {
-			daemon := docker.Ask(socket, docker.StartLimit)
+			daemon := docker.Ask(socket, p.DockerLimit)
 			entry.Docker = &daemon
 		}
 		dir = r.StateDir(p.Environ, plan.State)

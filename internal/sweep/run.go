@@ -80,6 +80,10 @@ func (s *sweep) logs(name string) (*state.Folder, error) {
 	return all.Make(url.PathEscape(name))
 }
 
+// drainTime is how long a run's output is read after the run's end, if something that could
+// not be killed holds the pipe. On a busy machine the reader may not run for seconds.
+const drainTime = 10 * time.Second
+
 // start starts a run. written is closed when all of its output is in the log.
 func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, written chan struct{}, err error) {
 	r, w, err := os.Pipe()
@@ -105,7 +109,7 @@ func (s *sweep) start(name, result string, out *os.File) (run *supervise.Run, wr
 			forget()
 			// What could not be killed may hold the pipe; what the tests wrote is
 			// in it by now.
-			_ = r.SetReadDeadline(time.Now().Add(time.Second))
+			_ = r.SetReadDeadline(time.Now().Add(drainTime))
 		}()
 		limited := &limitedWriter{w: out, left: maxLog}
 		masking := s.mask.writer(limited)

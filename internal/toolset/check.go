@@ -20,7 +20,7 @@ import (
 
 // checkLimit bounds each program that Check starts. A browser starts in a
 // second or two; a loaded two-core machine was seen to take ten.
-const checkLimit = time.Minute
+const checkLimit = 3 * time.Minute
 
 // Check verifies all of the environment: every command there, executable and
 // unchanged (content too), Python and each of its packages, the browsers (it

@@ -48,6 +48,10 @@ import (
 // microseconds; a machine that swaps may need a second.
 const killTime = 10 * time.Second
 
+// reportTime is how long a supervisor's report is read after the supervisor has ended: on a
+// busy machine the reader may not run for seconds.
+const reportTime = 10 * time.Second
+
 // Command is what to run.
 type Command struct {
 	Argv    []string // the program's path first
@@ -230,7 +234,7 @@ func (r *Run) wait(report *os.File) {
 	r.runs.forget(pid)
 	_ = r.cmd.Wait()
 	// A supervisor that ended has written its report, or never will.
-	_ = report.SetReadDeadline(time.Now().Add(time.Second))
+	_ = report.SetReadDeadline(time.Now().Add(reportTime))
 	data, _ := io.ReadAll(report)
 	report.Close()
 	if err := json.Unmarshal(data, &r.end); err != nil {
