@@ -230,7 +230,8 @@ func TestTerminalControlKeys(t *testing.T) {
 // Within a shell on that terminal job control works.
 func TestTerminalJobControl(t *testing.T) {
 	c := onTerminal(t, "exec", "--pty", "--no-record", "bash", "--norc", "-i")
-	// The line that bash echoes has no "began" at its beginning; the command prints one.
+	// await passes over the line that bash echoes, because "echo" is in that line. The line
+	// with "began" comes from the command.
 	c.press(t, `sh -c 'printf "began 1\n"; exec sleep 3000'; echo status $?`+"\n")
 	await(t, c.r, "began")
 	c.press(t, "\x1a")

@@ -1,6 +1,6 @@
 // Package cli is the command line: what each command and flag is called and
-// how results are shown. One file holds one command; the work is done in the
-// packages below.
+// how results are shown. A file holds one command, or what several commands
+// share; the work is done in the packages below.
 //
 // Runs (SCRIPT, exec, shell) are started by the small program (package run), not
 // here. Here they have their help, and what the small program does not take for

@@ -43,7 +43,7 @@ func TestMain(m *testing.M) {
 			if !ok {
 				os.Exit(run.Explain(exec.Replace(os.Getenv("FULL"), append([]string{"cc-ci-run-full"}, os.Args[1:]...), os.Environ()), os.Stderr))
 			}
-			err := run.Start(request, run.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan(), DockerLimit: time.Hour})
+			err := run.Start(request, run.Process{Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Plan: plan(), DockerLimit: 5 * time.Minute})
 			os.Exit(run.Explain(err, os.Stderr))
 		},
 		"cc-ci-run-full": func() {
@@ -115,14 +115,18 @@ func TestScripts(t *testing.T) {
 				ts.Check(err)
 				ts.Defer(stop)
 			},
-			// mount ARG...: as mount(8). Until the script's end no test compares the machine's
-			// mounts; then what is mounted goes, also if the script fails.
+			// mount ARG... DIRECTORY: as mount(8), once in a script. Until the script's end no
+			// other test compares the machine's mounts. At the script's end the file system is
+			// unmounted, also if the script fails.
 			"mount": func(ts *testscript.TestScript, neg bool, args []string) {
+				if neg {
+					ts.Fatalf("! mount is not supported")
+				}
 				unlock, err := mounttest.Lock(root)
 				ts.Check(err)
 				ts.Defer(unlock)
 				ts.Check(ts.Exec("mount", args...))
-				ts.Defer(func() { _ = syscall.Unmount(ts.MkAbs(args[len(args)-1]), 0) })
+				ts.Defer(func() { _ = syscall.Unmount(ts.MkAbs(args[len(args)-1]), syscall.MNT_DETACH) })
 			},
 			// run ARG...: cc-ci-run, whatever its exit status; `status` looks at that.
 			"run": func(ts *testscript.TestScript, neg bool, args []string) {

@@ -103,10 +103,16 @@ func (p Process) showOutput(r *memory.Repository, dir state.Dir, recipe string, 
 // showFailed writes the tests that failed, each with its message.
 func (p Process) showFailed(r *memory.Repository, past sweep.Past) error {
 	failures, err := past.Failures(r)
+	if errors.Is(err, sweep.ErrNoResult) {
+		return exec.Status{Code: 1, Err: fmt.Errorf("%w: read the run's output (leave out --failed)", err)}
+	}
 	if err != nil {
 		return err
 	}
 	for _, f := range failures {
+		if f.Message == "" {
+			f.Message = "no message of the test is remembered: the run's output says more (leave out --failed)"
+		}
 		if err := p.write(fmt.Sprintf("=== %s\n%s\n\n", f.Where, f.Message)); err != nil {
 			return err
 		}

@@ -10,11 +10,11 @@ import (
 
 // Waiting repeats the checks of a host until the host is healthy, for example after a deploy.
 type Waiting struct {
-	Longest time.Duration                                     // no pause begins later; 0: one round of checks
+	Longest time.Duration                                     // for how long the checks are repeated; 0: one round
 	Every   time.Duration                                     // the pause between two rounds
 	Look    func() Report                                     // makes one round, as [Look] does
 	Wrong   func(Report) []finding.Finding                    // what keeps the host from being healthy
-	Tell    func(wrong []finding.Finding, left time.Duration) // is called before each pause
+	Tell    func(wrong []finding.Finding, left time.Duration) // is called before each pause, with the faults and the time that is left
 }
 
 // Wait gives the report of the last round. Whoever waits gets a second round, however long the

@@ -8,8 +8,9 @@ import (
 	"cc-ci-run/internal/finding"
 )
 
-// Somebody who deploys relies on --wait: it ends as soon as the host is healthy, gives up after
-// the time that was asked for, and looks at least twice.
+// Somebody who deploys relies on --wait: host ends as soon as the host is healthy, and gives up
+// after the time that was asked for. Unless the first look finds the host healthy, there is a
+// second one.
 func TestWait(t *testing.T) {
 	const never = 1000
 	for _, c := range []struct {

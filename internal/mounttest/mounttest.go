@@ -1,4 +1,5 @@
-// Package mounttest has tests of the machine's mounts take turns.
+// Package mounttest gives one test at a time the right to mount a file system for the whole
+// machine, or to compare records of runs.
 //
 // `make test` runs packages at once. A run's record compares the run's mounts with those of
 // the machine, so a test that compares records must not run while another test mounts
@@ -12,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Lock waits until no other test has the lock. The lock is on a file that each test finds,
-// the go.mod in root, which is the repository. The lock ends with unlock, or with the process.
+// Lock waits until no other test has the lock. root is the repository's directory: the lock is
+// on its go.mod, because every test finds that file. The lock ends when unlock is called, or
+// when the process ends.
 func Lock(root string) (unlock func(), err error) {
 	f, err := os.Open(filepath.Join(root, "go.mod"))
 	if err != nil {
@@ -24,5 +26,9 @@ func Lock(root string) (unlock func(), err error) {
 			break
 		}
 	}
-	return func() { _ = f.Close() }, err
+	unlock = func() { _ = f.Close() }
+	if err != nil {
+		unlock()
+	}
+	return unlock, err
 }

@@ -42,7 +42,7 @@ type Process struct {
 	Environ               []string // as os.Environ gives it
 	Stdin, Stdout, Stderr *os.File
 	Plan                  string        // path of the compiled manifest, from link time
-	DockerLimit           time.Duration // how long a script's start waits for a docker daemon
+	DockerLimit           time.Duration // how long a script's start waits for a docker daemon; after 0, each daemon is silent
 }
 
 // StateDir is the state directory: --state, else the variable, else the

@@ -4,13 +4,44 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"cc-ci-run/internal/memory"
+	"cc-ci-run/internal/plaintext"
 )
 
-// This file is a machine that a dispatcher asks for one recipe: what the machine does
-// differently, above all if it cannot work.
+// This file is a sweep that a dispatcher asks for one recipe: what such a sweep does and a
+// timer's does not. Above all, its machine tries again as long as the machine cannot work.
+
+// Asked is what a dispatcher tells the machine that it asks for a recipe.
+type Asked struct {
+	// Fingerprint is that of the dispatcher's environment: a machine with another environment
+	// runs nothing. If Fingerprint is "", a machine with any environment runs the recipe.
+	Fingerprint string
+	// Seen is the newest commit of the recipe's ref that the dispatcher knew, [NoCommit] for
+	// none, or "". While the ref still names this commit, the machine runs the recipe, even
+	// if it would skip the recipe.
+	Seen string
+}
+
+// NoCommit is [Asked.Seen] of a recipe that has no ref in the shared repository.
+const NoCommit = "none"
+
+// check says what is wrong with values that may come from whoever starts builds.
+func (a Asked) check() error {
+	if a.Fingerprint != "" && !isHex(a.Fingerprint, 64) {
+		return fmt.Errorf("--fingerprint %q: a fingerprint is 64 of the digits 0-9 and a-f", plaintext.Shorten(a.Fingerprint, 100))
+	}
+	if a.Seen != "" && a.Seen != NoCommit && !isHex(a.Seen, 40) {
+		return fmt.Errorf("--seen %q: must be a commit, as 40 of the digits 0-9 and a-f, or %q", plaintext.Shorten(a.Seen, 100), NoCommit)
+	}
+	return nil
+}
+
+func isHex(text string, length int) bool {
+	return len(text) == length && strings.Trim(text, "0123456789abcdef") == ""
+}
 
 // foreignEnvironment says that this machine does not have the environment that a
 // dispatcher asks for, or "".

@@ -6,20 +6,22 @@ import (
 	"strings"
 	"time"
 
-	"cc-ci-run/internal/exec"
 	"cc-ci-run/internal/memory"
 )
 
 // Failure is a test that failed, or an error while pytest collected the tests.
 type Failure struct {
 	Where   string // the test, and how long it took; or when the error came
-	Message string // lines, as pytest gave them
+	Message string // lines, as pytest gave them; "" if the memory has none
 }
+
+// ErrNoResult is for a run that left no result.
+var ErrNoResult = errors.New("the run left no result")
 
 // Failures reads, from the result that r remembers, why a run's tests failed.
 func (past Past) Failures(r *memory.Repository) (list []Failure, err error) {
 	if past.Result == "" {
-		return nil, exec.Status{Code: 1, Err: errors.New("the run left no result: read the run's output (leave out --failed)")}
+		return nil, ErrNoResult
 	}
 	data, err := r.Blob(past.Result)
 	if err != nil {
@@ -33,11 +35,7 @@ func (past Past) Failures(r *memory.Repository) (list []Failure, err error) {
 		if t.Status != "failed" {
 			continue
 		}
-		text := strings.TrimRight(t.Text(), "\n")
-		if text == "" {
-			text = "no message of the test is remembered: the run's output says more (leave out --failed)"
-		}
-		list = append(list, Failure{fmt.Sprintf("%s, after %s", t.Name, time.Duration(t.Duration)*time.Millisecond), text})
+		list = append(list, Failure{fmt.Sprintf("%s, after %s", t.Name, time.Duration(t.Duration)*time.Millisecond), strings.TrimRight(t.Text(), "\n")})
 	}
 	for _, text := range result.About().Errors {
 		list = append(list, Failure{"while pytest collected the tests", text})

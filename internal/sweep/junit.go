@@ -33,7 +33,8 @@ type junitMessage struct {
 	Text    string `xml:",chardata"`
 }
 
-// JUnit is the JUnit report of a sweep, as XML. failure says why the sweep itself could not do
+// JUnit is the JUnit report of a sweep, as XML, with a case for each recipe: HOLD is a failure,
+// ERROR and CUT are errors, SKIP, RUN and GONE are skipped, other verdicts are passed. failure says why the sweep itself could not do
 // its work, or that it was interrupted: without an error, the report would be green.
 func JUnit(results []Result, failure error, took time.Duration) []byte {
 	seconds := func(d time.Duration) string { return fmt.Sprintf("%.3f", d.Seconds()) }

@@ -460,7 +460,7 @@ func TestKilledSweepsRuns(t *testing.T) {
 		b.recipe(name, "exit 0")
 	}
 	b.want("the next sweep", "deaf PROMOTE", "told PROMOTE")
-	waitFor(func() bool { return len(b.left()) == 0 }) // the killed sweep's supervisors end what is left
+	b.waitForNone() // the killed sweep's supervisors end what is left
 	if left, _ := filepath.Glob(filepath.Join(string(b.State), "sweep/running/*")); len(left) != 0 {
 		t.Errorf("left: %q", left)
 	}

@@ -19,9 +19,9 @@ import (
 	"cc-ci-run/internal/state"
 )
 
-// patience is how long a supervisor may take beyond what it was given: it kills
-// for ten seconds at most.
-const patience = 20 * time.Second
+// patience is how long a supervisor may take beyond what it was given: it kills for ten
+// seconds at most, and its report is read for ten seconds at most.
+const patience = 30 * time.Second
 
 // run runs one recipe's tests through cc-ci-run, with their output in a log and
 // their result beside it. It says how the run ended.

@@ -107,7 +107,8 @@ func (p Properties) Programs(name string) []string {
 }
 
 // Variables reads the plain form of an EnvironmentFile= (systemd.exec(5)): a NAME=VALUE in
-// each line, with quotes around the value or without.
+// each line, with quotes around the value or without. It gives NAME=VALUE without the quotes, in
+// the file's order. Escapes, and lines that go on in the next one, are not understood.
 func Variables(text string) (list []string) {
 	for line := range strings.Lines(text) {
 		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")

@@ -230,16 +230,19 @@ with sync_playwright() as p:
 // output runs the interpreter within checkLimit and gives what it printed; an
 // error ends with the last line it wrote to stderr.
 func (m *Manifest) output(ctx context.Context, home string, environ []string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, checkLimit)
+	limited, cancel := context.WithTimeout(ctx, checkLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, m.Interpreter, args...)
+	cmd := exec.CommandContext(limited, m.Interpreter, args...)
 	cmd.Env = environ
 	cmd.Dir = home // python -c looks into the working directory for modules
 	cmd.WaitDelay = time.Second
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	if ctx.Err() != nil {
+	if ctx.Err() != nil { // the caller's time limit, or Ctrl-C
+		return nil, ctx.Err()
+	}
+	if limited.Err() != nil {
 		return nil, fmt.Errorf("took longer than %s", checkLimit)
 	}
 	if err != nil {
