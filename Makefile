@@ -158,7 +158,8 @@ nixos: ## Evaluate hosts, proofs and the NixOS test against a real nixpkgs: make
 	@scripts/nixos $(if $(NAMES),--write) "$(NIXPKGS)"
 
 # Tests that build with Nix may run without a network, so Nix is downloaded before them:
-# with-stand-in downloads Nix, and then runs a command, which is `true` as nothing is to be run.
+# with-stand-in downloads Nix, and then runs the command that it is given. Here the command is
+# `true`, which does nothing.
 nix-installed: build
 	@scripts/with-stand-in true
 

@@ -310,13 +310,14 @@ func TestAuditControlC(t *testing.T) {
 // noSignalWaits waits until a process has taken all signals that were sent to it.
 func noSignalWaits(t testing.TB, pid int) {
 	t.Helper()
+	none := regexp.MustCompile(`(?m)^SigPnd:\t0+\nShdPnd:\t0+$`)
 	var status []byte
 	for end := time.Now().Add(watchdog); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		var err error
 		if status, err = os.ReadFile(fmt.Sprintf("/proc/%d/status", pid)); err != nil {
 			t.Fatal(err)
 		}
-		if regexp.MustCompile(`(?m)^SigPnd:\t0+\nShdPnd:\t0+$`).Match(status) {
+		if none.Match(status) {
 			return
 		}
 	}

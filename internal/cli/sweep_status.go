@@ -20,7 +20,7 @@ func sweepStatusCommand(p Process, shared *run.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status [flags]",
 		Short: "Show which recipes fail, and since when",
-		Long: `status shows how the recipes stand after the last sweep: newly failing, still
+		Long: `status lists the recipes by what the last sweep found: newly failing, still
 failing, fixed, never run. Passing recipes are only counted, unless --all is
 given. SINCE is the day on which the recipe began to fail (or to pass), and
 NIGHTS the number of its runs since then.
